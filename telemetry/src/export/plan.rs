@@ -1,0 +1,243 @@
+//! What goes where, decided before anything is built: from the settings and the `OTEL_*` variables the SDK does not read.
+
+use super::{Endpoint, Settings, StartError, Variables};
+use http::Uri;
+use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
+use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
+use std::fmt;
+use std::time::Duration;
+
+/// How long one export may take. The standard's 10 s would outlast every flush budget.
+const EXPORT_WITHIN: Duration = Duration::from_secs(3);
+
+/// Spans and log records that may wait to be sent, each queue. At some 1 KiB each, 8 MiB at worst.
+const QUEUE_MAX: usize = 8192;
+
+/// Everything decided.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) traces: Option<Route>,
+    pub(super) metrics: Option<Route>,
+    pub(super) logs: Option<Route>,
+    /// None where a variable already says it.
+    pub(super) span_queue_max: Option<usize>,
+    /// None where a variable already says it.
+    pub(super) log_queue_max: Option<usize>,
+    /// None where a variable already says it, or nobody asked.
+    pub(super) sample_ratio: Option<f64>,
+    propagation: Vec<Propagation>,
+}
+
+/// The way of one signal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) transport: Transport,
+    /// Complete: for HTTP with the signal's path.
+    pub(super) url: String,
+    pub(super) timeout: Duration,
+}
+
+impl Route {
+    pub(super) fn is_tls(&self) -> bool {
+        self.url.starts_with("https:")
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    Http,
+    Grpc,
+}
+
+/// The three kinds of telemetry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Signal {
+    /// Spans.
+    Traces,
+    /// Numbers.
+    Metrics,
+    /// Log records.
+    Logs,
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Signal::Traces => "traces",
+            Signal::Metrics => "metrics",
+            Signal::Logs => "logs",
+        })
+    }
+}
+
+impl Signal {
+    /// `OTEL_EXPORTER_OTLP_<SIGNAL>_<what>` before `OTEL_EXPORTER_OTLP_<what>`.
+    fn variables(self, what: &str) -> [String; 2] {
+        let signal = self.to_string().to_uppercase();
+        [format!("OTEL_EXPORTER_OTLP_{signal}_{what}"), format!("OTEL_EXPORTER_OTLP_{what}")]
+    }
+
+    fn path(self) -> String {
+        format!("/v1/{self}")
+    }
+}
+
+impl Plan {
+    pub(super) fn new(settings: &Settings, variables: &Variables) -> Result<Self, StartError> {
+        if let Some(ratio) = settings.sample_ratio.filter(|ratio| !(0.0..=1.0).contains(ratio)) {
+            return Err(StartError::Ratio(ratio));
+        }
+        let missing = |name| variables.get(name).is_none();
+        Ok(Self {
+            traces: route(Signal::Traces, settings, variables)?,
+            metrics: route(Signal::Metrics, settings, variables)?,
+            logs: route(Signal::Logs, settings, variables)?,
+            span_queue_max: missing("OTEL_BSP_MAX_QUEUE_SIZE").then_some(QUEUE_MAX),
+            log_queue_max: missing("OTEL_BLRP_MAX_QUEUE_SIZE").then_some(QUEUE_MAX),
+            sample_ratio: settings.sample_ratio.filter(|_| missing("OTEL_TRACES_SAMPLER")),
+            propagation: propagation(variables)?,
+        })
+    }
+
+    pub(super) fn propagator(&self) -> TextMapCompositePropagator {
+        let boxed = |kind: &Propagation| -> Box<dyn TextMapPropagator + Send + Sync> {
+            match kind {
+                Propagation::TraceContext => Box::new(TraceContextPropagator::new()),
+                Propagation::Baggage => Box::new(BaggagePropagator::new()),
+            }
+        };
+        TextMapCompositePropagator::new(self.propagation.iter().map(boxed).collect())
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let routes = [(Signal::Traces, &self.traces), (Signal::Metrics, &self.metrics), (Signal::Logs, &self.logs)];
+        let mut said = routes.into_iter().filter_map(|(signal, route)| Some((signal, route.as_ref()?)));
+        match said.next() {
+            None => return f.write_str("off"),
+            Some((signal, route)) => write!(f, "{signal} to {}", route.url)?,
+        }
+        said.try_for_each(|(signal, route)| write!(f, ", {signal} to {}", route.url))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Propagation {
+    TraceContext,
+    Baggage,
+}
+
+fn route(signal: Signal, settings: &Settings, variables: &Variables) -> Result<Option<Route>, StartError> {
+    let wanted = is_wanted(signal, variables)?;
+    let transport = transport(signal, variables)?;
+    let timeout = variables.milliseconds(&as_strs(&signal.variables("TIMEOUT")))?.unwrap_or(EXPORT_WITHIN);
+    let url = url(signal, transport, settings, variables)?;
+    Ok(url.filter(|_| wanted).map(|url| Route { transport, url, timeout }))
+}
+
+fn is_wanted(signal: Signal, variables: &Variables) -> Result<bool, StartError> {
+    let name = format!("OTEL_{}_EXPORTER", signal.to_string().to_uppercase());
+    let chosen = match variables.get(&name).as_deref() {
+        None | Some("otlp") => true,
+        Some("none") => false,
+        Some(other) => {
+            return Err(StartError::Variable { name, value: other.to_owned(), expected: "'otlp' or 'none'" });
+        }
+    };
+    Ok(chosen && !variables.is_true("OTEL_SDK_DISABLED"))
+}
+
+fn transport(signal: Signal, variables: &Variables) -> Result<Transport, StartError> {
+    match variables.first(&as_strs(&signal.variables("PROTOCOL"))) {
+        None => Ok(Transport::Http),
+        Some((_, value)) if value == "http/protobuf" => Ok(Transport::Http),
+        Some((_, value)) if value == "grpc" => Ok(Transport::Grpc),
+        Some((name, value)) => {
+            Err(StartError::Variable { name: name.to_owned(), value, expected: "'http/protobuf' or 'grpc'" })
+        }
+    }
+}
+
+fn url(
+    signal: Signal,
+    transport: Transport,
+    settings: &Settings,
+    variables: &Variables,
+) -> Result<Option<String>, StartError> {
+    let [own, shared] = signal.variables("ENDPOINT");
+    match &settings.endpoint {
+        Endpoint::Off => Ok(None),
+        Endpoint::Url(base) => complete(signal, transport, "otel.endpoint", base, Path::Append).map(Some),
+        Endpoint::Environment => {
+            if let Some(url) = variables.get(&own) {
+                complete(signal, transport, &own, &url, Path::AsGiven).map(Some)
+            } else if let Some(base) = variables.get(&shared) {
+                complete(signal, transport, &shared, &base, Path::Append).map(Some)
+            } else if settings.environment == "development" {
+                Ok(None)
+            } else {
+                complete(signal, transport, "default", default_base(transport), Path::Append).map(Some)
+            }
+        }
+    }
+}
+
+fn default_base(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Http => "http://localhost:4318",
+        Transport::Grpc => "http://localhost:4317",
+    }
+}
+
+/// Whether the signal's path still has to be appended; gRPC has none.
+#[derive(Debug, Clone, Copy)]
+enum Path {
+    Append,
+    AsGiven,
+}
+
+fn complete(signal: Signal, transport: Transport, from: &str, url: &str, path: Path) -> Result<String, StartError> {
+    let wrong = |reason| StartError::Endpoint { from: from.to_owned(), value: url.to_owned(), reason };
+    let parsed: Uri = url.parse().map_err(|_| wrong("not a URL"))?;
+    if parsed.authority().is_none_or(|authority| authority.host().is_empty()) {
+        return Err(wrong("no host"));
+    }
+    match (transport, path, parsed.scheme_str()) {
+        // A gRPC endpoint may come without a scheme; OTEL_EXPORTER_OTLP_INSECURE then decides.
+        (Transport::Grpc, _, Some("http" | "https") | None) => Ok(url.to_owned()),
+        (Transport::Http, Path::AsGiven, Some("http" | "https")) => Ok(url.to_owned()),
+        (Transport::Http, Path::Append, Some("http" | "https")) => {
+            Ok(format!("{}{}", url.trim_end_matches('/'), signal.path()))
+        }
+        _ => Err(wrong("it must begin with http:// or https://")),
+    }
+}
+
+fn propagation(variables: &Variables) -> Result<Vec<Propagation>, StartError> {
+    const NAME: &str = "OTEL_PROPAGATORS";
+    let Some(list) = variables.get(NAME) else {
+        return Ok(vec![Propagation::TraceContext, Propagation::Baggage]);
+    };
+    let mut chosen = Vec::new();
+    for item in list.split(',').map(str::trim) {
+        match item {
+            "tracecontext" => chosen.push(Propagation::TraceContext),
+            "baggage" => chosen.push(Propagation::Baggage),
+            "none" => {}
+            _ => {
+                let expected = "a list of 'tracecontext', 'baggage' or 'none'";
+                return Err(StartError::Variable { name: NAME.to_owned(), value: list, expected });
+            }
+        }
+    }
+    chosen.dedup();
+    Ok(chosen)
+}
+
+fn as_strs(names: &[String; 2]) -> [&str; 2] {
+    [&names[0], &names[1]]
+}
+
+#[cfg(test)]
+mod tests;

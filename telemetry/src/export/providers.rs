@@ -1,0 +1,138 @@
+//! The three providers with their exporters.
+
+use super::StartError;
+use super::client::Clients;
+use super::plan::{Plan, Route, Signal, Transport};
+use super::prometheus::Page;
+use opentelemetry::InstrumentationScope;
+use opentelemetry::logs::LogRecord as _;
+use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
+use opentelemetry_otlp::{
+    ExporterBuildError, LogExporter, MetricExporter, Protocol, SpanExporter, WithExportConfig, WithHttpConfig,
+    WithTonicConfig,
+};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::logs::{
+    BatchConfigBuilder as LogBatch, BatchLogProcessor, LogProcessor, SdkLogRecord, SdkLoggerProvider,
+};
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
+use opentelemetry_sdk::trace::{BatchConfigBuilder as SpanBatch, BatchSpanProcessor, Sampler, SdkTracerProvider};
+use std::time::Duration;
+
+/// The providers, cheap to clone. Traces and metrics are there even if they go nowhere: ids and `/metrics` need them.
+#[derive(Debug, Clone)]
+pub(super) struct Providers {
+    pub(super) metrics: SdkMeterProvider,
+    pub(super) traces: SdkTracerProvider,
+    pub(super) logs: Option<SdkLoggerProvider>,
+    pub(super) page: Page,
+}
+
+impl Providers {
+    /// Call it inside the exporters' runtime: gRPC starts its tasks where it is built.
+    pub(super) fn build(plan: &Plan, resource: Resource) -> Result<Self, StartError> {
+        let mut clients = Clients::default();
+        let (metrics, page) = metrics(plan, resource.clone(), &mut clients)?;
+        // Before the others are built: they look for it to report their own losses.
+        opentelemetry::global::set_meter_provider(metrics.clone());
+        let traces = traces(plan, resource.clone(), &mut clients)?;
+        let logs = logs(plan, resource, &mut clients)?;
+        Ok(Self { metrics, traces, logs, page })
+    }
+}
+
+fn metrics(plan: &Plan, resource: Resource, clients: &mut Clients) -> Result<(SdkMeterProvider, Page), StartError> {
+    let (page, reader) = Page::new()?;
+    let mut builder = SdkMeterProvider::builder().with_resource(resource).with_reader(reader);
+    if let Some(route) = &plan.metrics {
+        let exporter = metric_exporter(route, clients).map_err(failed(Signal::Metrics))?;
+        builder = builder.with_reader(PeriodicReader::builder(exporter).build());
+    }
+    Ok((builder.build(), page))
+}
+
+fn traces(plan: &Plan, resource: Resource, clients: &mut Clients) -> Result<SdkTracerProvider, StartError> {
+    let mut builder = SdkTracerProvider::builder().with_resource(resource);
+    if let Some(ratio) = plan.sample_ratio {
+        builder = builder.with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio))));
+    }
+    if let Some(route) = &plan.traces {
+        let exporter = span_exporter(route, clients).map_err(failed(Signal::Traces))?;
+        let config = match plan.span_queue_max {
+            Some(queue_max) => SpanBatch::default().with_max_queue_size(queue_max),
+            None => SpanBatch::default(),
+        };
+        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config.build());
+        builder = builder.with_span_processor(processor.build());
+    }
+    Ok(builder.build())
+}
+
+fn logs(plan: &Plan, resource: Resource, clients: &mut Clients) -> Result<Option<SdkLoggerProvider>, StartError> {
+    let Some(route) = &plan.logs else { return Ok(None) };
+    let exporter = log_exporter(route, clients).map_err(failed(Signal::Logs))?;
+    let config = match plan.log_queue_max {
+        Some(queue_max) => LogBatch::default().with_max_queue_size(queue_max),
+        None => LogBatch::default(),
+    };
+    let batch = BatchLogProcessor::builder(exporter).with_batch_config(config.build()).build();
+    let builder = SdkLoggerProvider::builder().with_resource(resource);
+    Ok(Some(builder.with_log_processor(Timestamps).with_log_processor(batch).build()))
+}
+
+/// The bridge from `tracing` leaves the time of a record empty, and viewers then show 1970.
+#[derive(Debug)]
+pub(super) struct Timestamps;
+
+impl LogProcessor for Timestamps {
+    fn emit(&self, record: &mut SdkLogRecord, _scope: &InstrumentationScope) {
+        if let (None, Some(observed)) = (record.timestamp(), record.observed_timestamp()) {
+            record.set_timestamp(observed);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+fn failed(signal: Signal) -> impl FnOnce(BoxError) -> StartError {
+    move |source| StartError::Exporter { signal, source }
+}
+
+/// The same few lines for three exporters that share no trait for them.
+macro_rules! exporter {
+    ($name:ident -> $exporter:ident) => {
+        fn $name(route: &Route, clients: &mut Clients) -> Result<$exporter, BoxError> {
+            let built: Result<_, ExporterBuildError> = match route.transport {
+                Transport::Http => $exporter::builder()
+                    .with_http()
+                    .with_http_client(clients.client(route)?)
+                    .with_protocol(Protocol::HttpBinary)
+                    .with_endpoint(&route.url)
+                    .with_timeout(route.timeout)
+                    .build(),
+                Transport::Grpc => {
+                    let builder = $exporter::builder().with_tonic();
+                    let builder = match route.is_tls() {
+                        true => builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots()),
+                        false => builder,
+                    };
+                    builder.with_endpoint(&route.url).with_timeout(route.timeout).build()
+                }
+            };
+            Ok(built?)
+        }
+    };
+}
+
+exporter!(span_exporter -> SpanExporter);
+exporter!(metric_exporter -> MetricExporter);
+exporter!(log_exporter -> LogExporter);

@@ -1,0 +1,34 @@
+//! What happened, told three ways: traces, metrics and logs, joined by one trace id.
+//!
+//! - [`metrics`]: instruments declared beside what they measure, collected into one catalogue.
+//! - [`context`]: how a trace crosses a mailbox, a header, a row in a table.
+//! - [`mod@panic`]: a panic is caught, recorded exactly once, and survives as an incident.
+//! - [`incidents`]: the last of them, kept in the process.
+//! - `export` (feature `export`, on by default): OTLP, `/metrics`, the log on stderr, and the flush at the end.
+//!
+//! Nothing here knows actors or HTTP. Without the feature `export` the crate needs the OpenTelemetry API only, and every
+//! call still works: it reports to whatever providers and subscriber the process has set itself.
+
+pub mod context;
+mod door;
+#[cfg(feature = "export")]
+pub mod export;
+pub mod incidents;
+pub mod metrics;
+pub mod panic;
+#[cfg(all(test, feature = "export"))]
+mod testing;
+
+/// What the macros of this crate need to reach from other crates. Not an interface.
+#[doc(hidden)]
+pub mod __private {
+    pub use linkme;
+}
+
+/// Name of the instrumentation scope of everything this crate reports for the house.
+const SCOPE: &str = "perennial";
+
+/// Locks and carries on if a holder panicked: nothing here leaves data half done under a lock.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,114 @@
+//! The panic hook. It runs inside the panicking code, so it captures and does nothing else.
+
+use super::record::PANIC_UNCAUGHT;
+use super::recorder::hand_over_uncaught;
+use super::{Backtrace, CapturedPanic};
+use std::cell::{Cell, RefCell};
+use std::panic::PanicHookInfo;
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync>;
+
+thread_local! {
+    /// How many catch scopes are open on this thread. None: nobody of ours will catch what panics now.
+    static SCOPES: Cell<u32> = const { Cell::new(0) };
+    /// The latest capture inside a scope, until the scope takes it.
+    static CAPTURED: RefCell<Option<CapturedPanic>> = const { RefCell::new(None) };
+}
+
+/// Whether the log on stderr tells of panics that nobody caught.
+static LOGGED: AtomicBool = AtomicBool::new(false);
+
+/// Says that there is a log on stderr from now on.
+#[cfg(feature = "export")]
+pub(crate) fn log_is_live() {
+    LOGGED.store(true, Ordering::Relaxed);
+}
+
+/// Installs the hook for the process. The standard message on stderr falls silent for panics that are caught here: they are
+/// logged instead. For those that nobody catches it still appears in debug builds, on the main thread and before
+/// `export::start`, where the log might come too late; and when a panic follows another while that is still unwinding, for
+/// then the process is about to abort. Calling it again does nothing.
+pub fn install_hook() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| on_panic(info, &previous)));
+        PANIC_UNCAUGHT.born(&[]);
+    });
+}
+
+/// An open catch scope: a panic on this thread, until it is dropped, is somebody's.
+#[derive(Debug)]
+pub(super) struct Scope(());
+
+impl Scope {
+    pub(super) fn enter() -> Self {
+        SCOPES.with(|open| open.set(open.get() + 1));
+        Self(())
+    }
+
+    /// The capture of the panic that was just caught, if the hook saw this very one.
+    pub(super) fn take(&self, message: &str) -> Option<CapturedPanic> {
+        let captured = CAPTURED.with(RefCell::take)?;
+        if captured.message == message {
+            return Some(captured);
+        }
+        hand_over_uncaught(captured, "caught by other code");
+        None
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        let left = SCOPES.with(|open| {
+            open.set(open.get() - 1);
+            open.get()
+        });
+        // The scope ends well and yet there was a panic inside: a library caught it and said nothing.
+        if left == 0
+            && !std::thread::panicking()
+            && let Some(swallowed) = CAPTURED.with(RefCell::take)
+        {
+            hand_over_uncaught(swallowed, "caught by other code");
+        }
+    }
+}
+
+fn on_panic(info: &PanicHookInfo<'_>, previous: &Hook) {
+    let captured = capture(info);
+    if SCOPES.with(Cell::get) > 0 {
+        if let Some(earlier) = CAPTURED.with(|slot| slot.replace(Some(captured))) {
+            // Either the earlier one was swallowed, or this one comes while it unwinds and the process is about to abort.
+            eprintln!(
+                "panicked again after: {} ({})",
+                earlier.message,
+                earlier.location.as_deref().unwrap_or("unknown")
+            );
+            previous(info);
+            hand_over_uncaught(earlier, "followed by another panic");
+        }
+        return;
+    }
+    if cfg!(debug_assertions) || captured.thread == "main" || !LOGGED.load(Ordering::Relaxed) {
+        previous(info);
+    }
+    hand_over_uncaught(captured, "caught by no one");
+}
+
+fn capture(info: &PanicHookInfo<'_>) -> CapturedPanic {
+    let mut captured = CapturedPanic::here(message(info.payload()));
+    captured.0.location = info.location().map(ToString::to_string);
+    captured.0.backtrace = Backtrace::capture();
+    captured
+}
+
+/// The text of a panic's payload.
+pub(super) fn message(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload
+        .downcast_ref::<&'static str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic whose payload is not text").to_owned()
+}

@@ -1,0 +1,173 @@
+//! The one place where a panic is recorded: metric, span, incident at once; event, log and reporters when the backtrace is
+//! resolved.
+
+use super::CapturedPanic;
+use super::recorder::{self, Job};
+use crate::incidents::{self, Incident, IncidentId};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{Status, TraceContextExt as _};
+use tracing::{Span, dispatcher};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+crate::declare_metrics! {
+    /// Panics that were caught and recorded.
+    pub static PANIC_RECOVERED: Counter = ("panic_recovered_total", "{panic}");
+    /// Panics that no catch site of ours took.
+    pub static PANIC_UNCAUGHT: Counter = ("panic_uncaught_total", "{panic}");
+}
+
+/// Where a panic was caught, and what the one who caught it knows.
+#[derive(Debug, Clone)]
+pub struct PanicSite<'a> {
+    /// The child of the root under which it happened. A label: one of few names.
+    pub component: &'a str,
+    /// The path below the root, in dots. A label: one of few names, no ids in it.
+    pub actor: &'a str,
+    /// What happens next.
+    pub policy: Policy,
+    /// What it was doing: `start`, `handle`, `stop`, `run` ...
+    pub phase: &'a str,
+    /// Type of the message it was handling.
+    pub message_type: Option<&'a str>,
+    /// Which life of the actor, from 1; 0 if it has none.
+    pub incarnation: u64,
+    /// The tenant whose work it was.
+    pub tenant: Option<&'a str>,
+    /// What else may help: a job's id, an attempt. Kept with the incident only. No secrets.
+    pub detail: Vec<(String, String)>,
+}
+
+/// What happens after a panic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// The supervisor starts it anew.
+    Restart,
+    /// The work is given up, the process carries on.
+    KeepRunning,
+    /// The process aborts: half-done state would corrupt data.
+    CrashProcess,
+}
+
+impl Policy {
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Policy::Restart => "restart",
+            Policy::KeepRunning => "keep_running",
+            Policy::CrashProcess => "crash_process",
+        }
+    }
+}
+
+/// Records a panic, exactly once: it consumes the capture.
+///
+/// At once: the metric `panic_recovered_total`, status Error and `error.type = panic` on the span, the incident. When the
+/// backtrace is resolved, at most 2 s later: the span event and the log record `panic.recovered`, and the reporters. If too
+/// many wait for that, the rest follows at once too, without resolved frames, and says so.
+///
+/// If the panic happened outside any recorded span, it gets a short one of its own, linked to whatever trace there was.
+///
+/// Under [`Policy::CrashProcess`] it waits until all is said, at most 2 s, for nothing runs afterwards. It never panics and
+/// otherwise never blocks.
+pub fn record(site: PanicSite<'_>, panic: CapturedPanic) -> IncidentId {
+    let policy = site.policy.as_str();
+    PANIC_RECOVERED.add(1, &[("component", site.component), ("actor", site.actor), ("policy", policy)]);
+    let event = Event { name: "panic.recovered", kind: "panic", policy };
+    let patience = if site.policy == Policy::CrashProcess { Patience::UntilSaid } else { Patience::None };
+    note(event, site, panic, patience)
+}
+
+/// Records a panic that no catch site took. `why` says how that is known.
+pub(super) fn record_uncaught(panic: CapturedPanic, why: &str) -> IncidentId {
+    PANIC_UNCAUGHT.add(1, &[]);
+    let thread = panic.thread.clone();
+    let site = PanicSite {
+        component: "process",
+        actor: &thread,
+        policy: Policy::KeepRunning,
+        phase: why,
+        message_type: None,
+        incarnation: 0,
+        tenant: None,
+        detail: Vec::new(),
+    };
+    note(Event { name: "panic.uncaught", kind: "panic.uncaught", policy: "none" }, site, panic, Patience::None)
+}
+
+/// Under which name it is told.
+#[derive(Debug, Clone, Copy)]
+struct Event {
+    name: &'static str,
+    kind: &'static str,
+    policy: &'static str,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Patience {
+    None,
+    UntilSaid,
+}
+
+fn note(event: Event, site: PanicSite<'_>, mut panic: CapturedPanic, patience: Patience) -> IncidentId {
+    ensure_span(event, &mut panic);
+    let span = panic.context.span();
+    span.set_status(Status::error(panic.message.clone()));
+    span.set_attribute(KeyValue::new("error.type", "panic"));
+    let incident = incident(event, site, &panic);
+    let id = incident.id;
+    incidents::keep(incident.clone());
+    let job = Job::new(event.name, incident, panic);
+    match patience {
+        Patience::None => recorder::hand_over(job),
+        Patience::UntilSaid => recorder::hand_over_and_wait(job),
+    }
+    id
+}
+
+/// An event needs a recorded span. Without one it gets a root of its own, with a link to the trace there was.
+fn ensure_span(event: Event, panic: &mut CapturedPanic) {
+    if panic.context.span().is_recording() {
+        return;
+    }
+    let linked = panic.context.span().span_context().clone();
+    let own = dispatcher::with_default(&panic.dispatch, || own_span(event.name));
+    if linked.is_valid() {
+        own.add_link(linked);
+    }
+    // Entered and left at once: its end is now, however long the backtrace takes.
+    own.in_scope(|| ());
+    let context = own.context();
+    if context.span().is_recording() {
+        panic.0.span = own;
+        panic.0.context = context;
+    }
+}
+
+fn own_span(name: &'static str) -> Span {
+    tracing::info_span!(target: "telemetry::panic", parent: None, "panic", otel.name = name)
+}
+
+fn incident(event: Event, site: PanicSite<'_>, panic: &CapturedPanic) -> Incident {
+    let span = panic.context.span();
+    let span = Some(span.span_context()).filter(|span| span.is_valid());
+    Incident {
+        id: IncidentId::new(),
+        at: panic.at,
+        kind: event.kind,
+        component: site.component.to_owned(),
+        actor: site.actor.to_owned(),
+        policy: event.policy,
+        phase: site.phase.to_owned(),
+        incarnation: site.incarnation,
+        message_type: site.message_type.map(str::to_owned),
+        message: panic.message.clone(),
+        location: panic.location.clone(),
+        thread: panic.thread.clone(),
+        backtrace: None,
+        trace_id: span.map(|span| span.trace_id().to_string()),
+        span_id: span.map(|span| span.span_id().to_string()),
+        tenant: site.tenant.map(str::to_owned),
+        detail: site.detail,
+        outcome: None,
+    }
+}
