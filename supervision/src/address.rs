@@ -1,0 +1,244 @@
+//! A stable, typed address of an actor that survives its restarts.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use ractor::{ActorRef, Message, MessagingErr, RpcReplyPort, concurrency::oneshot};
+use tokio::time::Instant;
+
+telemetry::declare_metrics! {
+    /// Messages refused because the actor's mailbox was at its limit.
+    pub static REJECTED: Counter = ("actor.mailbox.rejected", "{message}");
+}
+
+/// Messages that may wait for one actor unless [`Address::with_capacity`] says otherwise.
+pub const DEFAULT_CAPACITY: usize = 1024;
+
+/// The address of an actor, valid for as long as anyone holds it: each incarnation takes its place behind it.
+///
+/// Messages that an incarnation had not handled when it ended are lost with it; what must not be lost belongs into the
+/// store or a channel that outlives the actor. Nothing is lost in silence: a sender is told at once that the actor is
+/// restarting or down, and gets its message back. Messages sent around the address, with ractor's own `ActorRef`, do
+/// not count towards the limit.
+#[derive(Debug)]
+pub struct Address<M>(Arc<Cell<M>>);
+
+#[derive(Debug)]
+struct Cell<M> {
+    name: String,
+    capacity: usize,
+    target: ArcSwap<Target<M>>,
+}
+
+#[derive(Debug)]
+enum Target<M> {
+    Up { actor: ActorRef<M>, mailbox: Arc<Mailbox> },
+    Restarting { due: Instant },
+    Down,
+}
+
+/// The messages of one incarnation that were sent and not yet taken.
+#[derive(Debug, Default)]
+pub(crate) struct Mailbox {
+    waiting: AtomicUsize,
+}
+
+impl Mailbox {
+    /// The actor took a message. Never goes below zero, because messages around the address are not counted in.
+    pub(crate) fn taken(&self) {
+        let waiting = self.waiting.load(Relaxed);
+        if waiting > 0 {
+            self.waiting.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// Why a message was not delivered. It gives the message back.
+#[derive(thiserror::Error)]
+pub enum SendError<M> {
+    /// The actor failed and is started again; trying after `retry_after` may work.
+    #[error("the actor is restarting, retry after {retry_after:?}")]
+    Restarting {
+        /// Until the next start is due.
+        retry_after: Duration,
+        /// What was not sent.
+        message: M,
+    },
+    /// The actor is not running and no start is due.
+    #[error("the actor is down")]
+    Down {
+        /// What was not sent.
+        message: M,
+    },
+    /// The mailbox is at its limit.
+    #[error("the mailbox is full")]
+    Full {
+        /// What was not sent.
+        message: M,
+    },
+}
+
+/// A message need not be printable for its error to be.
+impl<M> fmt::Debug for SendError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SendError({self})")
+    }
+}
+
+/// Why a call has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The actor failed and is started again.
+    #[error("the actor is restarting, retry after {retry_after:?}")]
+    Restarting {
+        /// Until the next start is due.
+        retry_after: Duration,
+    },
+    /// The actor is not running and no start is due.
+    #[error("the actor is down")]
+    Down,
+    /// The mailbox is at its limit.
+    #[error("the mailbox is full")]
+    Full,
+    /// No answer within the deadline. The actor may still handle the message.
+    #[error("no answer within the deadline")]
+    Timeout,
+    /// The actor ended, or chose not to answer, after it had taken the message.
+    #[error("the actor ended before it answered")]
+    Lost,
+}
+
+impl<M: Message> Address<M> {
+    /// An address to be bound to an actor by [`ChildSpec::actor`](crate::ChildSpec::actor). `name` is for messages
+    /// and metrics.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self::with_capacity(name, DEFAULT_CAPACITY)
+    }
+
+    /// As [`Address::new`], with the most messages that may wait.
+    pub fn with_capacity(name: impl Into<String>, capacity: usize) -> Self {
+        Self(Arc::new(Cell { name: name.into(), capacity, target: ArcSwap::from_pointee(Target::Down) }))
+    }
+
+    /// Sends without waiting.
+    ///
+    /// # Errors
+    /// The message comes back if the actor is restarting, down or has too many messages waiting.
+    pub fn try_send(&self, message: M) -> Result<(), SendError<M>> {
+        match &**self.0.target.load() {
+            Target::Up { actor, mailbox } => self.deliver(actor, mailbox, message),
+            Target::Restarting { due } => Err(SendError::Restarting { retry_after: until(*due), message }),
+            Target::Down => Err(SendError::Down { message }),
+        }
+    }
+
+    /// Sends what `message` makes of a reply port, and waits for the answer for `deadline` at most.
+    ///
+    /// # Errors
+    /// As [`Address::try_send`]; [`CallError::Timeout`] after the deadline, [`CallError::Lost`] if the actor ended first.
+    pub async fn call<R: Send + 'static>(
+        &self,
+        message: impl FnOnce(RpcReplyPort<R>) -> M,
+        deadline: Duration,
+    ) -> Result<R, CallError> {
+        let (reply, answer) = oneshot();
+        self.try_send(message(reply.into()))?;
+        match tokio::time::timeout(deadline, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(CallError::Lost),
+            Err(_) => Err(CallError::Timeout),
+        }
+    }
+
+    /// Messages that wait for the running incarnation.
+    pub fn waiting(&self) -> usize {
+        match &**self.0.target.load() {
+            Target::Up { mailbox, .. } => mailbox.waiting.load(Relaxed),
+            Target::Restarting { .. } | Target::Down => 0,
+        }
+    }
+
+    /// True while an incarnation is running.
+    pub fn is_up(&self) -> bool {
+        matches!(&**self.0.target.load(), Target::Up { .. })
+    }
+
+    fn deliver(&self, actor: &ActorRef<M>, mailbox: &Mailbox, message: M) -> Result<(), SendError<M>> {
+        if mailbox.waiting.fetch_add(1, Relaxed) >= self.0.capacity {
+            mailbox.waiting.fetch_sub(1, Relaxed);
+            REJECTED.add(1, &[("actor", &self.0.name)]);
+            return Err(SendError::Full { message });
+        }
+        actor.send_message(message).map_err(|error| match error {
+            MessagingErr::SendErr(message) => SendError::Restarting { retry_after: Duration::ZERO, message },
+            // Both mean that the cell is not the typed actor this address was bound to, which `bind` excludes.
+            MessagingErr::ChannelClosed | MessagingErr::InvalidActorType => {
+                unreachable!("the address is bound to an actor of its own message type")
+            }
+        })
+    }
+
+    pub(crate) fn bind(&self, actor: ActorRef<M>, mailbox: Arc<Mailbox>) {
+        self.0.target.store(Arc::new(Target::Up { actor, mailbox }));
+    }
+}
+
+impl<M> Clone for Address<M> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<M> From<SendError<M>> for CallError {
+    fn from(error: SendError<M>) -> Self {
+        match error {
+            SendError::Restarting { retry_after, .. } => Self::Restarting { retry_after },
+            SendError::Down { .. } => Self::Down,
+            SendError::Full { .. } => Self::Full,
+        }
+    }
+}
+
+/// What the supervisor tells an address, whatever its message type.
+pub(crate) trait Availability: Send + Sync {
+    fn restarting(&self, due: Instant);
+    fn down(&self);
+}
+
+impl<M: Message> Availability for Address<M> {
+    fn restarting(&self, due: Instant) {
+        self.0.target.store(Arc::new(Target::Restarting { due }));
+    }
+
+    fn down(&self) {
+        self.0.target.store(Arc::new(Target::Down));
+    }
+}
+
+fn until(due: Instant) -> Duration {
+    due.saturating_duration_since(Instant::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_without_an_actor_gives_the_message_back() {
+        let address = Address::<u32>::new("nobody");
+        assert!(matches!(address.try_send(7), Err(SendError::Down { message: 7 })));
+        address.restarting(Instant::now() + Duration::from_secs(3));
+        let Err(SendError::Restarting { retry_after, message: 8 }) = address.try_send(8) else {
+            panic!("expected to be told that it restarts");
+        };
+        assert_eq!(retry_after, Duration::from_secs(3));
+        assert!(!address.is_up());
+    }
+}

@@ -1,0 +1,124 @@
+//! What one incarnation of a child is given.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use telemetry::panic::{PANIC_RECOVERED, Policy};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Heartbeat, Heartbeats, Path, TaskGroup, node::Node, tree::TreeShared};
+
+/// Handed to the start function of a child, anew for each incarnation. Cheap to clone.
+#[derive(Clone)]
+pub struct ChildContext(Arc<Inner>);
+
+struct Inner {
+    node: Arc<Node>,
+    tree: Arc<TreeShared>,
+    incarnation: u64,
+    cancelled: CancellationToken,
+    ready: watch::Sender<bool>,
+    tasks: OnceLock<TaskGroup>,
+}
+
+/// Who a child is, in each place where it is named.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) path: Path,
+    /// The path with the label of dynamic children in place of their ids: a metric's label is a name, never an id.
+    pub(crate) label: String,
+}
+
+impl Identity {
+    /// Exports the panic counter of this child as 0: one that is born at its first increment hides the first panic.
+    pub(crate) fn bear_panic_counter(&self) {
+        let policy = Policy::Restart.as_str();
+        PANIC_RECOVERED.born(&[("component", self.path.component()), ("actor", &self.label), ("policy", policy)]);
+    }
+}
+
+impl ChildContext {
+    pub(crate) fn new(
+        node: Arc<Node>,
+        tree: Arc<TreeShared>,
+        incarnation: u64,
+        cancelled: CancellationToken,
+    ) -> Self {
+        let (ready, tasks) = (watch::Sender::new(false), OnceLock::new());
+        Self(Arc::new(Inner { node, tree, incarnation, cancelled, ready, tasks }))
+    }
+
+    /// Where the child stands in the tree.
+    pub fn path(&self) -> &Path {
+        &self.identity().path
+    }
+
+    /// The direct child of the root under which it lies.
+    pub fn component(&self) -> &str {
+        self.path().component()
+    }
+
+    /// Counts the incarnations of this child from 1.
+    pub fn incarnation(&self) -> u64 {
+        self.0.incarnation
+    }
+
+    /// Fires when this incarnation is asked to stop.
+    pub fn cancelled(&self) -> CancellationToken {
+        self.0.cancelled.clone()
+    }
+
+    /// Registers a loop that promises to beat every `interval`.
+    pub fn heartbeat(&self, loop_name: &'static str, interval: Duration) -> Heartbeat {
+        self.heartbeats().register(self.path(), loop_name, interval)
+    }
+
+    /// Says that a task which was declared with [`ChildSpec::start_when_ready`](crate::ChildSpec::start_when_ready) is
+    /// now serving.
+    pub fn ready(&self) {
+        self.0.ready.send_replace(true);
+    }
+
+    /// Tasks of this incarnation: cancelled when it has ended, and waited for before the next one starts. What should
+    /// hear of a stop as soon as it is asked listens to [`ChildContext::cancelled`].
+    pub fn tasks(&self) -> &TaskGroup {
+        self.0.tasks.get_or_init(|| TaskGroup::new(self.path().clone()))
+    }
+
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.0.node
+    }
+
+    pub(crate) fn tree(&self) -> &Arc<TreeShared> {
+        &self.0.tree
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.0.node.identity
+    }
+
+    pub(crate) fn heartbeats(&self) -> &Heartbeats {
+        &self.0.tree.heartbeats
+    }
+
+    /// Resolves when [`ChildContext::ready`] was called.
+    pub(crate) async fn until_ready(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.0.ready.subscribe().wait_for(|ready| *ready).await;
+    }
+
+    /// The tasks, if there ever were any.
+    pub(crate) fn started_tasks(&self) -> Option<&TaskGroup> {
+        self.0.tasks.get()
+    }
+}
+
+impl fmt::Debug for ChildContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChildContext({}#{})", self.path(), self.incarnation())
+    }
+}

@@ -1,0 +1,71 @@
+//! What happens in the tree, as it happens.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::{Exit, Path, StopOutcome, report::as_millis};
+
+/// One event of the tree. Subscribe with [`Tree::events`](crate::Tree::events); a subscriber that is too slow is told how
+/// many it missed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    /// The child (the empty path is the root).
+    pub path: Path,
+    /// Which of its incarnations.
+    pub incarnation: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What happened to a child.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum EventKind {
+    /// It serves.
+    Started {
+        /// From the start of its start function.
+        #[serde(rename = "took_ms", serialize_with = "as_millis")]
+        took: Duration,
+    },
+    /// It declined to start.
+    Ignored,
+    /// It did not start.
+    StartFailed {
+        /// Why.
+        exit: Exit,
+    },
+    /// It ended by itself.
+    Exited {
+        /// How.
+        exit: Exit,
+    },
+    /// It will be started again.
+    RestartScheduled {
+        /// After this long.
+        #[serde(rename = "delay_ms", serialize_with = "as_millis")]
+        delay: Duration,
+    },
+    /// Its restart budget is used up; it is tried again at the slow beat.
+    Degraded,
+    /// After having been degraded it ran well for long enough.
+    Recovered,
+    /// It was stopped.
+    Stopped {
+        /// How that went.
+        outcome: StopOutcome,
+        /// From being asked to being gone.
+        #[serde(rename = "took_ms", serialize_with = "as_millis")]
+        took: Duration,
+    },
+    /// A leaked incarnation has ended after all.
+    LeakEnded,
+    /// It is a supervisor that ends because of this child.
+    GaveUp {
+        /// The child.
+        child: Path,
+        /// How that child ended.
+        exit: Exit,
+    },
+}

@@ -1,0 +1,106 @@
+//! How a child ended.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::Path;
+
+/// Why an incarnation is gone. The first three are orderly; all others are failures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "cause", content = "detail", rename_all = "snake_case")]
+pub enum Exit {
+    /// It came to its end by itself.
+    Normal,
+    /// It was asked to stop and did.
+    Shutdown,
+    /// It ended by itself, orderly, for a reason of its own.
+    ShutdownWith(String),
+    /// It returned an error.
+    Error(String),
+    /// It panicked.
+    Panic(String),
+    /// It was killed: from outside, or because it outlived its stop budget.
+    Killed,
+    /// It did not start within its budget.
+    StartTimeout,
+    /// It is a supervisor whose child failed once too often, or could not be started.
+    GaveUp {
+        /// The child that failed.
+        path: Path,
+        /// How that child ended.
+        cause: Box<Exit>,
+    },
+}
+
+impl Exit {
+    /// True for an end that is not a failure. A supervisor that gave up did not end orderly (in OTP it did).
+    pub fn is_orderly(&self) -> bool {
+        matches!(self, Self::Normal | Self::Shutdown | Self::ShutdownWith(_))
+    }
+
+    /// One word for metrics: `normal`, `shutdown`, `error`, `panic`, `kill`, `start_timeout` or `gave_up`.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Shutdown | Self::ShutdownWith(_) => "shutdown",
+            Self::Error(_) => "error",
+            Self::Panic(_) => "panic",
+            Self::Killed => "kill",
+            Self::StartTimeout => "start_timeout",
+            Self::GaveUp { .. } => "gave_up",
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Normal => f.write_str("ended normally"),
+            Self::Shutdown => f.write_str("stopped"),
+            Self::ShutdownWith(reason) => write!(f, "stopped: {reason}"),
+            Self::Error(error) => write!(f, "failed: {error}"),
+            Self::Panic(message) => write!(f, "panicked: {message}"),
+            Self::Killed => f.write_str("was killed"),
+            Self::StartTimeout => f.write_str("did not start within its budget"),
+            Self::GaveUp { path, cause } => write!(f, "gave up on {path}, which {cause}"),
+        }
+    }
+}
+
+/// What a start function or a task may fail with.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Returned by `pre_start`, or by a task before it is ready: the child declines to run, which is not a failure. Its spec
+/// stays, down, unless it is temporary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("declined to start")]
+pub struct Ignore;
+
+/// The error and all its sources in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn giving_up_is_not_an_orderly_end() {
+        let gave_up = Exit::GaveUp { path: Path::from("a.b"), cause: Box::new(Exit::Panic("boom".into())) };
+        assert!(!gave_up.is_orderly());
+        assert_eq!(gave_up.to_string(), "gave up on a.b, which panicked: boom");
+        assert!(Exit::ShutdownWith("done".into()).is_orderly());
+    }
+}

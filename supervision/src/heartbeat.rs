@@ -1,0 +1,352 @@
+//! Heartbeats: what a loop proves by beating, and what an actor is doing right now.
+//!
+//! A loop beats at the *end of useful work*. Answering a query proves nothing, so handled messages are kept apart
+//! ([`Activity`]). Both are plain atomics: a beat is one clock read and one store.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::Path;
+
+/// A loop without a tick for this many intervals is stale.
+pub const STALE_AFTER_INTERVALS: u32 = 2;
+
+/// Every heartbeat of a tree. Cheap to clone; all clones see the same beats.
+#[derive(Clone, Debug)]
+pub struct Heartbeats(Arc<Registry>);
+
+#[derive(Debug)]
+struct Registry {
+    epoch: Instant,
+    loops: Mutex<BTreeMap<(Path, &'static str), Arc<Beat>>>,
+    actors: Mutex<BTreeMap<Path, Arc<Activity>>>,
+}
+
+#[derive(Debug)]
+struct Beat {
+    epoch: Instant,
+    interval: Duration,
+    registered: Instant,
+    /// Microseconds since the epoch, plus one; 0 means never.
+    last_tick: AtomicU64,
+    /// Microseconds since the epoch until which long work is expected.
+    protected_until: AtomicU64,
+    /// False once the incarnation that registered it is gone.
+    alive: AtomicBool,
+}
+
+/// One loop's right to beat. Made by [`ChildContext::heartbeat`](crate::ChildContext::heartbeat).
+#[derive(Clone, Debug)]
+pub struct Heartbeat(Arc<Beat>);
+
+impl Heartbeat {
+    /// The end of useful work: moves `last_tick_at` to now.
+    pub fn beat(&self) {
+        self.0.last_tick.store(stamp(self.0.epoch, Instant::now()), Relaxed);
+    }
+
+    /// Marks work that is known to take long: until the guard is dropped, but for `limit` at most, the loop is not
+    /// stale.
+    #[must_use = "the protection ends when the guard is dropped"]
+    pub fn protect(&self, limit: Duration) -> Protected {
+        let until = micros_since(self.0.epoch) + u64::try_from(limit.as_micros()).unwrap_or(u64::MAX / 2);
+        self.0.protected_until.store(until, Relaxed);
+        Protected(Arc::clone(&self.0))
+    }
+}
+
+/// Guard of [`Heartbeat::protect`].
+#[derive(Debug)]
+pub struct Protected(Arc<Beat>);
+
+impl Drop for Protected {
+    fn drop(&mut self) {
+        self.0.protected_until.store(0, Relaxed);
+    }
+}
+
+/// What the message loop of one actor is doing. The wrapper writes it, everyone may read it.
+#[derive(Debug)]
+pub struct Activity {
+    epoch: Instant,
+    message_type: &'static str,
+    /// Microseconds since the epoch, plus one; 0 means never.
+    last_message: AtomicU64,
+    /// Microseconds since the epoch, plus one; 0 means idle.
+    busy_since: AtomicU64,
+}
+
+impl Activity {
+    /// A message is taken in hand.
+    pub(crate) fn enter(&self) -> Instant {
+        let now = Instant::now();
+        self.busy_since.store(stamp(self.epoch, now), Relaxed);
+        now
+    }
+
+    /// The message is handled. Returns how long it took.
+    pub(crate) fn leave(&self, entered: Instant) -> Duration {
+        let now = Instant::now();
+        self.busy_since.store(0, Relaxed);
+        self.last_message.store(stamp(self.epoch, now), Relaxed);
+        now.saturating_duration_since(entered)
+    }
+}
+
+/// What a loop looks like from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BeatState {
+    /// It has not ticked yet, and need not have.
+    Starting,
+    /// It ticks.
+    Beating,
+    /// It does work that is known to take long.
+    Protected,
+    /// No tick for [`STALE_AFTER_INTERVALS`] intervals: alive, but stuck.
+    Stale,
+    /// Its incarnation is gone; the next one has not registered yet.
+    Waiting,
+}
+
+/// One message that is being handled right now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Busy {
+    /// The actor's message type.
+    pub message_type: &'static str,
+    /// For how long, in milliseconds.
+    pub for_ms: u64,
+}
+
+/// One loop, as of now.
+#[derive(Clone, Debug, Serialize)]
+pub struct HeartbeatSnapshot {
+    /// The child.
+    pub path: Path,
+    /// The loop within the child.
+    pub loop_name: &'static str,
+    /// The declared interval in milliseconds.
+    pub interval_ms: u64,
+    /// The last tick in milliseconds since the Unix epoch; none before the first.
+    pub last_tick_at_ms: Option<i64>,
+    /// Seconds since the last tick, or since it was registered.
+    pub seconds_ago: f64,
+    /// The last message its actor finished, in milliseconds since the Unix epoch.
+    pub last_message_at_ms: Option<i64>,
+    /// The message in hand, if the child is an actor and busy.
+    pub busy: Option<Busy>,
+    /// The verdict.
+    pub state: BeatState,
+}
+
+impl Heartbeats {
+    /// An empty registry.
+    pub fn new() -> Self {
+        let registry = Registry { epoch: Instant::now(), loops: Mutex::default(), actors: Mutex::default() };
+        Self(Arc::new(registry))
+    }
+
+    /// Every loop, sorted by path.
+    pub fn snapshot(&self) -> Vec<HeartbeatSnapshot> {
+        let actors = lock(&self.0.actors).clone();
+        let loops = lock(&self.0.loops);
+        loops.iter().map(|((path, name), beat)| beat.snapshot(path, name, actors.get(path))).collect()
+    }
+
+    /// True if every loop below each of `paths` has ticked within `threshold` (or is younger than that).
+    pub fn is_healthy(&self, paths: &[&str], threshold: Duration) -> bool {
+        let below = |path: &Path, name: &str| path.as_str() == name || path.component() == name;
+        let loops = lock(&self.0.loops);
+        loops
+            .iter()
+            .filter(|((path, _), _)| paths.iter().any(|name| below(path, name)))
+            .all(|(_, beat)| beat.alive.load(Relaxed) && beat.age() <= threshold)
+    }
+
+    pub(crate) fn register(&self, path: &Path, name: &'static str, interval: Duration) -> Heartbeat {
+        let beat = Arc::new(Beat {
+            epoch: self.0.epoch,
+            interval,
+            registered: Instant::now(),
+            last_tick: AtomicU64::new(0),
+            protected_until: AtomicU64::new(0),
+            alive: AtomicBool::new(true),
+        });
+        lock(&self.0.loops).insert((path.clone(), name), Arc::clone(&beat));
+        Heartbeat(beat)
+    }
+
+    pub(crate) fn activity(&self, path: &Path, message_type: &'static str) -> Arc<Activity> {
+        let activity = Arc::new(Activity {
+            epoch: self.0.epoch,
+            message_type,
+            last_message: AtomicU64::new(0),
+            busy_since: AtomicU64::new(0),
+        });
+        lock(&self.0.actors).insert(path.clone(), Arc::clone(&activity));
+        activity
+    }
+
+    /// The incarnation at `path` is gone; its loops wait for the next one.
+    pub(crate) fn incarnation_ended(&self, path: &Path) {
+        lock(&self.0.actors).remove(path);
+        for ((owner, _), beat) in lock(&self.0.loops).range((path.clone(), "")..) {
+            if owner != path {
+                break;
+            }
+            beat.alive.store(false, Relaxed);
+        }
+    }
+
+    /// The child at `path` is not coming back.
+    pub(crate) fn forget(&self, path: &Path) {
+        self.incarnation_ended(path);
+        lock(&self.0.loops).retain(|(owner, _), _| owner != path);
+    }
+}
+
+impl Default for Heartbeats {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Beat {
+    fn age(&self) -> Duration {
+        match self.last_tick.load(Relaxed) {
+            0 => self.registered.elapsed(),
+            tick => (self.epoch + Duration::from_micros(tick - 1)).elapsed(),
+        }
+    }
+
+    fn state(&self) -> BeatState {
+        if !self.alive.load(Relaxed) {
+            BeatState::Waiting
+        } else if self.protected_until.load(Relaxed) > micros_since(self.epoch) {
+            BeatState::Protected
+        } else if self.age() > self.interval * STALE_AFTER_INTERVALS {
+            BeatState::Stale
+        } else if self.last_tick.load(Relaxed) == 0 {
+            BeatState::Starting
+        } else {
+            BeatState::Beating
+        }
+    }
+
+    fn snapshot(&self, path: &Path, name: &'static str, activity: Option<&Arc<Activity>>) -> HeartbeatSnapshot {
+        let at = |cell: &AtomicU64| match cell.load(Relaxed) {
+            0 => None,
+            micros => Some(self.epoch + Duration::from_micros(micros - 1)),
+        };
+        let busy = activity.and_then(|activity| {
+            let since = at(&activity.busy_since)?;
+            let for_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+            Some(Busy { message_type: activity.message_type, for_ms })
+        });
+        HeartbeatSnapshot {
+            path: path.clone(),
+            loop_name: name,
+            interval_ms: u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX),
+            last_tick_at_ms: at(&self.last_tick).map(unix_millis),
+            seconds_ago: self.age().as_secs_f64(),
+            last_message_at_ms: activity.and_then(|activity| at(&activity.last_message)).map(unix_millis),
+            busy,
+            state: self.state(),
+        }
+    }
+}
+
+/// Microseconds plus one, because 0 means never.
+fn stamp(epoch: Instant, now: Instant) -> u64 {
+    let since = now.saturating_duration_since(epoch);
+    since.as_secs() * 1_000_000 + u64::from(since.subsec_micros()) + 1
+}
+
+fn micros_since(epoch: Instant) -> u64 {
+    u64::try_from(epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The wall-clock time of an instant in the past.
+pub(crate) fn unix_millis(at: Instant) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.saturating_sub(at.elapsed()).as_millis()).unwrap_or(i64::MAX)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn state_of(beats: &Heartbeats) -> BeatState {
+        beats.snapshot()[0].state
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_is_stale_after_two_intervals_without_a_tick() {
+        let beats = Heartbeats::new();
+        let beat = beats.register(&Path::from("scheduler.claimer"), "claimer", SECOND);
+        assert_eq!(state_of(&beats), BeatState::Starting);
+        beat.beat();
+        tokio::time::advance(2 * SECOND).await;
+        assert_eq!(state_of(&beats), BeatState::Beating);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(state_of(&beats), BeatState::Stale);
+        assert!(!beats.is_healthy(&["scheduler"], 2 * SECOND));
+        beat.beat();
+        assert!(beats.is_healthy(&["scheduler"], 2 * SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_protected_zone_is_not_stale_until_its_limit() {
+        let beats = Heartbeats::new();
+        let beat = beats.register(&Path::from("a"), "loop", SECOND);
+        let zone = beat.protect(10 * SECOND);
+        tokio::time::advance(9 * SECOND).await;
+        assert_eq!(state_of(&beats), BeatState::Protected);
+        tokio::time::advance(2 * SECOND).await;
+        assert_eq!(state_of(&beats), BeatState::Stale);
+        drop(zone);
+        assert_eq!(state_of(&beats), BeatState::Stale);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn handled_messages_do_not_count_as_beats() {
+        let beats = Heartbeats::new();
+        let path = Path::from("a");
+        let _beat = beats.register(&path, "loop", SECOND);
+        let activity = beats.activity(&path, "Msg");
+        tokio::time::advance(3 * SECOND).await;
+        activity.leave(activity.enter());
+        let snapshot = &beats.snapshot()[0];
+        assert_eq!(snapshot.state, BeatState::Stale);
+        assert!(snapshot.last_message_at_ms.is_some());
+        activity.enter();
+        tokio::time::advance(SECOND).await;
+        assert_eq!(beats.snapshot()[0].busy, Some(Busy { message_type: "Msg", for_ms: 1000 }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_incarnation_waits_and_a_forgotten_child_vanishes() {
+        let beats = Heartbeats::new();
+        let path = Path::from("a");
+        beats.register(&path, "loop", SECOND).beat();
+        beats.incarnation_ended(&path);
+        assert_eq!(state_of(&beats), BeatState::Waiting);
+        beats.forget(&path);
+        assert!(beats.snapshot().is_empty());
+    }
+}

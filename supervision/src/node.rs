@@ -1,0 +1,219 @@
+//! The tree as it can be seen from outside at any time, also while a supervisor is busy or stuck.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::{Exit, Kind, Path, context::Identity, heartbeat::unix_millis};
+
+/// Incidents that are kept for each child.
+const HISTORY: usize = 16;
+
+/// One place in the tree. Its supervisor writes it, everyone may read it.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) identity: Identity,
+    pub(crate) id: String,
+    pub(crate) kind: Kind,
+    /// Whether its messages are timed.
+    pub(crate) is_metered: bool,
+    data: Mutex<NodeData>,
+    children: Mutex<BTreeMap<u64, Arc<Node>>>,
+}
+
+/// What changes in a node.
+#[derive(Debug)]
+pub(crate) struct NodeData {
+    pub(crate) status: Status,
+    pub(crate) since: Instant,
+    pub(crate) incarnation: u64,
+    pub(crate) degraded: bool,
+    pub(crate) restarts: u64,
+    failures: BTreeMap<&'static str, u64>,
+    history: VecDeque<Incident>,
+}
+
+/// What a child is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum Status {
+    /// Not running, and no start is due: not started yet, stopped with its group, or its start failed.
+    Down,
+    /// Its start function runs.
+    Starting,
+    /// It serves.
+    Up,
+    /// It was asked to stop.
+    Stopping,
+    /// It failed, and the next start is due.
+    Waiting {
+        /// In this many milliseconds, as of now.
+        due_in_ms: u64,
+    },
+    /// It ended orderly and is not started again.
+    Finished,
+    /// An operator stopped it; a restart of its group leaves it so.
+    StoppedByHand,
+    /// It declined to start.
+    Ignored,
+    /// It outlived its kill and still runs, unsupervised; no other incarnation is started meanwhile.
+    Leaked,
+}
+
+/// One failure of a child, and what the supervisor did about it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Incident {
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// The incarnation that failed.
+    pub incarnation: u64,
+    /// How it ended.
+    pub exit: Exit,
+    /// How long it had run, in milliseconds; 0 if it did not start.
+    pub uptime_ms: u64,
+    /// Until the next start, in milliseconds; none if there is none.
+    pub restart_in_ms: Option<u64>,
+}
+
+/// A place in the tree, as of now, with all below it.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeSnapshot {
+    /// Its id.
+    pub id: String,
+    /// Its path.
+    pub path: Path,
+    /// What it is made of.
+    pub kind: Kind,
+    /// What it is doing.
+    #[serde(flatten)]
+    pub status: Status,
+    /// For how long, in milliseconds.
+    pub for_ms: u64,
+    /// The running incarnation, or the last one.
+    pub incarnation: u64,
+    /// Its restart budget is used up, and it has not run well since.
+    pub degraded: bool,
+    /// Starts after a failure.
+    pub restarts: u64,
+    /// Failures by cause: `panic`, `error`, `kill`, `start_timeout`, `gave_up`.
+    pub failures: BTreeMap<&'static str, u64>,
+    /// The latest failures, newest last.
+    pub history: Vec<Incident>,
+    /// In start order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<NodeSnapshot>,
+}
+
+impl NodeSnapshot {
+    /// The node at `path` below this one.
+    pub fn find(&self, path: &str) -> Option<&Self> {
+        if self.path.as_str() == path {
+            return Some(self);
+        }
+        self.children.iter().find_map(|child| child.find(path))
+    }
+
+    /// This node and all below it, parents first.
+    pub fn walk(&self) -> Vec<&Self> {
+        let mut nodes = vec![self];
+        for child in &self.children {
+            nodes.extend(child.walk());
+        }
+        nodes
+    }
+}
+
+impl Node {
+    pub(crate) fn new(identity: Identity, id: String, kind: Kind, is_metered: bool) -> Arc<Self> {
+        let data = NodeData {
+            status: Status::Down,
+            since: Instant::now(),
+            incarnation: 0,
+            degraded: false,
+            restarts: 0,
+            failures: BTreeMap::new(),
+            history: VecDeque::new(),
+        };
+        Arc::new(Self { identity, id, kind, is_metered, data: Mutex::new(data), children: Mutex::default() })
+    }
+
+    pub(crate) fn data(&self) -> MutexGuard<'_, NodeData> {
+        self.data.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn adopt(&self, sequence: u64, child: Arc<Node>) {
+        self.children().insert(sequence, child);
+    }
+
+    pub(crate) fn disown(&self, sequence: u64) {
+        self.children().remove(&sequence);
+    }
+
+    /// A restarted supervisor starts from its declared children only.
+    pub(crate) fn disown_all(&self) {
+        self.children().clear();
+    }
+
+    pub(crate) fn snapshot(&self) -> NodeSnapshot {
+        let children: Vec<Arc<Node>> = self.children().values().cloned().collect();
+        let data = self.data();
+        NodeSnapshot {
+            id: self.id.clone(),
+            path: self.identity.path.clone(),
+            kind: self.kind,
+            status: data.status_now(),
+            for_ms: millis(data.since.elapsed()),
+            incarnation: data.incarnation,
+            degraded: data.degraded,
+            restarts: data.restarts,
+            failures: data.failures.clone(),
+            history: data.history.iter().cloned().collect(),
+            children: children.iter().map(|child| child.snapshot()).collect(),
+        }
+    }
+
+    fn children(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Node>>> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl NodeData {
+    pub(crate) fn set(&mut self, status: Status) {
+        self.status = status;
+        self.since = Instant::now();
+    }
+
+    /// Keeps a failure; `restart_in` is none if there will be no restart.
+    pub(crate) fn failed(&mut self, exit: Exit, uptime: Duration, restart_in: Option<Duration>) {
+        *self.failures.entry(exit.cause()).or_default() += 1;
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(Incident {
+            at_ms: unix_millis(Instant::now()),
+            incarnation: self.incarnation,
+            exit,
+            uptime_ms: millis(uptime),
+            restart_in_ms: restart_in.map(millis),
+        });
+    }
+
+    /// A waiting child says how long it still waits.
+    fn status_now(&self) -> Status {
+        match self.status {
+            Status::Waiting { due_in_ms } => {
+                Status::Waiting { due_in_ms: due_in_ms.saturating_sub(millis(self.since.elapsed())) }
+            }
+            status => status,
+        }
+    }
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,197 @@
+//! The loop, and the plans it drives.
+
+use std::future::poll_fn;
+
+use futures_util::StreamExt;
+
+use super::{
+    StopRequest,
+    state::{Goal, PlanId, Sequence, State, Step, Supervisor, Timer},
+};
+use crate::{Exit, Status, node::millis, process::Ended};
+
+impl Supervisor {
+    /// Starts the children, then lives until all of them are stopped. Its handlers do not wait, so that between any two
+    /// inputs the state is whole.
+    pub(super) async fn run(&mut self) {
+        if self.started.is_some() && self.ending.is_none() {
+            let steps: Vec<Step> = match self.spec.strategy {
+                crate::Strategy::Dynamic { .. } => Vec::new(),
+                _ => self.slots.keys().copied().map(Step::Start).collect(),
+            };
+            self.begin(Goal::Boot, steps);
+        }
+        while !self.done {
+            // A stop wins over all else; operations over the churn of a child that fails again and again.
+            tokio::select! {
+                biased;
+                request = stop_request(&mut self.inputs.stop), if self.ending.is_none() => self.stop_asked(request),
+                () = self.inputs.inject_panic.cancelled(), if self.ending.is_none() => {
+                    panic!("injected panic: supervisor {} was asked to", self.context.path())
+                }
+                Some(request) = self.inputs.operations.recv() => self.operate(request),
+                Some((sequence, incarnation, ended)) = self.ends.next(), if !self.ends.is_empty() => {
+                    self.child_ended(sequence, incarnation, ended);
+                }
+                Some(done) = self.inputs.starts.recv() => self.start_done(done),
+                Some(timer) = poll_fn(|cx| self.timers.poll_expired(cx)), if !self.timers.is_empty() => {
+                    self.timer_fired(timer.into_inner());
+                }
+            }
+            self.take_deferred();
+        }
+    }
+
+    /// Takes a plan as far as it goes without waiting.
+    pub(super) fn advance(&mut self, id: PlanId) {
+        loop {
+            let Some(plan) = self.plans.get_mut(&id) else { return };
+            if plan.open > 0 {
+                return;
+            }
+            let open = match plan.steps.pop_front() {
+                None => return self.complete(id),
+                Some(Step::Stop(sequences)) => {
+                    sequences.into_iter().filter(|sequence| self.begin_stop(*sequence, id)).count()
+                }
+                Some(Step::Pause(sequence, delay)) => usize::from(self.begin_pause(sequence, delay, id)),
+                Some(Step::Start(sequence)) => usize::from(self.begin_start(sequence, id)),
+            };
+            if let Some(plan) = self.plans.get_mut(&id) {
+                plan.open = open;
+            }
+        }
+    }
+
+    /// What the child's plan waited for has happened.
+    pub(super) fn step_done(&mut self, sequence: Sequence) {
+        let Some(id) = self.slots.get_mut(&sequence).and_then(|slot| slot.plan.take()) else { return };
+        self.settle_one(id);
+    }
+
+    /// One of the things that a plan's current step waited for has happened.
+    pub(super) fn settle_one(&mut self, id: PlanId) {
+        if let Some(plan) = self.plans.get_mut(&id) {
+            plan.open = plan.open.saturating_sub(1);
+            self.advance(id);
+        }
+    }
+
+    /// Forgets a plan; whoever waited for it is told `why`. Children that are starting or stopping go on doing so.
+    pub(super) fn abandon(&mut self, id: PlanId, why: crate::OperationError) {
+        for slot in self.slots.values_mut().filter(|slot| slot.plan == Some(id)) {
+            slot.plan = None;
+        }
+        if let Some(Goal::Operation { reply, .. }) = self.plans.remove(&id).map(|plan| plan.goal) {
+            // The caller may have gone.
+            let _ = reply.send(Err(why));
+        }
+    }
+
+    fn complete(&mut self, id: PlanId) {
+        match self.plans.remove(&id).map(|plan| plan.goal) {
+            Some(Goal::Boot) => {
+                if let Some(started) = self.started.take() {
+                    // The starter may have been cancelled; then a stop request is on its way.
+                    let _ = started.send(());
+                }
+            }
+            Some(Goal::End) => self.done = true,
+            Some(Goal::Operation { reply, .. }) => {
+                let _ = reply.send(Ok(()));
+            }
+            Some(Goal::Restart) | None => {}
+        }
+    }
+
+    fn begin_pause(&mut self, sequence: Sequence, delay: std::time::Duration, id: PlanId) -> bool {
+        let Some(slot) = self.slots.get_mut(&sequence) else { return false };
+        if delay.is_zero() {
+            return false;
+        }
+        slot.plan = Some(id);
+        slot.become_(State::Waiting, Status::Waiting { due_in_ms: millis(delay) });
+        self.set_timer(sequence, Timer::Due(sequence), delay);
+        true
+    }
+
+    fn timer_fired(&mut self, timer: Timer) {
+        match timer {
+            Timer::Due(sequence) => {
+                if let Some(slot) = self.slots.get_mut(&sequence) {
+                    slot.timer = None;
+                }
+                self.step_done(sequence);
+            }
+            Timer::StopOverdue(sequence) => {
+                if let Some(slot) = self.slots.get_mut(&sequence) {
+                    slot.timer = None;
+                }
+                self.stop_overdue(sequence);
+            }
+            Timer::Recovered(sequence, incarnation) => self.recovered(sequence, incarnation),
+        }
+    }
+
+    /// Ends and operations that waited for a plan are taken up when it is complete, in the order in which they came.
+    fn take_deferred(&mut self) {
+        while let Some(sequence) = self.deferred.front().copied() {
+            if self.is_busy(sequence) {
+                return;
+            }
+            self.deferred.pop_front();
+            let Some(slot) = self.slots.get_mut(&sequence) else { continue };
+            // If the plan stopped it meanwhile, its end is consumed.
+            if let State::Exited { exit, uptime } = std::mem::replace(&mut slot.state, State::Down) {
+                self.ended_by_itself(sequence, exit, uptime);
+            }
+        }
+        while self.ending.is_none() && (!self.is_group() || self.plans.is_empty()) {
+            let Some(request) = self.queued.pop_front() else { return };
+            self.operate(request);
+        }
+    }
+
+    /// The loop was interrupted: by a panic of its own, or by a kill, which leaves its children no time.
+    pub(super) fn interrupt(&mut self, exit: Exit) {
+        let killed = exit == Exit::Killed;
+        self.ending = None;
+        if killed {
+            self.stop_deadline = Some(tokio::time::Instant::now());
+        }
+        self.end(exit);
+    }
+
+    /// The stop of the children has failed as well: kill what can be killed.
+    pub(super) fn abandon_children(&mut self) {
+        for slot in self.slots.values_mut().rev().filter(|slot| slot.is_alive()) {
+            slot.cancel.cancel();
+            if let Some(process) = &slot.process {
+                process.kill();
+            }
+            tracing::error!(path = %slot.node.identity.path, "child abandoned: its supervisor failed twice");
+            self.report.push(crate::ChildStop {
+                path: slot.node.identity.path.clone(),
+                outcome: crate::StopOutcome::Leaked,
+                took: std::time::Duration::ZERO,
+                budget: slot.spec.shutdown,
+            });
+        }
+    }
+
+    pub(super) fn into_ended(self) -> Ended {
+        for request in self.queued {
+            let _ = request.reply.send(Err(crate::OperationError::Stopping));
+        }
+        Ended { exit: self.ending.unwrap_or(Exit::Shutdown), below: self.report, leaked_tasks: Vec::new() }
+    }
+}
+
+async fn stop_request(stop: &mut tokio::sync::watch::Receiver<Option<StopRequest>>) -> StopRequest {
+    let request = match stop.wait_for(Option::is_some).await {
+        Ok(request) => request.clone(),
+        // Every handle is gone: no one can ever stop it, so it stops.
+        Err(_) => None,
+    };
+    request.unwrap_or(StopRequest { deadline: None, span: tracing::Span::none() })
+}

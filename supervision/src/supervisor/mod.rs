@@ -1,0 +1,190 @@
+//! The supervisor: a state machine whose handlers are synchronous, and a loop that feeds it.
+//!
+//! It is a plain task, not a ractor parent: ractor's own links kill children without `post_stop`, in no order. What it
+//! does is written down as *plans* of steps (stop these, pause, start that), so that at any moment it can answer, be told
+//! to stop, or abandon a plan. [`state`] holds the data, [`start`], [`stop`], [`restart`] and [`operate`] one verb each,
+//! and [`drive`] the loop.
+
+mod drive;
+mod operate;
+mod restart;
+mod start;
+mod state;
+mod stop;
+
+use std::sync::Arc;
+
+use futures_util::{FutureExt, future::BoxFuture};
+use telemetry::panic::{CapturedPanic, PanicSite, Policy};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Span;
+
+use crate::{
+    ChildContext, ChildSpec, Exit, OperationError, SupervisorSpec, door,
+    process::{Ended, Process, StartChild, StartFailure, Started},
+};
+use state::Supervisor;
+
+/// Operations that may wait for one supervisor.
+const OPERATIONS_MAX: usize = 64;
+
+/// Starts the incarnations of a supervisor that is itself a child.
+pub(crate) struct SupervisorStarter {
+    spec: SupervisorSpec,
+}
+
+impl SupervisorStarter {
+    pub(crate) fn new(spec: SupervisorSpec) -> Self {
+        Self { spec }
+    }
+}
+
+impl StartChild for SupervisorStarter {
+    fn start(&self, context: ChildContext) -> BoxFuture<'static, Result<Started, StartFailure>> {
+        let spec = self.spec.clone();
+        async move {
+            let cancelled = context.cancelled();
+            let (started, is_started) = oneshot::channel();
+            let (supervisor, control) = Supervisor::new(spec, context, started);
+            let mut life = door::spawn(live(supervisor, control.clone()));
+            tokio::select! {
+                biased;
+                Ok(()) = is_started => Ok(Started { process: Process::Supervisor(control), ended: end_of(life).boxed() }),
+                ended = &mut life => Err(StartFailure::Failed(ended.map_or(Exit::Killed, |ended| ended.exit))),
+                () = cancelled.cancelled() => {
+                    control.stop(None, Span::none());
+                    end_of(life).await;
+                    Err(StartFailure::Cancelled)
+                }
+            }
+        }
+        .boxed()
+    }
+}
+
+async fn end_of(life: JoinHandle<Ended>) -> Ended {
+    // A join error means that the runtime is going away: the loop's panics are caught.
+    life.await.unwrap_or_else(|_| Exit::Killed.into())
+}
+
+/// The whole life of one supervisor: its loop, and if that fails, the ordered stop of its children all the same.
+async fn live(mut supervisor: Supervisor, control: SupervisorControl) -> Ended {
+    let interrupted = {
+        let run = telemetry::panic::catch(supervisor.run());
+        tokio::select! {
+            biased;
+            () = control.0.kill.cancelled() => Some(Exit::Killed),
+            caught = run => caught.err().map(|captured| record_panic(&control, captured)),
+        }
+    };
+    if let Some(exit) = interrupted {
+        supervisor.interrupt(exit);
+        if let Err(captured) = telemetry::panic::catch(supervisor.run()).await {
+            record_panic(&control, captured);
+            supervisor.abandon_children();
+        }
+    }
+    supervisor.into_ended()
+}
+
+fn record_panic(control: &SupervisorControl, captured: CapturedPanic) -> Exit {
+    let context = &control.0.context;
+    let identity = context.identity();
+    let exit = Exit::Panic(captured.message.clone());
+    let site = PanicSite {
+        component: context.component(),
+        actor: &identity.label,
+        policy: Policy::Restart,
+        phase: "supervise",
+        message_type: None,
+        incarnation: context.incarnation(),
+        tenant: None,
+        detail: vec![("path".to_owned(), identity.path.to_string())],
+    };
+    telemetry::panic::record(site, captured);
+    exit
+}
+
+/// The handle by which others act on a running supervisor.
+#[derive(Clone)]
+pub(crate) struct SupervisorControl(Arc<Control>);
+
+struct Control {
+    context: ChildContext,
+    stop: watch::Sender<Option<StopRequest>>,
+    kill: CancellationToken,
+    operations: mpsc::Sender<Request>,
+    inject_panic: CancellationToken,
+}
+
+/// What a supervisor is told when it must end.
+#[derive(Clone)]
+struct StopRequest {
+    /// No child may take longer than until then, whatever its own budget.
+    deadline: Option<Instant>,
+    /// The span in which the stop is traced.
+    span: Span,
+}
+
+/// One operation on the child at `path`, relative to the supervisor that receives it.
+pub(crate) struct Request {
+    pub(crate) path: Vec<String>,
+    pub(crate) operation: Operation,
+    pub(crate) reply: oneshot::Sender<Result<(), OperationError>>,
+}
+
+/// What an operator can do to a child.
+#[derive(Clone, Debug)]
+pub(crate) enum Operation {
+    /// Stop it, start it, forget its failures.
+    Restart,
+    /// Stop it until it is started again.
+    Stop,
+    /// Start it if it is not running.
+    Start,
+    /// Forget it; it must not be running.
+    Delete,
+    /// Add a child to the supervisor at the path.
+    Add(Box<ChildSpec>),
+    /// Make it panic.
+    InjectPanic,
+}
+
+impl SupervisorControl {
+    /// Tells it to stop its children and end. Only the first call counts.
+    pub(crate) fn stop(&self, deadline: Option<Instant>, span: Span) {
+        self.0.stop.send_if_modified(|request| {
+            let first = request.is_none();
+            if first {
+                *request = Some(StopRequest { deadline, span });
+            }
+            first
+        });
+    }
+
+    /// Its children are killed at once, in order, and it ends as killed.
+    pub(crate) fn kill(&self) {
+        self.0.kill.cancel();
+    }
+
+    pub(crate) fn inject_panic(&self) {
+        self.0.inject_panic.cancel();
+    }
+
+    /// Hands over an operation; its answer comes through the request.
+    pub(crate) fn operate(&self, request: Request) {
+        if let Err(refused) = self.0.operations.try_send(request) {
+            let (request, error) = match refused {
+                mpsc::error::TrySendError::Full(request) => (request, OperationError::Busy),
+                mpsc::error::TrySendError::Closed(request) => (request, OperationError::Stopping),
+            };
+            // The caller may have gone; then there is no one to tell.
+            let _ = request.reply.send(Err(error));
+        }
+    }
+}

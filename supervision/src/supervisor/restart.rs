@@ -1,0 +1,247 @@
+//! When a child ends by itself: who is started again, when, and when enough is enough.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::state::{Goal, PlanId, Sequence, State, Step, Supervisor};
+use crate::{
+    AutoShutdown, EventKind, Exit, OnGiveUp, OperationError, Restart, Status, Strategy, process::Ended,
+};
+
+telemetry::declare_metrics! {
+    /// Restarts of a child after a failure.
+    pub static RESTARTS: Counter = ("supervisor.restarts", "{restart}");
+    /// Supervisors that gave up because a child failed once too often.
+    pub static ESCALATIONS: Counter = ("supervisor.escalations", "{escalation}");
+    /// 1 while a child is degraded: its budget is used up and it is tried again at the slow beat.
+    pub static DEGRADED: Gauge = ("supervisor.degraded", "1");
+}
+
+impl Supervisor {
+    /// The end of an incarnation has been seen.
+    pub(super) fn child_ended(&mut self, sequence: Sequence, incarnation: u64, ended: Ended) {
+        let busy = self.is_busy(sequence);
+        let Some(slot) = self.slots.get_mut(&sequence).filter(|slot| slot.incarnation() == incarnation) else { return };
+        match &slot.state {
+            State::Stopping(_) => self.stopped(sequence, ended),
+            State::Up { since } => {
+                let uptime = since.elapsed();
+                slot.process = None;
+                if !ended.leaked_tasks.is_empty() {
+                    tracing::error!(path = %slot.path(), tasks = ?ended.leaked_tasks, "tasks of an ended child leaked");
+                }
+                if busy {
+                    slot.become_(State::Exited { exit: ended.exit, uptime }, Status::Down);
+                    self.deferred.push_back(sequence);
+                } else {
+                    self.ended_by_itself(sequence, ended.exit, uptime);
+                }
+            }
+            State::Leaked => {
+                slot.process = None;
+                slot.become_(State::Down, Status::Down);
+                tracing::warn!(path = %slot.path(), "a leaked child has ended");
+                self.emit(sequence, EventKind::LeakEnded);
+            }
+            State::Down | State::Starting { .. } | State::Exited { .. } | State::Waiting => {}
+        }
+    }
+
+    /// OTP's table: permanent children come back always, transient ones after a failure, temporary ones never.
+    pub(super) fn ended_by_itself(&mut self, sequence: Sequence, exit: Exit, uptime: Duration) {
+        self.cancel_timer(sequence);
+        self.emit(sequence, EventKind::Exited { exit: exit.clone() });
+        let ending = self.ending.is_some();
+        let Some(slot) = self.slots.get_mut(&sequence) else { return };
+        slot.unavailable(None);
+        let comes_back = match slot.spec.restart {
+            Restart::Permanent => true,
+            Restart::Transient => !exit.is_orderly(),
+            Restart::Temporary => false,
+        };
+        if comes_back && !ending {
+            return self.restart(sequence, exit, uptime);
+        }
+        let (temporary, significant) = (slot.spec.restart == Restart::Temporary, slot.spec.significant);
+        if exit.is_orderly() {
+            slot.become_(State::Down, Status::Finished);
+        } else {
+            slot.node.data().failed(exit, uptime, None);
+            slot.become_(State::Down, Status::Down);
+        }
+        if temporary {
+            self.remove_slot(sequence);
+        }
+        if significant && !ending {
+            self.check_auto_shutdown();
+        }
+    }
+
+    fn restart(&mut self, sequence: Sequence, exit: Exit, uptime: Duration) {
+        let Some(slot) = self.slots.get_mut(&sequence) else { return };
+        slot.become_(State::Down, Status::Down);
+        if uptime >= slot.spec.backoff.reset_after {
+            slot.attempt = 0;
+        }
+        match self.decide(sequence) {
+            Some(delay) => {
+                self.note_restart(sequence, exit, uptime, delay);
+                let steps = self.restart_steps(sequence, delay, Moment::AfterExit);
+                self.begin(Goal::Restart, steps);
+            }
+            None => {
+                if let Some(slot) = self.slots.get(&sequence) {
+                    slot.node.data().failed(exit.clone(), uptime, None);
+                }
+                self.give_up(sequence, exit);
+            }
+        }
+    }
+
+    /// A restart attempt did not succeed: it counts as a further one.
+    pub(super) fn restart_failed(&mut self, sequence: Sequence, exit: Exit) {
+        if self.ending.is_some() {
+            return;
+        }
+        match self.decide(sequence) {
+            Some(delay) => {
+                self.note_restart(sequence, exit, Duration::ZERO, delay);
+                let steps = self.restart_steps(sequence, delay, Moment::AfterFailedStart);
+                self.begin(Goal::Restart, steps);
+            }
+            None => self.give_up(sequence, exit),
+        }
+    }
+
+    /// How long to wait before the next start; none if a budget is used up and the supervisor must give up.
+    fn decide(&mut self, sequence: Sequence) -> Option<Duration> {
+        let now = Instant::now();
+        if !self.window.as_mut().is_none_or(|window| window.allows(now)) {
+            return None;
+        }
+        let slot = self.slots.get_mut(&sequence)?;
+        let degraded = slot.node.data().degraded;
+        let within = !degraded && slot.window.as_mut().is_none_or(|window| window.allows(now));
+        if within {
+            slot.attempt = slot.attempt.saturating_add(1);
+            return Some(slot.spec.backoff.delay(slot.attempt, fastrand::f64()));
+        }
+        match slot.spec.on_give_up {
+            OnGiveUp::Escalate => None,
+            OnGiveUp::Degrade { retry } => {
+                if !degraded {
+                    self.degrade(sequence);
+                }
+                Some(retry.mul_f64(1.0 - 0.5 * fastrand::f64()))
+            }
+        }
+    }
+
+    fn degrade(&mut self, sequence: Sequence) {
+        let Some(slot) = self.slots.get(&sequence) else { return };
+        slot.node.data().degraded = true;
+        let identity = &slot.node.identity;
+        DEGRADED.set(1.0, &[("component", identity.path.component()), ("actor", &identity.label)]);
+        tracing::error!(path = %identity.path, "child degraded: its restart budget is used up");
+        self.emit(sequence, EventKind::Degraded);
+    }
+
+    /// A degraded child ran well for long enough, if it is still the same incarnation.
+    pub(super) fn recovered(&mut self, sequence: Sequence, incarnation: u64) {
+        let Some(slot) = self.slots.get_mut(&sequence).filter(|slot| slot.incarnation() == incarnation) else { return };
+        slot.timer = None;
+        slot.attempt = 0;
+        if let Some(window) = &mut slot.window {
+            window.clear();
+        }
+        slot.node.data().degraded = false;
+        let identity = &slot.node.identity;
+        DEGRADED.set(0.0, &[("component", identity.path.component()), ("actor", &identity.label)]);
+        tracing::info!(path = %identity.path, "degraded child recovered");
+        self.emit(sequence, EventKind::Recovered);
+    }
+
+    fn note_restart(&mut self, sequence: Sequence, exit: Exit, uptime: Duration, delay: Duration) {
+        let Some(slot) = self.slots.get_mut(&sequence) else { return };
+        let identity = &slot.node.identity;
+        let labels = [("component", identity.path.component()), ("actor", &identity.label), ("cause", exit.cause())];
+        RESTARTS.add(1, &labels);
+        tracing::warn!(path = %identity.path, %exit, ?delay, "child failed and is started again");
+        let mut data = slot.node.data();
+        data.restarts += 1;
+        data.failed(exit, uptime, Some(delay));
+        drop(data);
+        slot.unavailable(Some(Instant::now() + delay));
+        self.emit(sequence, EventKind::RestartScheduled { delay });
+    }
+
+    /// The steps that bring a child back, and with it those the strategy names.
+    fn restart_steps(&mut self, culprit: Sequence, delay: Duration, moment: Moment) -> Vec<Step> {
+        let pause = Step::Pause(culprit, delay);
+        let group: Vec<Sequence> = match self.spec.strategy {
+            Strategy::OneForOne | Strategy::Dynamic { .. } => return vec![pause, Step::Start(culprit)],
+            Strategy::RestForOne => self.slots.range(culprit..).map(|(sequence, _)| *sequence).collect(),
+            Strategy::OneForAll => self.slots.keys().copied().collect(),
+        };
+        let stops = group.iter().rev().filter(|sequence| **sequence != culprit).map(|sequence| Step::Stop(vec![*sequence]));
+        let starts = group.iter().filter(|sequence| self.starts_with_group(culprit, **sequence)).copied().map(Step::Start);
+        match moment {
+            Moment::AfterExit => stops.chain([pause]).chain(starts).collect(),
+            Moment::AfterFailedStart => [pause].into_iter().chain(stops).chain(starts).collect(),
+        }
+    }
+
+    /// A child that finished, or was stopped by hand, is not started again with its group (in OTP it is); a temporary one
+    /// is forgotten with it.
+    fn starts_with_group(&self, culprit: Sequence, sequence: Sequence) -> bool {
+        let Some(slot) = self.slots.get(&sequence) else { return false };
+        let status = slot.node.data().status;
+        let resting = matches!(status, Status::Finished | Status::StoppedByHand);
+        sequence == culprit || !(resting || slot.spec.restart == Restart::Temporary)
+    }
+
+    /// The budget is used up: the supervisor ends with all its children, and says because of whom.
+    pub(super) fn give_up(&mut self, sequence: Sequence, exit: Exit) {
+        let Some(slot) = self.slots.get(&sequence) else { return };
+        let child = slot.path().clone();
+        ESCALATIONS.add(1, &[("component", child.component())]);
+        let path = self.context.path().clone();
+        tracing::error!(%path, %child, %exit, "supervisor gives up");
+        let kind = EventKind::GaveUp { child: child.clone(), exit: exit.clone() };
+        self.context.tree().emit(crate::Event { path, incarnation: self.context.incarnation(), kind });
+        self.end(Exit::GaveUp { path: child, cause: Box::new(exit) });
+    }
+
+    /// A significant child ended for good.
+    fn check_auto_shutdown(&mut self) {
+        let ends = match self.spec.auto_shutdown {
+            AutoShutdown::Never => false,
+            AutoShutdown::AnySignificant => true,
+            AutoShutdown::AllSignificant => !self.slots.values().any(|slot| {
+                slot.spec.significant && !matches!(slot.state, State::Down | State::Leaked)
+            }),
+        };
+        if ends {
+            self.end(Exit::Shutdown);
+        }
+    }
+
+    /// Takes a child out of a restart in progress, so that an operator's wish comes first. The others of its group stay
+    /// as they are.
+    pub(super) fn leave_restart(&mut self, sequence: Sequence) {
+        let plan: Option<PlanId> = self.slots.get(&sequence).and_then(|slot| slot.plan);
+        if let Some(id) = plan {
+            self.abandon(id, OperationError::Superseded);
+        }
+    }
+}
+
+/// When the steps of a restart are drawn up.
+#[derive(Clone, Copy)]
+enum Moment {
+    /// Those that share its fate stop at once, and wait with it.
+    AfterExit,
+    /// What is up again stays up until the next attempt.
+    AfterFailedStart,
+}

@@ -1,0 +1,174 @@
+//! Starting a child: in a task of its own, so that the supervisor goes on answering.
+
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
+
+use super::state::{Goal, PlanId, Sequence, Slot, StartDone, State, StopPhase, Supervisor, Timer};
+use crate::{
+    ChildContext, EventKind, Exit, OperationError, Restart, Status, door,
+    process::{StartFailure, Started},
+};
+
+telemetry::declare_metrics! {
+    /// Time of a successful start, from the call of the start function.
+    pub static START_DURATION: Histogram = ("supervisor.start.duration", "s", [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0]);
+}
+
+impl Supervisor {
+    /// Starts the next incarnation; false if there is nothing to wait for.
+    pub(super) fn begin_start(&mut self, sequence: Sequence, plan: PlanId) -> bool {
+        let boot = matches!(self.plans.get(&plan).map(|plan| &plan.goal), Some(Goal::Boot));
+        let parent = if boot { self.boot_span.clone() } else { Span::none() };
+        let (tree, start_done) = (self.context.tree().clone(), self.inputs.start_done.clone());
+        let Some(slot) = self.slots.get_mut(&sequence) else { return false };
+        if matches!(slot.state, State::Up { .. } | State::Starting { .. }) {
+            return false;
+        }
+        slot.plan = Some(plan);
+        if matches!(slot.state, State::Leaked) {
+            return self.refuse_overlap(sequence);
+        }
+        slot.cancel = CancellationToken::new();
+        slot.unavailable(Some(Instant::now()));
+        slot.become_(State::Starting { since: Instant::now() }, Status::Starting);
+        let incarnation = {
+            let mut data = slot.node.data();
+            data.incarnation += 1;
+            data.incarnation
+        };
+        let context = ChildContext::new(slot.node.clone(), tree, incarnation, slot.cancel.clone());
+        let span = start_span(&parent, slot, incarnation);
+        let attempt = attempt(slot, context).instrument(span);
+        let _detached = door::spawn(async move {
+            // The receiver is gone only if the supervisor's own task was dropped with its runtime.
+            let _ = start_done.send(StartDone { sequence, incarnation, result: attempt.await });
+        });
+        true
+    }
+
+    /// No incarnation starts while the one before it still runs.
+    fn refuse_overlap(&mut self, sequence: Sequence) -> bool {
+        let incarnation = self.slots.get(&sequence).map_or(0, Slot::incarnation);
+        let failure = StartFailure::Failed(Exit::Error("the incarnation before it is still running".to_owned()));
+        let _ = self.inputs.start_done.send(StartDone { sequence, incarnation, result: Err(failure) });
+        true
+    }
+
+    /// A start attempt is over.
+    pub(super) fn start_done(&mut self, done: StartDone) {
+        let StartDone { sequence, incarnation, result } = done;
+        let Some(slot) = self.slots.get(&sequence).filter(|slot| slot.incarnation() == incarnation) else { return };
+        let stopping = match &slot.state {
+            State::Stopping(stopping) => Some(stopping.phase),
+            _ => None,
+        };
+        match (stopping, result) {
+            (Some(phase), Ok(started)) => self.stop_late_starter(sequence, phase, started),
+            (Some(_), Err(_)) => self.stopped(sequence, Exit::Shutdown.into()),
+            (None, Ok(started)) => self.is_up(sequence, started),
+            (None, Err(StartFailure::Ignored)) => self.ignored(sequence),
+            (None, Err(StartFailure::Cancelled)) => self.start_failed(sequence, Exit::Killed),
+            (None, Err(StartFailure::Failed(exit))) => self.start_failed(sequence, exit),
+        }
+    }
+
+    fn is_up(&mut self, sequence: Sequence, started: Started) {
+        let now = Instant::now();
+        let Some(slot) = self.slots.get_mut(&sequence) else { return };
+        let took = match slot.state {
+            State::Starting { since } => now.duration_since(since),
+            _ => std::time::Duration::ZERO,
+        };
+        slot.process = Some(started.process);
+        slot.become_(State::Up { since: now }, Status::Up);
+        let (incarnation, degraded, reset_after) =
+            (slot.incarnation(), slot.node.data().degraded, slot.spec.backoff.reset_after);
+        tracing::debug!(path = %slot.path(), incarnation, ?took, "child started");
+        START_DURATION.record(took.as_secs_f64(), &[("component", slot.path().component())]);
+        self.watch(sequence, incarnation, started.ended);
+        if degraded {
+            self.set_timer(sequence, Timer::Recovered(sequence, incarnation), reset_after);
+        }
+        self.emit(sequence, EventKind::Started { took });
+        self.step_done(sequence);
+    }
+
+    /// It was told to stop while it was starting, and came up all the same.
+    fn stop_late_starter(&mut self, sequence: Sequence, phase: StopPhase, started: Started) {
+        let Some(slot) = self.slots.get_mut(&sequence) else { return };
+        let incarnation = slot.incarnation();
+        slot.unavailable(None);
+        slot.process = Some(started.process);
+        self.watch(sequence, incarnation, started.ended);
+        self.apply_stop(sequence, phase);
+    }
+
+    fn watch(&mut self, sequence: Sequence, incarnation: u64, ended: BoxFuture<'static, crate::process::Ended>) {
+        self.ends.push(ended.map(move |ended| (sequence, incarnation, ended)).boxed());
+    }
+
+    fn ignored(&mut self, sequence: Sequence) {
+        self.emit(sequence, EventKind::Ignored);
+        let Some(slot) = self.slots.get_mut(&sequence) else { return };
+        slot.become_(State::Down, Status::Ignored);
+        slot.unavailable(None);
+        let temporary = slot.spec.restart == Restart::Temporary;
+        self.step_done(sequence);
+        if temporary {
+            self.remove_slot(sequence);
+        }
+    }
+
+    /// What a failed start means depends on what it was for.
+    fn start_failed(&mut self, sequence: Sequence, exit: Exit) {
+        self.emit(sequence, EventKind::StartFailed { exit: exit.clone() });
+        let Some(slot) = self.slots.get_mut(&sequence) else { return };
+        let leaked = matches!(slot.state, State::Leaked);
+        if !leaked {
+            slot.become_(State::Down, Status::Down);
+        }
+        slot.unavailable(None);
+        let path = slot.path().clone();
+        tracing::warn!(%path, %exit, "child did not start");
+        let plan = slot.plan.take();
+        let goal = plan.and_then(|id| self.plans.remove(&id)).map(|plan| plan.goal);
+        match goal {
+            Some(Goal::Boot) => self.give_up(sequence, exit),
+            Some(Goal::Operation { reply, .. }) => {
+                let _ = reply.send(Err(OperationError::StartFailed { exit: exit.clone() }));
+                self.operation_start_failed(sequence);
+            }
+            Some(Goal::Restart | Goal::End) | None => self.restart_failed(sequence, exit),
+        }
+    }
+}
+
+fn start_span(parent: &Span, slot: &Slot, incarnation: u64) -> Span {
+    tracing::info_span!(
+        parent: parent,
+        "child.start",
+        path = slot.path().as_str(),
+        incarnation = i64::try_from(incarnation).unwrap_or(i64::MAX),
+    )
+}
+
+/// One attempt within its budget. It returns only when nothing of a failed attempt is left.
+fn attempt(slot: &Slot, context: ChildContext) -> BoxFuture<'static, Result<Started, StartFailure>> {
+    let (starter, budget, cancel) = (slot.spec.starter.clone(), slot.spec.start_budget, slot.cancel.clone());
+    async move {
+        let mut starting = starter.start(context);
+        let Some(budget) = budget else { return starting.await };
+        if let Ok(result) = tokio::time::timeout(budget, &mut starting).await {
+            return result;
+        }
+        cancel.cancel();
+        if let Ok(started) = starting.await {
+            started.process.kill();
+            started.ended.await;
+        }
+        Err(StartFailure::Failed(Exit::StartTimeout))
+    }
+    .boxed()
+}

@@ -1,0 +1,243 @@
+//! Stopping a child: ask, wait for its budget, kill, wait for the grace, else report it as leaked.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::Span;
+
+use super::{
+    StopRequest,
+    state::{Goal, PlanId, Sequence, State, Step, StopPhase, Stopping, Supervisor, Timer},
+};
+use crate::{
+    ChildStop, EventKind, Exit, Kind, OperationError, Restart, Shutdown, Status, StopOutcome, Strategy,
+    process::{Ended, Process},
+};
+
+telemetry::declare_metrics! {
+    /// Time to stop one child, from being asked to being gone.
+    pub static STOP_DURATION: Histogram = ("supervisor.stop.duration", "s", [0.001, 0.01, 0.1, 1.0, 10.0]);
+    /// Children that outlived their kill and still run.
+    pub static LEAKED: Counter = ("supervisor.leaked", "{child}");
+}
+
+/// After a kill the future is dropped at its next await; what takes longer does not yield.
+const KILL_GRACE: Duration = Duration::from_secs(1);
+
+/// A killed supervisor kills its children one by one, each with a grace of its own.
+const KILL_GRACE_OF_SUPERVISOR: Duration = Duration::from_secs(5);
+
+impl Supervisor {
+    pub(super) fn stop_asked(&mut self, request: StopRequest) {
+        self.stop_deadline = request.deadline;
+        self.stop_span = request.span;
+        self.end(Exit::Shutdown);
+    }
+
+    /// Stops all children in reverse order, and then ends as `exit`. Only the first call counts.
+    pub(super) fn end(&mut self, exit: Exit) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.ending = Some(exit);
+        let plans: Vec<PlanId> = self.plans.keys().copied().collect();
+        for id in plans {
+            self.abandon(id, OperationError::Stopping);
+        }
+        let order = self.slots.keys().rev().copied();
+        let steps: Vec<Step> = match self.spec.strategy {
+            Strategy::Dynamic { .. } => vec![Step::Stop(order.collect())],
+            _ => order.map(|sequence| Step::Stop(vec![sequence])).collect(),
+        };
+        self.begin(Goal::End, steps);
+    }
+
+    /// Begins to stop a child; false if it is not running.
+    pub(super) fn begin_stop(&mut self, sequence: Sequence, plan: PlanId) -> bool {
+        let ending = self.ending.is_some();
+        let parent = if ending { self.stop_span.clone() } else { Span::none() };
+        let Some(slot) = self.slots.get_mut(&sequence) else { return false };
+        match &slot.state {
+            // A plan that is gone had begun it.
+            State::Stopping(_) => {
+                slot.plan = Some(plan);
+                return true;
+            }
+            State::Starting { .. } | State::Up { .. } => {}
+            State::Exited { exit, .. } => {
+                let outcome = StopOutcome::Failed(exit.clone());
+                self.note_stop(sequence, outcome, Duration::ZERO, Vec::new());
+                self.rest(sequence, plan);
+                return false;
+            }
+            State::Waiting => {
+                self.cancel_timer(sequence);
+                self.rest(sequence, plan);
+                return false;
+            }
+            State::Down => {
+                self.rest(sequence, plan);
+                return false;
+            }
+            State::Leaked => return false,
+        }
+        let span = tracing::info_span!(parent: &parent, "child.stop", path = slot.path().as_str(), outcome = tracing::field::Empty);
+        let phase = if slot.spec.shutdown == Shutdown::BrutalKill { StopPhase::BrutallyKilled } else { StopPhase::Asked };
+        slot.plan = Some(plan);
+        slot.unavailable(None);
+        slot.become_(State::Stopping(Stopping { since: Instant::now(), phase, span }), Status::Stopping);
+        slot.cancel.cancel();
+        self.apply_stop(sequence, phase);
+        true
+    }
+
+    /// Acts on a child that is to stop, as far as it has a process, and sets the clock.
+    pub(super) fn apply_stop(&mut self, sequence: Sequence, phase: StopPhase) {
+        let left = self.stop_deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let Some(slot) = self.slots.get_mut(&sequence) else { return };
+        let own = match slot.spec.shutdown {
+            Shutdown::Within(budget) => Some(budget),
+            Shutdown::Infinity => None,
+            Shutdown::BrutalKill => Some(Duration::ZERO),
+        };
+        let budget = match (own, left) {
+            (Some(own), Some(left)) => Some(own.min(left)),
+            (own, left) => own.or(left),
+        };
+        if phase != StopPhase::Asked || budget.is_some_and(|budget| budget.is_zero()) {
+            return self.kill(sequence);
+        }
+        let span = match &slot.state {
+            State::Stopping(stopping) => stopping.span.clone(),
+            _ => Span::none(),
+        };
+        match &slot.process {
+            Some(Process::Actor { cell, .. }) => cell.stop(None),
+            Some(Process::Supervisor(control)) => control.stop(budget.map(|budget| Instant::now() + budget), span),
+            // A task, and a child that is still starting, hear it from their token.
+            Some(Process::Task { .. }) | None => {}
+        }
+        match budget {
+            Some(budget) => self.set_timer(sequence, Timer::StopOverdue(sequence), budget + margin(slot_kind(self, sequence))),
+            None => self.cancel_timer(sequence),
+        }
+    }
+
+    fn kill(&mut self, sequence: Sequence) {
+        let Some(slot) = self.slots.get_mut(&sequence) else { return };
+        if let State::Stopping(stopping) = &mut slot.state
+            && stopping.phase == StopPhase::Asked
+        {
+            stopping.phase = StopPhase::Killed;
+        }
+        if let Some(process) = &slot.process {
+            process.kill();
+        }
+        let grace = if slot.spec.kind == Kind::Supervisor { KILL_GRACE_OF_SUPERVISOR } else { KILL_GRACE };
+        self.set_timer(sequence, Timer::StopOverdue(sequence), grace);
+    }
+
+    /// The budget, or the grace after the kill, is used up.
+    pub(super) fn stop_overdue(&mut self, sequence: Sequence) {
+        let Some(State::Stopping(stopping)) = self.slots.get(&sequence).map(|slot| &slot.state) else { return };
+        match stopping.phase {
+            StopPhase::Asked => self.kill(sequence),
+            StopPhase::Killed | StopPhase::BrutallyKilled => self.leaked(sequence),
+        }
+    }
+
+    fn leaked(&mut self, sequence: Sequence) {
+        let took = self.stopping_for(sequence);
+        self.note_stop(sequence, StopOutcome::Leaked, took, Vec::new());
+        if let Some(slot) = self.slots.get_mut(&sequence) {
+            LEAKED.add(1, &[("component", slot.path().component())]);
+            slot.become_(State::Leaked, Status::Leaked);
+        }
+        self.step_done(sequence);
+    }
+
+    /// A child that was asked to stop is gone.
+    pub(super) fn stopped(&mut self, sequence: Sequence, ended: Ended) {
+        let Some(slot) = self.slots.get_mut(&sequence) else { return };
+        let State::Stopping(stopping) = &slot.state else { return };
+        let (phase, plan) = (stopping.phase, slot.plan);
+        slot.process = None;
+        self.cancel_timer(sequence);
+        let took = self.stopping_for(sequence);
+        let outcome = match (phase, ended.exit) {
+            _ if !ended.leaked_tasks.is_empty() => StopOutcome::Leaked,
+            (StopPhase::Killed, _) => StopOutcome::Killed,
+            (StopPhase::BrutallyKilled, _) => StopOutcome::Stopped,
+            (StopPhase::Asked, exit) if exit.is_orderly() => StopOutcome::Stopped,
+            (StopPhase::Asked, exit) => StopOutcome::Failed(exit),
+        };
+        self.note_stop(sequence, outcome, took, ended.below);
+        // The plan that stopped it may have been abandoned; then it simply is down.
+        self.rest(sequence, plan.unwrap_or(PlanId::MAX));
+        self.step_done(sequence);
+        self.forget_if_temporary(sequence);
+    }
+
+    /// Writes down how a stop went: in the span, the log, the metrics, the events and the report.
+    fn note_stop(&mut self, sequence: Sequence, outcome: StopOutcome, took: Duration, below: Vec<ChildStop>) {
+        let Some(slot) = self.slots.get(&sequence) else { return };
+        let path = slot.path().clone();
+        if let State::Stopping(stopping) = &slot.state {
+            stopping.span.record("outcome", tracing::field::debug(&outcome));
+        }
+        match &outcome {
+            StopOutcome::Stopped => tracing::debug!(%path, ?took, "child stopped"),
+            outcome => tracing::warn!(%path, ?took, ?outcome, "child did not stop cleanly"),
+        }
+        STOP_DURATION.record(took.as_secs_f64(), &[("component", path.component())]);
+        let line = ChildStop { path, outcome: outcome.clone(), took, budget: slot.spec.shutdown };
+        self.emit(sequence, EventKind::Stopped { outcome, took });
+        if self.ending.is_some() {
+            self.report.extend(below);
+            self.report.push(line);
+        }
+    }
+
+    /// The child is down, for the reason its plan had.
+    fn rest(&mut self, sequence: Sequence, plan: PlanId) {
+        let then = match self.plans.get(&plan).map(|plan| &plan.goal) {
+            Some(Goal::Operation { then, .. }) => *then,
+            _ => Status::Down,
+        };
+        let Some(slot) = self.slots.get_mut(&sequence) else { return };
+        // What was stopped by hand or came to its end stays so when its group is stopped.
+        let kept = matches!(slot.state, State::Down) && then == Status::Down;
+        if !kept {
+            slot.become_(State::Down, then);
+        }
+        if then == Status::StoppedByHand {
+            self.context.heartbeats().forget(&self.slots[&sequence].node.identity.path.clone());
+        }
+    }
+
+    /// A temporary child that was stopped, by hand or with its group, leaves no trace.
+    fn forget_if_temporary(&mut self, sequence: Sequence) {
+        let gone = self.slots.get(&sequence).is_some_and(|slot| {
+            slot.spec.restart == Restart::Temporary && matches!(slot.state, State::Down) && self.ending.is_none()
+        });
+        if gone {
+            self.remove_slot(sequence);
+        }
+    }
+
+    fn stopping_for(&self, sequence: Sequence) -> Duration {
+        match self.slots.get(&sequence).map(|slot| &slot.state) {
+            Some(State::Stopping(stopping)) => stopping.since.elapsed(),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// A supervisor keeps to the deadline by itself; it gets a little longer to say so.
+fn margin(kind: Kind) -> Duration {
+    if kind == Kind::Supervisor { KILL_GRACE + Duration::from_millis(100) } else { Duration::ZERO }
+}
+
+fn slot_kind(supervisor: &Supervisor, sequence: Sequence) -> Kind {
+    supervisor.slots.get(&sequence).map_or(Kind::Task, |slot| slot.spec.kind)
+}

@@ -1,0 +1,177 @@
+//! Futures as children.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Either, select},
+};
+use telemetry::panic::{PanicSite, Policy};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    BoxError, ChildContext, Exit, Ignore, TaskGroup, door,
+    exit::chain,
+    process::{Ended, Process, StartChild, StartFailure, Started, TaskControls},
+};
+
+/// What the tasks of an ended incarnation may take to follow it.
+const SCOPED_TASKS_BUDGET: Duration = Duration::from_millis(250);
+
+type Run = dyn Fn(ChildContext) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync;
+
+/// Starts the incarnations of one task.
+#[derive(Clone)]
+pub(crate) struct TaskStarter {
+    run: Arc<Run>,
+    readiness: Readiness,
+    placement: Placement,
+}
+
+/// When the start of a task is complete.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Readiness {
+    Spawned,
+    Declared,
+}
+
+/// Where a task runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placement {
+    MainRuntime,
+    OwnRuntime,
+}
+
+impl TaskStarter {
+    pub(crate) fn new<F, Fut>(run: F) -> Self
+    where
+        F: Fn(ChildContext) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        // In an async block, so that a panic of `run` itself is caught as one of its future.
+        let run = Arc::new(run);
+        let run: Arc<Run> = Arc::new(move |context| {
+            let run = Arc::clone(&run);
+            async move { run(context).await }.boxed()
+        });
+        Self { run, readiness: Readiness::Spawned, placement: Placement::MainRuntime }
+    }
+
+    pub(crate) fn with_readiness(&self) -> Self {
+        Self { readiness: Readiness::Declared, ..self.clone() }
+    }
+
+    pub(crate) fn placed(&self, placement: Placement) -> Self {
+        Self { placement, ..self.clone() }
+    }
+
+    fn spawn(&self, context: ChildContext) -> Result<(TaskControls, oneshot::Receiver<Ended>), StartFailure> {
+        let controls = TaskControls { kill: CancellationToken::new(), inject_panic: CancellationToken::new() };
+        let (sender, receiver) = oneshot::channel();
+        let work = run_to_end((self.run)(context.clone()), context.clone(), controls.clone());
+        // Nobody waits for the end of a start that was given up.
+        let tell = move |ended| drop(sender.send(ended));
+        match self.placement {
+            Placement::MainRuntime => drop(door::spawn(work.map(tell))),
+            Placement::OwnRuntime => door::spawn_on_own_runtime(context.path().as_str(), work, tell)
+                .map_err(|error| StartFailure::Failed(Exit::Error(format!("cannot make a runtime: {error}"))))?,
+        }
+        Ok((controls, receiver))
+    }
+}
+
+impl StartChild for TaskStarter {
+    fn start(&self, context: ChildContext) -> BoxFuture<'static, Result<Started, StartFailure>> {
+        let this = self.clone();
+        async move {
+            let (controls, ended) = this.spawn(context.clone())?;
+            // The sender is dropped unsent only with its runtime.
+            let mut ended = ended.map(|ended| ended.unwrap_or_else(|_| Exit::Killed.into())).boxed();
+            if this.readiness == Readiness::Declared {
+                let cancelled = context.cancelled();
+                tokio::select! {
+                    biased;
+                    () = context.until_ready() => {}
+                    end = &mut ended => return Err(ended_before_ready(end, &context)),
+                    () = cancelled.cancelled() => {
+                        controls.kill.cancel();
+                        ended.await;
+                        return Err(StartFailure::Cancelled);
+                    }
+                }
+            }
+            Ok(Started { process: Process::Task { controls }, ended })
+        }
+        .boxed()
+    }
+
+    fn as_task(&self) -> Option<&TaskStarter> {
+        Some(self)
+    }
+}
+
+fn ended_before_ready(ended: Ended, context: &ChildContext) -> StartFailure {
+    match ended.exit {
+        _ if context.cancelled().is_cancelled() => StartFailure::Cancelled,
+        Exit::Error(error) if error == Ignore.to_string() => StartFailure::Ignored,
+        exit if exit.is_orderly() => StartFailure::Failed(Exit::Error("ended before it was ready".to_owned())),
+        exit => StartFailure::Failed(exit),
+    }
+}
+
+/// Runs the task, ends what it spawned, and says how it ended. Its future is dropped before this returns.
+async fn run_to_end(run: BoxFuture<'static, Result<(), BoxError>>, context: ChildContext, controls: TaskControls) -> Ended {
+    let injected = {
+        let (asked, path) = (controls.inject_panic.clone(), context.path().clone());
+        async move {
+            asked.cancelled().await;
+            panic!("injected panic: {path} was asked to")
+        }
+    };
+    let work = telemetry::panic::catch(async move {
+        match select(run, Box::pin(injected)).await {
+            Either::Left((result, _)) => result,
+            Either::Right(((), _)) => Ok(()),
+        }
+    });
+    let exit = tokio::select! {
+        biased;
+        () = controls.kill.cancelled() => Exit::Killed,
+        caught = work => match caught {
+            Ok(Ok(())) if context.cancelled().is_cancelled() => Exit::Shutdown,
+            Ok(Ok(())) => Exit::Normal,
+            Ok(Err(error)) => Exit::Error(chain(error.as_ref())),
+            Err(captured) => {
+                let message = captured.message.clone();
+                telemetry::panic::record(site(&context), captured);
+                Exit::Panic(message)
+            }
+        },
+    };
+    let leaked_tasks = match context.started_tasks() {
+        Some(tasks) => end_scoped_tasks(tasks).await,
+        None => Vec::new(),
+    };
+    context.heartbeats().incarnation_ended(context.path());
+    Ended { exit, below: Vec::new(), leaked_tasks }
+}
+
+fn site(context: &ChildContext) -> PanicSite<'_> {
+    let identity = context.identity();
+    PanicSite {
+        component: context.component(),
+        actor: &identity.label,
+        policy: Policy::Restart,
+        phase: "task",
+        message_type: None,
+        incarnation: context.incarnation(),
+        tenant: None,
+        detail: vec![("path".to_owned(), identity.path.to_string())],
+    }
+}
+
+/// Ends the tasks of an incarnation that is over; returns the names of those that do not yield.
+pub(crate) async fn end_scoped_tasks(tasks: &TaskGroup) -> Vec<String> {
+    tasks.stop(SCOPED_TASKS_BUDGET).await
+}

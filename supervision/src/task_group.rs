@@ -1,0 +1,182 @@
+//! Scoped work: tasks that belong to someone, can be cancelled together and waited for with a deadline.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    future::Future,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use telemetry::panic::Policy;
+use tokio::{sync::Notify, task::AbortHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{GuardSite, Path, door, guard};
+
+/// How long an aborted task may take to reach its next await.
+const ABORT_GRACE: Duration = Duration::from_millis(250);
+
+/// A group of tasks. Cheap to clone; all clones are the same group.
+///
+/// A task that panics costs itself only: the panic is recorded with the policy `keep_running`. A group does not end its
+/// tasks when it is dropped; its owner calls [`TaskGroup::stop`].
+#[derive(Clone, Debug)]
+pub struct TaskGroup(Arc<Group>);
+
+#[derive(Debug)]
+struct Group {
+    path: Path,
+    cancel: CancellationToken,
+    tasks: Mutex<HashMap<u64, Task>>,
+    next: AtomicU64,
+    emptied: Notify,
+}
+
+#[derive(Debug)]
+struct Task {
+    name: Cow<'static, str>,
+    abort: AbortHandle,
+}
+
+impl TaskGroup {
+    /// An empty group whose panics are recorded as those of `path`.
+    pub fn new(path: impl Into<Path>) -> Self {
+        let (cancel, tasks, next) = (CancellationToken::new(), Mutex::default(), AtomicU64::new(0));
+        Self(Arc::new(Group { path: path.into(), cancel, tasks, next, emptied: Notify::new() }))
+    }
+
+    /// Runs `future` in the group, in the current span's context.
+    pub fn spawn(&self, name: impl Into<Cow<'static, str>>, future: impl Future<Output = ()> + Send + 'static) {
+        let name = name.into();
+        let id = self.0.next.fetch_add(1, Relaxed);
+        let entry = Entry { group: self.clone(), id };
+        let task_name = name.clone();
+        // Held over the spawn, so that a task which ends at once finds its entry to remove.
+        let mut tasks = self.tasks();
+        let handle = door::spawn(async move {
+            let group = Arc::clone(&entry.group.0);
+            let site = GuardSite {
+                component: group.path.component(),
+                actor: group.path.as_str(),
+                policy: Policy::KeepRunning,
+                phase: "task",
+                tenant: None,
+                detail: vec![("task".to_owned(), task_name.into_owned())],
+            };
+            // Recorded; there is no one else to tell.
+            let _ = guard(site, future).await;
+            drop(entry);
+        });
+        tasks.insert(id, Task { name, abort: handle.abort_handle() });
+    }
+
+    /// Asks all tasks to end: fires [`TaskGroup::token`].
+    pub fn cancel(&self) {
+        self.0.cancel.cancel();
+    }
+
+    /// Fires when the group is cancelled.
+    pub fn token(&self) -> CancellationToken {
+        self.0.cancel.clone()
+    }
+
+    /// Tasks that have not ended.
+    pub fn len(&self) -> usize {
+        self.tasks().len()
+    }
+
+    /// True if no task is left.
+    pub fn is_empty(&self) -> bool {
+        self.tasks().is_empty()
+    }
+
+    /// Waits until no task is left, for `deadline` at most; returns the names of those that are.
+    pub async fn wait(&self, deadline: Duration) -> Vec<String> {
+        let until = Instant::now() + deadline;
+        loop {
+            let emptied = self.0.emptied.notified();
+            if self.is_empty() || tokio::time::timeout_at(until, emptied).await.is_err() {
+                return self.tasks().values().map(|task| task.name.to_string()).collect();
+            }
+        }
+    }
+
+    /// Cancels, waits for `deadline`, aborts what is left and waits for that; returns the names of those that even then
+    /// did not end, because they do not yield.
+    pub async fn stop(&self, deadline: Duration) -> Vec<String> {
+        self.cancel();
+        if self.wait(deadline).await.is_empty() {
+            return Vec::new();
+        }
+        self.abort();
+        self.wait(ABORT_GRACE).await
+    }
+
+    /// Ends all tasks at their next await.
+    pub fn abort(&self) {
+        for task in self.tasks().values() {
+            task.abort.abort();
+        }
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Task>> {
+        self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes the task from its group when its future is dropped, however that comes about.
+struct Entry {
+    group: TaskGroup,
+    id: u64,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut tasks = self.group.tasks();
+        tasks.remove(&self.id);
+        if tasks.is_empty() {
+            self.group.0.emptied.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancelled_group_is_empty_when_its_tasks_have_ended() {
+        let group = TaskGroup::new("api");
+        for _ in 0..10 {
+            let token = group.token();
+            group.spawn("connection", async move { token.cancelled().await });
+        }
+        assert_eq!(group.len(), 10);
+        assert!(group.stop(SECOND).await.is_empty());
+        assert!(group.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_ignores_the_cancel_is_aborted_at_the_deadline() {
+        let group = TaskGroup::new("api");
+        group.spawn("deaf", std::future::pending());
+        assert_eq!(group.wait(SECOND).await, ["deaf"]);
+        assert!(group.stop(SECOND).await.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panicking_task_costs_itself_only() {
+        let group = TaskGroup::new("api");
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        group.spawn("poison", async { panic!("poison") });
+        group.spawn("good", async move { sender.send(7).unwrap() });
+        assert_eq!(receiver.await.unwrap(), 7);
+        assert!(group.wait(SECOND).await.is_empty());
+    }
+}
