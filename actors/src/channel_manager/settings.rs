@@ -1,0 +1,226 @@
+//! What an operator can turn.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::channels::addresses::Reach;
+use crate::channels::breaker::BreakerSettings;
+use crate::channels::client::OutboundSettings;
+use crate::channels::schedule::{RETRY_DELAYS_MS, RetrySchedule};
+use crate::channels::target::{Schemes, TargetRules};
+
+/// What a lease must leave after the request: the adapter's overrun, and a few tries to write the end down.
+pub const LEASE_MARGIN_MS: u64 = 5_000;
+
+/// How long an idle connection to a receiver is kept.
+const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+
+/// Idle connections kept for one host.
+const IDLE_PER_HOST_MAX: usize = 2;
+
+/// The settings of the channel manager.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// The longest time between two looks for due deliveries, in milliseconds; up to a tenth less by jitter. A delivery
+    /// written by this process, and one whose time is known, does not wait for it.
+    pub interval_ms: u64,
+    /// A channel with nothing to do for this long gives its actor back.
+    pub idle_after_ms: u64,
+    /// Channels in use at a time; the next ones wait until one is idle.
+    pub channels_max: usize,
+    /// Channels in use at a time by one tenant, so that none can take all places.
+    pub tenant_channels_max: usize,
+    /// Deliveries under way at a time for one channel.
+    pub in_flight_max: usize,
+    /// How long a claimed delivery belongs to this process; at least the request's time and 5 s.
+    pub lease_ms: u64,
+    /// Name resolution, TCP and TLS together.
+    pub connect_timeout_ms: u64,
+    /// One whole request.
+    pub request_timeout_ms: u64,
+    /// Bytes of an answer that are read.
+    pub answer_max_bytes: usize,
+    /// The delays before each retry; their number is the number of retries.
+    pub retry_delays_ms: Vec<u64>,
+    /// The longest wait that a receiver can ask for.
+    pub retry_after_max_ms: u64,
+    /// Failures in a row after which a receiver gets a rest.
+    pub breaker_failures_max: u32,
+    /// How long that rest is.
+    pub breaker_open_ms: u64,
+    /// The whole stop, in milliseconds; requests under way get what is left of it.
+    pub stop_within_ms: u64,
+    /// The `User-Agent` of every request.
+    pub user_agent: String,
+    /// Allows plain `http` URLs. For development: what is sent can be read on the way.
+    pub allow_http: bool,
+    /// Allows loopback and private addresses. For development: in production it opens one's own network to tenants.
+    pub allow_private_addresses: bool,
+    /// Ports that a URL may name; empty allows all.
+    pub ports: Vec<u16>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            interval_ms: 1_000,
+            idle_after_ms: 60_000,
+            channels_max: 1_024,
+            tenant_channels_max: 64,
+            in_flight_max: 4,
+            lease_ms: 30_000,
+            connect_timeout_ms: 3_000,
+            request_timeout_ms: 10_000,
+            answer_max_bytes: 4_096,
+            retry_delays_ms: RETRY_DELAYS_MS.to_vec(),
+            retry_after_max_ms: 3_600_000,
+            breaker_failures_max: 5,
+            breaker_open_ms: 10_000,
+            stop_within_ms: 4_000,
+            user_agent: concat!("webhooks/", env!("CARGO_PKG_VERSION")).to_owned(),
+            allow_http: false,
+            allow_private_addresses: false,
+            ports: vec![443, 8_443],
+        }
+    }
+}
+
+/// One setting that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {reason}")]
+pub struct SettingsFault {
+    /// The key within this section.
+    pub key: &'static str,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Settings {
+    /// Every contradiction at once.
+    #[must_use]
+    pub fn faults(&self) -> Vec<SettingsFault> {
+        let mut faults = Vec::new();
+        let mut at_least = |key, value: u64, least: u64| {
+            if value < least {
+                faults.push(SettingsFault {
+                    key,
+                    reason: format!("is {value}, must be at least {least}"),
+                });
+            }
+        };
+        at_least("interval_ms", self.interval_ms, 10);
+        at_least("idle_after_ms", self.idle_after_ms, self.interval_ms);
+        at_least("channels_max", self.channels_max as u64, 1);
+        at_least("tenant_channels_max", self.tenant_channels_max as u64, 1);
+        at_least("in_flight_max", self.in_flight_max as u64, 1);
+        at_least("connect_timeout_ms", self.connect_timeout_ms, 1);
+        at_least("request_timeout_ms", self.request_timeout_ms, self.connect_timeout_ms);
+        at_least(
+            "lease_ms",
+            self.lease_ms,
+            self.request_timeout_ms.saturating_add(LEASE_MARGIN_MS),
+        );
+        at_least("breaker_failures_max", u64::from(self.breaker_failures_max), 1);
+        at_least("stop_within_ms", self.stop_within_ms, 1_500);
+        if self.user_agent.is_empty() || !self.user_agent.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            faults.push(SettingsFault {
+                key: "user_agent",
+                reason: "must be printable ASCII, not empty".to_owned(),
+            });
+        }
+        faults
+    }
+
+    /// Which URLs may be stored and called.
+    #[must_use]
+    pub fn target_rules(&self) -> TargetRules {
+        let reach = if self.allow_private_addresses {
+            Reach::PublicAndPrivate
+        } else {
+            Reach::Public
+        };
+        let schemes = if self.allow_http {
+            Schemes::HttpAndHttps
+        } else {
+            Schemes::HttpsOnly
+        };
+        TargetRules {
+            reach,
+            schemes,
+            ports: self.ports.clone(),
+        }
+    }
+
+    /// The limits of the shared client.
+    #[must_use]
+    pub fn outbound(&self) -> OutboundSettings {
+        OutboundSettings {
+            connect_timeout: Duration::from_millis(self.connect_timeout_ms),
+            request_timeout: Duration::from_millis(self.request_timeout_ms),
+            idle_per_host_max: IDLE_PER_HOST_MAX,
+            idle_timeout: IDLE_CONNECTION,
+            answer_max_bytes: self.answer_max_bytes,
+            user_agent: self.user_agent.clone(),
+            rules: self.target_rules(),
+        }
+    }
+
+    /// When a failed delivery is tried again.
+    #[must_use]
+    pub fn schedule(&self) -> RetrySchedule {
+        RetrySchedule {
+            delays: self
+                .retry_delays_ms
+                .iter()
+                .copied()
+                .map(Duration::from_millis)
+                .collect(),
+            retry_after_max: Duration::from_millis(self.retry_after_max_ms),
+        }
+    }
+
+    /// When a receiver gets a rest.
+    #[must_use]
+    pub fn breaker(&self) -> BreakerSettings {
+        BreakerSettings {
+            failures_max: self.breaker_failures_max,
+            open_for: Duration::from_millis(self.breaker_open_ms),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_sound_and_closed() {
+        let settings = Settings::default();
+        assert_eq!(settings.faults(), []);
+        let rules = settings.target_rules();
+        assert!(rules.check("https://example.com/").is_ok());
+        assert!(rules.check("http://example.com/").is_err());
+        assert!(rules.check("https://127.0.0.1/").is_err());
+    }
+
+    #[test]
+    fn every_contradiction_is_told_at_once() {
+        let settings = Settings {
+            lease_ms: 10_000,
+            in_flight_max: 0,
+            user_agent: "ü".to_owned(),
+            ..Settings::default()
+        };
+        let told: Vec<_> = settings.faults().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "in_flight_max: is 0, must be at least 1",
+                "lease_ms: is 10000, must be at least 15000",
+                "user_agent: must be printable ASCII, not empty",
+            ]
+        );
+    }
+}

@@ -1,0 +1,258 @@
+//! One claimed delivery, from its claim to its settled row.
+//!
+//! The attempt is a trace of its own, linked to the span that caused the delivery. It is guarded: an adapter that panics
+//! costs this attempt and nothing else. It is settled by a fenced update, so an answer that comes after the lease was
+//! lost changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use supervision::{GuardSite, Panicked, guard};
+use telemetry::panic::Policy;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Span;
+use tracing::field::Empty;
+
+use super::board::Entry;
+use super::schedule::RetrySchedule;
+use super::{Channel, Message, Outcome};
+use crate::model::now_ms;
+use crate::store::{self, Delivery, DeliveryOutcome, Settled, SharedStore};
+
+telemetry::declare_metrics! {
+    /// Attempts to deliver, by the kind of channel and by how they ended.
+    pub static ATTEMPTS: Counter = ("channel.delivery.attempts", "{attempt}");
+    /// Time one attempt took, without its settling.
+    pub static DURATION: Histogram = ("channel.delivery.duration", "s", [0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
+    /// Time from the moment a delivery was accepted until the receiver said OK.
+    pub static LATENCY: Histogram = ("channel.delivery.latency", "s", [0.05, 0.1, 0.5, 1.0, 5.0, 60.0, 600.0, 3600.0, 86400.0]);
+    /// Attempts whose end could not be written down: the lease was lost, or the store stayed away.
+    pub static UNSETTLED: Counter = ("channel.delivery.unsettled", "{attempt}");
+}
+
+/// The first pause before settling is tried again, and its longest.
+const SETTLE_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// How far past its deadline an adapter is waited for.
+const OVERRUN: Duration = Duration::from_secs(1);
+
+/// What all attempts share.
+pub struct Desk {
+    /// Where deliveries live.
+    pub store: SharedStore,
+    /// When a failed one is tried again.
+    pub schedule: RetrySchedule,
+    /// What one request may take.
+    pub request_timeout: Duration,
+    /// Where panics of adapters are recorded: the direct child of the root, and the actor below it.
+    pub site: (&'static str, &'static str),
+}
+
+/// What one attempt works on.
+pub struct Attempt {
+    /// What all attempts share.
+    pub desk: Arc<Desk>,
+    /// The channel's row.
+    pub channel: Arc<store::Channel>,
+    /// The channel's adapter, or why it cannot be opened.
+    pub adapter: Result<Arc<dyn Channel>, String>,
+    /// The channel's place on the board.
+    pub entry: Entry,
+    /// The claimed delivery.
+    pub delivery: Delivery,
+    /// When the claim ends.
+    pub lease_until: Instant,
+    /// Fires when the stop budget is used up: what is still under way then is given back.
+    pub cut: CancellationToken,
+}
+
+impl Attempt {
+    /// Sends and settles. Never panics because of the adapter, never takes longer than the lease.
+    pub async fn run(self) {
+        let span = tracing::info_span!(
+            parent: None,
+            "channel.deliver",
+            otel.kind = "client",
+            otel.status_code = Empty,
+            error.r#type = Empty,
+            http.response.status_code = Empty,
+            delivery.id = %self.delivery.id,
+            delivery.attempt = i64::from(self.delivery.charged()),
+            channel.id = %self.channel.id,
+            channel.kind = %self.channel.kind,
+            tenant = %self.delivery.tenant,
+            outcome = Empty,
+        );
+        let context = self.delivery.context.clone();
+        telemetry::context::as_follower(span, &context, self.send_and_settle()).await;
+    }
+
+    async fn send_and_settle(self) {
+        let started = Instant::now();
+        let Some(outcome) = self.send().await else {
+            // Cut by the stop. Whether the receiver has it is unknown; its id makes a repetition harmless.
+            return self.settle(DeliveryOutcome::Release).await;
+        };
+        DURATION.record(started.elapsed().as_secs_f64(), &[("kind", &self.channel.kind)]);
+        self.report(&outcome);
+        let gone = matches!(outcome, Outcome::Gone { .. });
+        let reason = outcome.fault().unwrap_or_default().to_owned();
+        self.settle(self.verdict(outcome)).await;
+        if gone {
+            self.disable(&reason).await;
+        }
+    }
+
+    /// `None` if it was cut.
+    async fn send(&self) -> Option<Outcome> {
+        if self.cut.is_cancelled() {
+            return None;
+        }
+        let limit = self.desk.schedule.attempts_max();
+        if self.delivery.charged() > limit {
+            // Its last attempt never reported back, and all are used up.
+            let reason = format!("given up after {limit} attempts, the last one was lost");
+            return Some(Outcome::Dead { reason });
+        }
+        let adapter = match &self.adapter {
+            Ok(adapter) => adapter,
+            Err(reason) => return Some(Outcome::Dead { reason: reason.clone() }),
+        };
+        let message = self.message();
+        let deadline = Instant::now() + self.desk.request_timeout;
+        tokio::select! {
+            biased;
+            sent = guard(self.site(), adapter.send(&message, deadline)) => Some(sent.unwrap_or_else(panicked)),
+            // Adapters keep their deadline themselves; this is for one that does not.
+            () = tokio::time::sleep_until(deadline + OVERRUN) => {
+                Some(Outcome::Ambiguous { detail: "the adapter overran its deadline".to_owned() })
+            }
+            () = self.cut.cancelled() => None,
+        }
+    }
+
+    fn message(&self) -> Message {
+        Message {
+            id: self.delivery.id,
+            attempt: self.delivery.charged(),
+            created_at_ms: self.delivery.created_at_ms,
+            data: self.delivery.data.clone(),
+        }
+    }
+
+    fn site(&self) -> GuardSite<'_> {
+        GuardSite {
+            component: self.desk.site.0,
+            actor: self.desk.site.1,
+            policy: Policy::KeepRunning,
+            phase: "deliver",
+            tenant: Some(self.delivery.tenant.as_str()),
+            detail: vec![
+                ("delivery".to_owned(), self.delivery.id.to_string()),
+                ("channel".to_owned(), self.channel.id.to_string()),
+            ],
+        }
+    }
+
+    /// Tells the breaker, the metrics, the span and the log.
+    fn report(&self, outcome: &Outcome) {
+        ATTEMPTS.add(1, &[("kind", &self.channel.kind), ("outcome", outcome.word())]);
+        let span = Span::current();
+        span.record("outcome", outcome.word());
+        if let Some(status) = outcome.status() {
+            span.record("http.response.status_code", i64::from(status));
+        }
+        let Some(fault) = outcome.fault() else {
+            self.entry.succeeded();
+            let waited_ms = now_ms()
+                .saturating_sub(self.delivery.created_at_ms)
+                .max(0)
+                .unsigned_abs();
+            return LATENCY.record(Duration::from_millis(waited_ms).as_secs_f64(), &[]);
+        };
+        self.entry.failed();
+        span.record("otel.status_code", "ERROR");
+        span.record("error.type", outcome.class());
+        let (delivery, channel) = (self.delivery.id, self.channel.id);
+        let (tenant, attempt) = (self.delivery.tenant.as_str(), i64::from(self.delivery.charged()));
+        tracing::warn!(%delivery, %channel, tenant, attempt, class = outcome.class(), fault, "delivery failed");
+    }
+
+    /// What is written into the row.
+    fn verdict(&self, outcome: Outcome) -> DeliveryOutcome {
+        let status = outcome.status();
+        match outcome {
+            Outcome::Delivered { status, provider_id } => DeliveryOutcome::Sent { status, provider_id },
+            Outcome::Dead { reason } | Outcome::Gone { reason, .. } => DeliveryOutcome::Dead { status, reason },
+            Outcome::Retry { after, detail, .. } => self.again(after, status, detail),
+            Outcome::Ambiguous { detail } => self.again(None, status, detail),
+        }
+    }
+
+    fn again(&self, asked: Option<Duration>, status: Option<u16>, error: String) -> DeliveryOutcome {
+        let attempt = self.delivery.charged();
+        match self.desk.schedule.delay_after(attempt, asked) {
+            Some(delay) => {
+                let after_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                DeliveryOutcome::Retry {
+                    after_ms,
+                    status,
+                    error,
+                }
+            }
+            None => DeliveryOutcome::Dead {
+                status,
+                reason: format!("given up after {attempt} attempts: {error}"),
+            },
+        }
+    }
+
+    /// Tries until the lease ends: an answer that is not written down would be sent once more.
+    async fn settle(&self, outcome: DeliveryOutcome) {
+        let mut pause = SETTLE_PAUSES.0;
+        loop {
+            let fault = match self
+                .desk
+                .store
+                .settle_delivery(self.delivery.fence(), outcome.clone())
+                .await
+            {
+                Ok(Settled::Late) => "the lease was lost".to_owned(),
+                Ok(_) => return,
+                Err(error) if error.is_retryable() && Instant::now() + pause < self.lease_until => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(SETTLE_PAUSES.1);
+                    continue;
+                }
+                Err(error) => error.to_string(),
+            };
+            UNSETTLED.add(1, &[]);
+            tracing::warn!(delivery = %self.delivery.id, fault, "the end of a delivery could not be written down");
+            return;
+        }
+    }
+
+    async fn disable(&self, reason: &str) {
+        match self.desk.store.disable_channel(self.channel.id, reason).await {
+            Ok(_) => {
+                tracing::warn!(channel = %self.channel.id, tenant = %self.channel.tenant, reason, "channel disabled")
+            }
+            // Its next delivery will be told 410 again.
+            Err(error) => tracing::warn!(channel = %self.channel.id, %error, "channel could not be disabled"),
+        }
+    }
+}
+
+fn panicked(panicked: Panicked) -> Outcome {
+    let detail = format!("the adapter panicked (incident {})", panicked.incident);
+    Outcome::Retry {
+        class: "panic",
+        status: None,
+        after: None,
+        detail,
+    }
+}
+
+#[cfg(test)]
+mod tests;

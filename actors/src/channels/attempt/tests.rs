@@ -1,0 +1,232 @@
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::super::board::Board;
+use super::super::breaker::BreakerSettings;
+use super::super::test_support::Kept;
+use super::*;
+use crate::model::Clock;
+use crate::store::{ClaimDeliveries, DeliveryState};
+
+const LEASE_MS: u64 = 30_000;
+
+/// What a scripted adapter does with its one message.
+enum Act {
+    Answer(Outcome),
+    Panic,
+    Hang,
+}
+
+struct Scripted(Act, Mutex<Vec<Message>>);
+
+#[async_trait]
+impl Channel for Scripted {
+    async fn send(&self, message: &Message, _deadline: Instant) -> Outcome {
+        self.1.lock().unwrap().push(message.clone());
+        match &self.0 {
+            Act::Answer(outcome) => outcome.clone(),
+            Act::Panic => panic!("the adapter is broken"),
+            Act::Hang => std::future::pending().await,
+        }
+    }
+}
+
+/// A store with one claimed delivery.
+struct Desktop {
+    kept: Kept,
+    channel: Arc<store::Channel>,
+    delivery: Delivery,
+    board: Board,
+    cut: CancellationToken,
+    clock: Clock,
+}
+
+impl Desktop {
+    async fn open() -> Self {
+        let clock = Clock::manual(now_ms());
+        let kept = Kept::by(clock.clone()).await;
+        let channel = Arc::new(kept.channel("webhook", "http://127.0.0.1/").await);
+        kept.deliver(&channel).await;
+        let board = Board::new(BreakerSettings {
+            failures_max: 1,
+            ..BreakerSettings::default()
+        });
+        let delivery = claim(&kept, channel.id).await;
+        Self {
+            kept,
+            channel,
+            delivery,
+            board,
+            cut: CancellationToken::new(),
+            clock,
+        }
+    }
+
+    fn attempt(&self, act: Act, retries: usize) -> Attempt {
+        let schedule = RetrySchedule {
+            delays: vec![Duration::from_secs(60); retries],
+            ..RetrySchedule::default()
+        };
+        let desk = Desk {
+            store: Arc::clone(&self.kept.store),
+            schedule,
+            request_timeout: Duration::from_millis(10),
+            site: ("channel_manager", "channel_manager.channels.channel"),
+        };
+        Attempt {
+            desk: Arc::new(desk),
+            channel: Arc::clone(&self.channel),
+            adapter: Ok(Arc::new(Scripted(act, Mutex::default()))),
+            entry: self.board.entry(self.channel.id),
+            delivery: self.delivery.clone(),
+            lease_until: Instant::now() + Duration::from_millis(LEASE_MS),
+            cut: self.cut.clone(),
+        }
+    }
+
+    async fn row(&self) -> Delivery {
+        self.kept.delivery(self.delivery.id).await
+    }
+
+    fn lose_lease(&self) {
+        self.clock.advance(LEASE_MS as i64 + 1);
+    }
+
+    fn failing(&self) -> bool {
+        self.board.entry(self.channel.id).is_open()
+    }
+}
+
+async fn claim(kept: &Kept, channel: Uuid) -> Delivery {
+    let claim = ClaimDeliveries {
+        channel,
+        owner: Uuid::new_v4(),
+        lease_ms: LEASE_MS,
+        limit: 1,
+    };
+    kept.store.claim_deliveries(claim).await.unwrap().deliveries.remove(0)
+}
+
+fn ok() -> Act {
+    Act::Answer(Outcome::Delivered {
+        status: Some(200),
+        provider_id: Some("p-1".to_owned()),
+    })
+}
+
+#[tokio::test]
+async fn a_delivery_is_sent_only_after_the_receivers_ok() {
+    let desktop = Desktop::open().await;
+    assert_eq!(desktop.row().await.state, DeliveryState::Sending);
+    desktop.attempt(ok(), 1).run().await;
+    let row = desktop.row().await;
+    assert_eq!(
+        (row.state, row.last_status, row.provider_id.as_deref()),
+        (DeliveryState::Sent, Some(200), Some("p-1"))
+    );
+    assert!(!desktop.failing());
+}
+
+#[tokio::test]
+async fn a_failure_is_kept_with_its_reason_until_the_next_attempt() {
+    let desktop = Desktop::open().await;
+    let refused = Outcome::Retry {
+        class: "status",
+        status: Some(500),
+        after: None,
+        detail: "sorry".to_owned(),
+    };
+    desktop.attempt(Act::Answer(refused), 1).run().await;
+    let row = desktop.row().await;
+    assert_eq!((row.state, row.last_status), (DeliveryState::Pending, Some(500)));
+    assert_eq!(row.last_error.as_deref(), Some("sorry"));
+    assert!(row.next_at_ms >= now_ms() + 50_000);
+    assert!(desktop.failing());
+}
+
+#[tokio::test]
+async fn the_last_failure_kills_the_delivery_and_says_so() {
+    let desktop = Desktop::open().await;
+    desktop
+        .attempt(
+            Act::Answer(Outcome::Ambiguous {
+                detail: "no answer".to_owned(),
+            }),
+            0,
+        )
+        .run()
+        .await;
+    let row = desktop.row().await;
+    assert_eq!(row.state, DeliveryState::Dead);
+    assert_eq!(row.last_error.as_deref(), Some("given up after 1 attempts: no answer"));
+}
+
+#[tokio::test]
+async fn a_panic_of_the_adapter_costs_one_attempt() {
+    let desktop = Desktop::open().await;
+    desktop.attempt(Act::Panic, 1).run().await;
+    let row = desktop.row().await;
+    assert_eq!((row.state, row.charged()), (DeliveryState::Pending, 1));
+    assert!(row.last_error.unwrap().starts_with("the adapter panicked (incident "));
+    assert!(desktop.failing());
+}
+
+#[tokio::test]
+async fn an_adapter_that_overruns_its_deadline_is_given_up_on() {
+    let desktop = Desktop::open().await;
+    desktop.attempt(Act::Hang, 1).run().await;
+    let row = desktop.row().await;
+    assert_eq!(row.state, DeliveryState::Pending);
+    assert_eq!(row.last_error.as_deref(), Some("the adapter overran its deadline"));
+}
+
+#[tokio::test]
+async fn what_the_stop_cuts_is_given_back_and_not_charged() {
+    let desktop = Desktop::open().await;
+    let run = desktop.attempt(Act::Hang, 1).run();
+    let cut = async { desktop.cut.cancel() };
+    tokio::join!(run, cut);
+    let row = desktop.row().await;
+    assert_eq!((row.state, row.charged()), (DeliveryState::Pending, 0));
+    assert!(!desktop.failing(), "a stop of ours says nothing about the receiver");
+}
+
+#[tokio::test]
+async fn an_answer_after_the_lease_was_lost_changes_nothing() {
+    let desktop = Desktop::open().await;
+    let attempt = desktop.attempt(ok(), 1);
+    desktop.lose_lease();
+    let second = claim(&desktop.kept, desktop.channel.id).await;
+    assert_eq!(second.attempt, 2);
+    attempt.run().await;
+    assert_eq!(desktop.row().await.state, DeliveryState::Sending);
+}
+
+#[tokio::test]
+async fn a_delivery_whose_last_attempt_was_lost_is_dead_without_another_request() {
+    let mut desktop = Desktop::open().await;
+    desktop.lose_lease();
+    desktop.delivery = claim(&desktop.kept, desktop.channel.id).await;
+    desktop.attempt(ok(), 0).run().await;
+    let row = desktop.row().await;
+    assert_eq!(row.state, DeliveryState::Dead);
+    assert_eq!(
+        row.last_error.as_deref(),
+        Some("given up after 1 attempts, the last one was lost")
+    );
+}
+
+#[tokio::test]
+async fn a_channel_that_cannot_be_opened_kills_its_deliveries_with_the_reason() {
+    let desktop = Desktop::open().await;
+    let attempt = Attempt {
+        adapter: Err("the channel's URL is refused".to_owned()),
+        ..desktop.attempt(ok(), 1)
+    };
+    attempt.run().await;
+    let row = desktop.row().await;
+    assert_eq!(row.state, DeliveryState::Dead);
+    assert_eq!(row.last_error.as_deref(), Some("the channel's URL is refused"));
+}

@@ -1,0 +1,190 @@
+//! How each channel in use is doing. It outlives the actors that write it, so the restart of one of them forgets no
+//! failure, and it is read by the health sweep without asking anybody.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use uuid::Uuid;
+
+use super::breaker::{Breaker, BreakerSettings, Permit};
+
+telemetry::declare_metrics! {
+    /// Deliveries under way now.
+    pub static IN_FLIGHT: UpDownCounter = ("channel.delivery.in_flight", "{delivery}");
+}
+
+/// The channels in use. Cheap to clone; all clones see the same. Bounded by the channel manager, which forgets a channel
+/// when it stops its actor.
+#[derive(Debug, Clone)]
+pub struct Board(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    settings: BreakerSettings,
+    entries: Mutex<HashMap<Uuid, Entry>>,
+}
+
+/// How many there are, and how many of them are failing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Channels in use.
+    pub in_use: usize,
+    /// Channels whose breaker is open.
+    pub open: usize,
+}
+
+impl Board {
+    /// An empty board whose channels get breakers of these settings.
+    #[must_use]
+    pub fn new(settings: BreakerSettings) -> Self {
+        Self(Arc::new(Inner {
+            settings,
+            entries: Mutex::default(),
+        }))
+    }
+
+    /// The entry of a channel, made if there is none.
+    #[must_use]
+    pub fn entry(&self, channel: Uuid) -> Entry {
+        let settings = self.0.settings;
+        lock(&self.0.entries)
+            .entry(channel)
+            .or_insert_with(|| Entry::new(settings))
+            .clone()
+    }
+
+    /// Forgets a channel that is no longer in use.
+    pub fn forget(&self, channel: Uuid) {
+        lock(&self.0.entries).remove(&channel);
+    }
+
+    /// Counts.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let entries = lock(&self.0.entries);
+        Tally {
+            in_use: entries.len(),
+            open: entries.values().filter(|entry| entry.is_open()).count(),
+        }
+    }
+}
+
+/// One channel in use. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Entry(Arc<EntryInner>);
+
+#[derive(Debug)]
+struct EntryInner {
+    breaker: Mutex<Breaker>,
+    in_flight: AtomicUsize,
+}
+
+impl Entry {
+    fn new(settings: BreakerSettings) -> Self {
+        Self(Arc::new(EntryInner {
+            breaker: Mutex::new(Breaker::new(settings)),
+            in_flight: AtomicUsize::new(0),
+        }))
+    }
+
+    /// How many more deliveries may be sent now, if `in_flight_max` may be under way at a time.
+    #[must_use]
+    pub fn room(&self, in_flight_max: usize) -> usize {
+        let allowed = match lock(&self.0.breaker).permit() {
+            Permit::All => in_flight_max,
+            Permit::One => 1,
+            Permit::NoneFor(_) => 0,
+        };
+        allowed.saturating_sub(self.in_flight())
+    }
+
+    /// Deliveries under way.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.0.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// One more is under way, until the guard is dropped, whatever becomes of it.
+    #[must_use = "the delivery counts as under way until this is dropped"]
+    pub fn begin(&self) -> InFlight {
+        self.0.in_flight.fetch_add(1, Ordering::SeqCst);
+        IN_FLIGHT.add(1, &[]);
+        InFlight(self.clone())
+    }
+
+    /// The receiver said OK.
+    pub fn succeeded(&self) {
+        lock(&self.0.breaker).succeeded();
+    }
+
+    /// The receiver failed.
+    pub fn failed(&self) {
+        lock(&self.0.breaker).failed();
+    }
+
+    /// True while the breaker is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        lock(&self.0.breaker).is_open()
+    }
+}
+
+/// Guard of [`Entry::begin`].
+#[derive(Debug)]
+pub struct InFlight(Entry);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+        IN_FLIGHT.add(-1, &[]);
+    }
+}
+
+/// Nothing is left half done under these locks, so a panic of a holder spoils nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn room_shrinks_with_what_is_under_way_and_with_the_breaker() {
+        let board = Board::new(BreakerSettings {
+            failures_max: 2,
+            open_for: Duration::from_secs(10),
+        });
+        let entry = board.entry(Uuid::nil());
+        assert_eq!(entry.room(4), 4);
+        let first = entry.begin();
+        assert_eq!(entry.room(4), 3);
+
+        entry.failed();
+        entry.failed();
+        assert_eq!(entry.room(4), 0);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(entry.room(4), 0, "the probe waits for what is still under way");
+        drop(first);
+        assert_eq!(entry.room(4), 1);
+        entry.succeeded();
+        assert_eq!(entry.room(4), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_channel_is_counted_until_it_is_forgotten() {
+        let board = Board::new(BreakerSettings {
+            failures_max: 1,
+            ..BreakerSettings::default()
+        });
+        let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        board.entry(a).failed();
+        board.entry(b).succeeded();
+        assert_eq!(board.tally(), Tally { in_use: 2, open: 1 });
+        board.forget(a);
+        assert_eq!(board.tally(), Tally { in_use: 1, open: 0 });
+    }
+}

@@ -1,0 +1,91 @@
+//! What became of one attempt, as an adapter tells it.
+
+use std::time::Duration;
+
+/// How one attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The receiver said OK.
+    Delivered {
+        /// The HTTP status, where there is one.
+        status: Option<u16>,
+        /// The receiver's own name for the message, where it gives one.
+        provider_id: Option<String>,
+    },
+    /// It did not arrive, and may at another time.
+    Retry {
+        /// A short word for traces: `status`, `throttled`, `connect` ...
+        class: &'static str,
+        /// The HTTP status, where there is one.
+        status: Option<u16>,
+        /// How long the receiver asked us to wait.
+        after: Option<Duration>,
+        /// One line for the tenant.
+        detail: String,
+    },
+    /// It will never arrive; no retry would help.
+    Dead {
+        /// One line for the tenant.
+        reason: String,
+    },
+    /// It will never arrive, and the receiver wants nothing any more: the channel is disabled.
+    Gone {
+        /// The HTTP status, where there is one.
+        status: Option<u16>,
+        /// One line for the tenant.
+        reason: String,
+    },
+    /// It may have arrived: sent, but the answer was lost. Where the receiver knows repetitions by their id, this is
+    /// tried again like `Retry`.
+    Ambiguous {
+        /// One line for the tenant.
+        detail: String,
+    },
+}
+
+/// Every word that [`Outcome::word`] can say.
+pub(crate) const WORDS: [&str; 5] = ["sent", "retry", "dead", "gone", "ambiguous"];
+
+impl Outcome {
+    /// One word for the label of a metric: `sent`, `retry`, `dead`, `gone` or `ambiguous`.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Delivered { .. } => "sent",
+            Self::Retry { .. } => "retry",
+            Self::Dead { .. } => "dead",
+            Self::Gone { .. } => "gone",
+            Self::Ambiguous { .. } => "ambiguous",
+        }
+    }
+
+    /// The kind of failure, for the `error.type` of a span.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Retry { class, .. } => class,
+            other => other.word(),
+        }
+    }
+
+    /// The receiver's status, where there is one.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Delivered { status, .. } | Self::Retry { status, .. } | Self::Gone { status, .. } => *status,
+            Self::Dead { .. } | Self::Ambiguous { .. } => None,
+        }
+    }
+
+    /// Why it failed; absent if it did not.
+    #[must_use]
+    pub fn fault(&self) -> Option<&str> {
+        match self {
+            Self::Delivered { .. } => None,
+            Self::Retry { detail: text, .. }
+            | Self::Ambiguous { detail: text }
+            | Self::Dead { reason: text }
+            | Self::Gone { reason: text, .. } => Some(text),
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Runs one claimed job: its own trace, its time limit, its panics, its cancellation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use supervision::{GuardSite, guard};
+use telemetry::context::as_follower;
+use telemetry::panic::Policy;
+use tokio_util::sync::CancellationToken;
+
+use super::{Ending, Handlers, JobContext, JobDone, JobError, JobHandler, RetryPolicy};
+use crate::store::{Effect, Job, Outcome, Settlement};
+
+/// Runs jobs, one at a time for each call. It knows no store and no queue: a job goes in, how it ended comes out.
+#[derive(Debug, Clone)]
+pub struct RunOne {
+    /// Who can run what.
+    pub handlers: Handlers,
+    /// What follows from an end.
+    pub retry: RetryPolicy,
+    /// How long an attempt may take if the job does not say.
+    pub timeout_ms: u64,
+    /// How long a cancelled handler may take to end by itself before it is dropped.
+    pub cancel_grace_ms: u64,
+}
+
+/// Under whose name a panic is recorded.
+#[derive(Debug, Clone)]
+pub struct RunSite {
+    /// The direct child of the root.
+    pub component: String,
+    /// The path of the actor.
+    pub actor: String,
+}
+
+impl RunOne {
+    /// Runs one attempt to its end, whatever that is. `cancelled` stops it from outside: it is then given back.
+    pub async fn run(&self, site: &RunSite, job: Job, cancelled: CancellationToken) -> Settlement {
+        let span = run_span(&job);
+        let origin = job.context.clone();
+        as_follower(span.clone(), &origin, self.attempt(site, job, cancelled, span)).await
+    }
+
+    async fn attempt(&self, site: &RunSite, job: Job, cancelled: CancellationToken, span: tracing::Span) -> Settlement {
+        let job = Arc::new(job);
+        let (ending, effects) = match self.handlers.get(&job.kind) {
+            Some(handler) => self.guarded(site, handler.as_ref(), &job, cancelled).await,
+            // Another version of the program may know it: this one may only be older.
+            None => (
+                Ending::Failed(JobError::retry(format!("no handler for the kind {:?}", job.kind))),
+                Vec::new(),
+            ),
+        };
+        let outcome = self.retry.decide(&job, ending);
+        span.record("job.outcome", outcome.as_str());
+        if let Outcome::Retry { error: why, .. } | Outcome::Dead { reason: why, .. } = &outcome {
+            span.record("otel.status_code", "ERROR")
+                .record("otel.status_description", why.as_str());
+        }
+        Settlement {
+            fence: job.fence(),
+            outcome,
+            effects,
+        }
+    }
+
+    async fn guarded(
+        &self,
+        site: &RunSite,
+        handler: &dyn JobHandler,
+        job: &Arc<Job>,
+        cancelled: CancellationToken,
+    ) -> (Ending, Vec<Effect>) {
+        let context = JobContext {
+            job: Arc::clone(job),
+            attempt: job.charged(),
+            cancelled: cancelled.clone(),
+        };
+        let work = guard(guard_site(site, job), handler.run(context));
+        let timeout_ms = job.timeout_ms.unwrap_or(self.timeout_ms);
+        let grace = Duration::from_millis(self.cancel_grace_ms);
+        tokio::select! {
+            biased;
+            ended = work => match ended {
+                Ok(Ok(JobDone { result, effects })) => (Ending::Done { result }, effects),
+                Ok(Err(JobError::Retry { .. })) if cancelled.is_cancelled() => (Ending::Interrupted, Vec::new()),
+                Ok(Err(error)) => (Ending::Failed(error), Vec::new()),
+                Err(panicked) => (Ending::Panicked { message: panicked.to_string() }, Vec::new()),
+            },
+            () = tokio::time::sleep(Duration::from_millis(timeout_ms)) => {
+                cancelled.cancel();
+                (Ending::TimedOut { timeout_ms }, Vec::new())
+            }
+            () = async { cancelled.cancelled().await; tokio::time::sleep(grace).await } => {
+                (Ending::Interrupted, Vec::new())
+            }
+        }
+    }
+}
+
+/// A new root: the run belongs to the story that asked for it, and links to it, but is no part of that request.
+fn run_span(job: &Job) -> tracing::Span {
+    let waited_ms = job
+        .claimed_at_ms
+        .map_or(0, |claimed| claimed.saturating_sub(job.run_at_ms));
+    tracing::info_span!(
+        parent: None,
+        "job.run",
+        otel.kind = "consumer",
+        otel.status_code = tracing::field::Empty,
+        otel.status_description = tracing::field::Empty,
+        job.id = %job.id,
+        job.kind = job.kind,
+        job.queue = job.queue,
+        job.attempt = job.charged(),
+        job.waited_ms = waited_ms,
+        job.outcome = tracing::field::Empty,
+        tenant = %job.tenant,
+    )
+}
+
+fn guard_site<'a>(site: &'a RunSite, job: &'a Job) -> GuardSite<'a> {
+    GuardSite {
+        component: &site.component,
+        actor: &site.actor,
+        policy: Policy::KeepRunning,
+        phase: "job",
+        tenant: Some(job.tenant.as_str()),
+        detail: vec![
+            ("job.id".to_owned(), job.id.to_string()),
+            ("job.kind".to_owned(), job.kind.clone()),
+            ("job.attempt".to_owned(), job.charged().to_string()),
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::jobs::testing::job;
+    use crate::jobs::{Panic, PayloadFault};
+    use crate::model::TraceContext;
+    use crate::store::Fault;
+
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+    /// Does what the payload says, and notes the origin of the trace that it runs in.
+    #[derive(Clone, Default)]
+    struct Told(Arc<Mutex<Option<String>>>);
+
+    #[async_trait]
+    impl JobHandler for Told {
+        fn kind(&self) -> &'static str {
+            "test"
+        }
+
+        fn check(&self, _: &Value) -> Result<(), PayloadFault> {
+            Ok(())
+        }
+
+        async fn run(&self, context: JobContext) -> Result<JobDone, JobError> {
+            *self.0.lock().unwrap() = TraceContext::current().origin();
+            match context.payload::<String>()?.as_str() {
+                "end when cancelled" => {
+                    context.cancelled.cancelled().await;
+                    Err(JobError::retry("cancelled"))
+                }
+                "finish though cancelled" => {
+                    context.cancelled.cancelled().await;
+                    Ok(JobDone::default())
+                }
+                "hang" => std::future::pending().await,
+                _ => Ok(JobDone {
+                    result: Some(json!(7)),
+                    effects: Vec::new(),
+                }),
+            }
+        }
+    }
+
+    fn run_one() -> RunOne {
+        RunOne {
+            handlers: Handlers::new().with(Told::default()).with(Panic),
+            retry: RetryPolicy::default(),
+            timeout_ms: 60_000,
+            cancel_grace_ms: 500,
+        }
+    }
+
+    async fn outcome_of(job: Job, cancelled: &CancellationToken) -> Outcome {
+        let site = RunSite {
+            component: "scheduler".to_owned(),
+            actor: "scheduler.runners".to_owned(),
+        };
+        run_one().run(&site, job, cancelled.clone()).await.outcome
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_ends_well_is_done_with_its_result() {
+        let outcome = outcome_of(job().payload(json!("go")), &CancellationToken::new()).await;
+        assert_eq!(outcome, Outcome::Done { result: Some(json!(7)) });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_costs_one_attempt_and_is_told() {
+        let outcome = outcome_of(job().kind("panic"), &CancellationToken::new()).await;
+        let Outcome::Retry {
+            error,
+            fault: Fault::Crash,
+            ..
+        } = outcome
+        else {
+            panic!("{outcome:?}")
+        };
+        assert!(error.contains("did as it was told, attempt 1"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_hangs_is_dropped_at_its_own_time_limit() {
+        let began = tokio::time::Instant::now();
+        let outcome = outcome_of(
+            job().payload(json!("hang")).timeout_ms(1_500),
+            &CancellationToken::new(),
+        )
+        .await;
+        assert_eq!(began.elapsed(), Duration::from_millis(1_500));
+        let Outcome::Retry {
+            error,
+            fault: Fault::Failure,
+            ..
+        } = outcome
+        else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(error, "timed out after 1500 ms");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancelled_job_is_given_back_whether_it_listens_or_not() {
+        for (payload, after_ms) in [("end when cancelled", 0), ("hang", 500)] {
+            let cancelled = CancellationToken::new();
+            cancelled.cancel();
+            let began = tokio::time::Instant::now();
+            assert_eq!(
+                outcome_of(job().payload(json!(payload)), &cancelled).await,
+                Outcome::Release
+            );
+            assert_eq!(began.elapsed(), Duration::from_millis(after_ms), "{payload}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_finishes_within_the_grace_is_done_all_the_same() {
+        let cancelled = CancellationToken::new();
+        cancelled.cancel();
+        let outcome = outcome_of(job().payload(json!("finish though cancelled")), &cancelled).await;
+        assert_eq!(outcome, Outcome::Done { result: None });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_that_nobody_knows_is_tried_again_later() {
+        let outcome = outcome_of(job().kind("from a newer version"), &CancellationToken::new()).await;
+        let Outcome::Retry { error, .. } = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(error, "no handler for the kind \"from a newer version\"");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_bears_the_origin_of_the_request_that_asked_for_it() {
+        let told = Told::default();
+        let run = RunOne {
+            handlers: Handlers::new().with(told.clone()),
+            ..run_one()
+        };
+        let traceparent = format!("00-{TRACE}-b7ad6b7169203331-01");
+        let asked = Job {
+            context: TraceContext::from_parts(Some(&traceparent), None),
+            ..job().payload(json!("go"))
+        };
+        let site = RunSite {
+            component: "scheduler".to_owned(),
+            actor: "scheduler.runners".to_owned(),
+        };
+        run.run(&site, asked, CancellationToken::new()).await;
+        assert_eq!(told.0.lock().unwrap().as_deref(), Some(TRACE));
+    }
+}

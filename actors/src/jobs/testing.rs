@@ -1,0 +1,82 @@
+//! Jobs for the tests of this crate, as if they had been claimed.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::JobContext;
+use crate::model::{TenantId, TraceContext, new_id};
+use crate::store::{Job, JobState};
+
+/// A claimed job on its first attempt.
+pub(crate) fn job() -> Job {
+    Job {
+        id: new_id(),
+        tenant: TenantId::new("demo").unwrap(),
+        queue: "default".to_owned(),
+        kind: "test".to_owned(),
+        payload: Value::Null,
+        state: JobState::Running,
+        priority: 0,
+        attempt: 1,
+        refunds: 0,
+        crashes: 0,
+        max_attempts: 10,
+        timeout_ms: None,
+        run_at_ms: 0,
+        created_at_ms: 0,
+        claimed_at_ms: Some(0),
+        finished_at_ms: None,
+        last_error: None,
+        result: None,
+        fired: None,
+        context: TraceContext::default(),
+    }
+}
+
+/// What its handler would be given.
+pub(crate) fn context_of(job: &Job) -> JobContext {
+    JobContext {
+        job: Arc::new(job.clone()),
+        attempt: job.charged(),
+        cancelled: CancellationToken::new(),
+    }
+}
+
+/// Changes one thing about a job.
+impl Job {
+    pub(crate) fn kind(self, kind: &str) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            ..self
+        }
+    }
+
+    pub(crate) fn payload(self, payload: Value) -> Self {
+        Self { payload, ..self }
+    }
+
+    pub(crate) fn attempt(self, attempt: u32) -> Self {
+        Self { attempt, ..self }
+    }
+
+    pub(crate) fn refunds(self, refunds: u32) -> Self {
+        Self { refunds, ..self }
+    }
+
+    pub(crate) fn crashes(self, crashes: u32) -> Self {
+        Self { crashes, ..self }
+    }
+
+    pub(crate) fn max_attempts(self, max_attempts: u32) -> Self {
+        Self { max_attempts, ..self }
+    }
+
+    pub(crate) fn timeout_ms(self, timeout_ms: u64) -> Self {
+        Self {
+            timeout_ms: Some(timeout_ms),
+            ..self
+        }
+    }
+}

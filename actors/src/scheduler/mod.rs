@@ -1,0 +1,181 @@
+//! The subsystem that runs tenants' jobs.
+//!
+//! ```text
+//! scheduler (one_for_one)      stops upwards
+//!   sweeper   rescues jobs whose runner was lost, forgets old ones, counts
+//!   firer     turns due schedules into jobs
+//!   settler   writes down how jobs ended; keeps the leases of those that run
+//!   runners   run jobs, each in a task of its own
+//!   claimer   takes due jobs from the store
+//! ```
+//!
+//! The order of stop follows the way of a job: nothing new is claimed, then what runs may end, is cancelled, is given
+//! back without charge, and only then the one who writes it all down stops.
+//!
+//! The actors are thin and hold nothing: what a restart must not lose is in [`Flight`](flight), which they share. A job
+//! that panics costs one attempt of its own; it never reaches an actor. A store that is away parks the loops; it never
+//! ends them. Nothing here is needed for correctness that is not also a row: kill the process at any point, and after
+//! the lease the jobs run again.
+//!
+//! Deliberately absent: a leader, a lock, an in-memory queue of jobs beyond one batch.
+
+mod claimer;
+mod firer;
+mod flight;
+mod pulse;
+mod runners;
+mod settings;
+mod settler;
+mod sweeper;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use supervision::{Address, ChildSpec, Intensity, Policy, Shutdown, Strategy, SupervisorSpec};
+use telemetry::panic::PANIC_RECOVERED;
+use uuid::Uuid;
+
+use self::flight::Flight;
+pub use self::settings::{Settings, SettingsFault};
+use crate::jobs::{Handlers, RunOne};
+use crate::model::Poke;
+use crate::store::{Job, NewJob, NewSchedule, Result, Schedule, SharedStore};
+
+/// Where it stands in the tree.
+pub const ID: &str = "scheduler";
+
+/// Where panics of jobs are recorded.
+const RUNNERS_PATH: &str = "scheduler.runners";
+
+/// Restarts of its actors, together, before the whole subsystem counts as failed.
+const INTENSITY: Intensity = Intensity::new(5, Duration::from_secs(60));
+
+/// The parts of the subsystem that outlive its actors, and the door for those who ask for jobs. Cheap to clone.
+#[derive(Clone)]
+pub struct Scheduler(Arc<Shared>);
+
+/// Settings that contradict each other.
+#[derive(Debug, thiserror::Error)]
+#[error("settings of the scheduler: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct BadSettings(pub Vec<SettingsFault>);
+
+/// What all actors of the subsystem share.
+struct Shared {
+    store: SharedStore,
+    settings: Settings,
+    /// Made at boot: names this process in its claims.
+    owner: Uuid,
+    run: RunOne,
+    flight: Flight,
+    /// Jobs may be due.
+    claimer: Poke,
+    /// Jobs are waiting to run, or a place is free.
+    runners: Poke,
+    /// Jobs have ended.
+    settler: Poke,
+    /// A schedule is new.
+    firer: Poke,
+    /// Jobs have written deliveries.
+    deliveries: Poke,
+}
+
+impl Scheduler {
+    /// Jobs of `store` for `handlers`. `deliveries` is poked when a job has written one.
+    ///
+    /// # Errors
+    /// [`BadSettings`] with every contradiction.
+    pub fn new(
+        settings: Settings,
+        store: SharedStore,
+        handlers: Handlers,
+        deliveries: Poke,
+    ) -> std::result::Result<Self, BadSettings> {
+        let faults = settings.faults();
+        if !faults.is_empty() {
+            return Err(BadSettings(faults));
+        }
+        let run = RunOne {
+            handlers,
+            retry: settings.retry(),
+            timeout_ms: settings.job_timeout_ms,
+            cancel_grace_ms: settings.cancel_grace_ms,
+        };
+        Ok(Self(Arc::new(Shared {
+            store,
+            owner: Uuid::new_v4(),
+            run,
+            flight: Flight::new(settings.held_max()),
+            claimer: Poke::new(),
+            runners: Poke::new(),
+            settler: Poke::new(),
+            firer: Poke::new(),
+            deliveries,
+            settings,
+        })))
+    }
+
+    /// Keeps jobs, and wakes the claimer. On success they will run at least once.
+    ///
+    /// # Errors
+    /// As [`Store::enqueue`](crate::store::Store::enqueue). Payloads are not checked here, see [`Handlers::check`].
+    pub async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Job>> {
+        let kept = self.0.store.enqueue(jobs).await?;
+        self.0.claimer.poke();
+        Ok(kept)
+    }
+
+    /// Keeps a schedule, and wakes the firer.
+    ///
+    /// # Errors
+    /// As [`Store::create_schedule`](crate::store::Store::create_schedule).
+    pub async fn create_schedule(&self, schedule: NewSchedule) -> Result<Schedule> {
+        let kept = self.0.store.create_schedule(schedule).await?;
+        self.0.firer.poke();
+        Ok(kept)
+    }
+
+    /// Who can run what here.
+    pub fn handlers(&self) -> &Handlers {
+        &self.0.run.handlers
+    }
+
+    /// The queues that are worked on here. A job in another one waits for a process that works on that.
+    pub fn queues(&self) -> &[String] {
+        &self.0.settings.queues
+    }
+
+    /// Lets the claimer look now: someone else has written jobs.
+    pub fn wake(&self) {
+        self.0.claimer.poke();
+    }
+}
+
+/// The child of the root.
+#[must_use]
+pub fn scheduler(scheduler: &Scheduler) -> ChildSpec {
+    // Born at 0, or the first panic of a job would be hidden from `increase()`.
+    let policy = Policy::KeepRunning.as_str();
+    PANIC_RECOVERED.born(&[("component", ID), ("actor", RUNNERS_PATH), ("policy", policy)]);
+    let shared = || Arc::clone(&scheduler.0);
+    let subtree = SupervisorSpec::new(ID, Strategy::OneForOne)
+        .intensity(INTENSITY)
+        .child(sweeper::child(shared()))
+        .child(firer::child(shared()))
+        .child(settler::child(shared()))
+        .child(runners::child(shared()))
+        .child(claimer::child(shared()));
+    ChildSpec::supervisor(subtree).stop_within(Shutdown::Within(scheduler.0.settings.stop_budget()))
+}
+
+/// One of the five: an actor whose only message is its tick.
+fn actor<A>(id: &'static str, stop: Duration, shared: Arc<Shared>, make: fn() -> A) -> ChildSpec
+where
+    A: ractor::Actor<Arguments = (supervision::ChildContext, Arc<Shared>)>,
+{
+    ChildSpec::actor(id, &Address::new(id), move |context| {
+        (make(), (context, Arc::clone(&shared)))
+    })
+    .stop_within(Shutdown::Within(stop))
+}

@@ -1,0 +1,153 @@
+//! Looks after jobs that nobody else does: those whose runner was lost, and those that ended long ago.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use supervision::{ChildContext, ChildSpec, Heartbeat};
+use tokio_util::sync::CancellationToken;
+
+use super::pulse::{Park, Pulse, jittered, until_stop};
+use super::{Shared, settings};
+use crate::store::{JobCounts, Prune, StoreError};
+
+telemetry::declare_metrics! {
+    /// Jobs that lost their runner and were made ready again.
+    pub static RESCUED: Counter = ("job.rescued", "{job}");
+    /// Jobs that lost their runner too often and were quarantined.
+    pub static QUARANTINED: Counter = ("job.quarantined", "{job}");
+    /// Finished jobs that were forgotten.
+    pub static PRUNED: Counter = ("job.pruned", "{job}");
+    /// Jobs in the store, by state.
+    pub static KEPT: Gauge = ("job.kept", "{job}");
+}
+
+/// Rows that one sweep changes at most; with a full one the next follows at once.
+const SWEEP_MAX: u32 = 500;
+
+pub(super) const ID: &str = "sweeper";
+
+pub(super) fn child(shared: Arc<Shared>) -> ChildSpec {
+    super::actor(ID, settings::SMALL_STOP, shared, || Sweeper)
+}
+
+/// The actor. Its work is in [`Working::sweep`].
+pub(super) struct Sweeper;
+
+/// The one message: look now.
+#[derive(Debug)]
+pub(super) struct Look;
+
+/// What one incarnation works with.
+pub(super) struct Working {
+    shared: Arc<Shared>,
+    stopped: CancellationToken,
+    pulse: Pulse,
+    park: Park,
+    heartbeat: Heartbeat,
+}
+
+impl Actor for Sweeper {
+    type Msg = Look;
+    type State = Working;
+    type Arguments = (ChildContext, Arc<Shared>);
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Look>,
+        (context, shared): Self::Arguments,
+    ) -> Result<Working, ActorProcessingErr> {
+        for counter in [&RESCUED, &QUARANTINED, &PRUNED] {
+            counter.born(&[]);
+        }
+        Ok(Working {
+            stopped: context.cancelled(),
+            // Nobody pokes it: what it looks for happens without a sound.
+            pulse: Pulse::start(&context, myself, crate::model::Poke::new(), || Look),
+            park: Park::new(ID, shared.settings.park_max_ms),
+            heartbeat: context.heartbeat(ID, Duration::from_millis(shared.settings.sweep_interval_ms)),
+            shared,
+        })
+    }
+
+    async fn handle(&self, _: ActorRef<Look>, _: Look, state: &mut Working) -> Result<(), ActorProcessingErr> {
+        let stopped = state.stopped.clone();
+        if let Some(wait) = until_stop(&stopped, settings::SMALL_STOP / 2, state.look()).await {
+            state.heartbeat.beat();
+            state.pulse.next(wait);
+        }
+        Ok(())
+    }
+}
+
+impl Working {
+    async fn look(&mut self) -> Duration {
+        match self.sweep().await {
+            Ok(more) => {
+                self.park.ok();
+                if more {
+                    Duration::ZERO
+                } else {
+                    jittered(self.shared.settings.sweep_interval_ms)
+                }
+            }
+            Err(error) => self.park.failed(&error),
+        }
+    }
+
+    /// Rescues, forgets, counts. Answers whether there is more to do at once.
+    async fn sweep(&self) -> Result<bool, StoreError> {
+        let Shared {
+            store,
+            settings,
+            claimer,
+            ..
+        } = &*self.shared;
+        let swept = store.sweep(settings.crashes_max, SWEEP_MAX).await?;
+        RESCUED.add(swept.rescued, &[]);
+        QUARANTINED.add(swept.quarantined, &[]);
+        if swept.rescued > 0 {
+            tracing::warn!(
+                rescued = swept.rescued,
+                "jobs had lost their runner and are ready again"
+            );
+            claimer.poke();
+        }
+        if swept.quarantined > 0 {
+            tracing::error!(
+                quarantined = swept.quarantined,
+                "jobs lost their runner too often and are dead"
+            );
+        }
+        let prune = Prune {
+            older_than_ms: settings.keep_finished_ms,
+            keep_max: settings.keep_finished_max,
+            limit: SWEEP_MAX,
+        };
+        let pruned = store.prune(prune).await?;
+        PRUNED.add(pruned, &[]);
+        show(store.job_counts().await?);
+        let full = u64::from(SWEEP_MAX);
+        Ok(swept.rescued >= full || swept.quarantined >= full || pruned >= full)
+    }
+}
+
+fn show(counts: JobCounts) {
+    let JobCounts {
+        waiting,
+        ready,
+        running,
+        done,
+        dead,
+    } = counts;
+    let states = [
+        ("waiting", waiting),
+        ("ready", ready),
+        ("running", running),
+        ("done", done),
+        ("dead", dead),
+    ];
+    for (state, count) in states {
+        KEPT.set(count as f64, &[("state", state)]);
+    }
+}

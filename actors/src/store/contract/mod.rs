@@ -1,0 +1,152 @@
+//! What every backend must do, as tests that take any store. A backend calls [`contract_tests`] once with a function that
+//! opens an empty one, and has passed when they pass.
+
+pub(crate) mod channels;
+pub(crate) mod claims;
+pub(crate) mod jobs;
+pub(crate) mod schedules;
+
+use std::any::Any;
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{ClaimJobs, Fence, Job, NewJob, Outcome, Settled, Settlement, SharedStore};
+use crate::model::{Clock, Millis, TenantId, TraceContext};
+
+/// The clock of every fixture stands here first: 2026-01-01T00:00:00Z.
+pub(crate) const START_MS: Millis = 1_767_225_600_000;
+/// The lease of every claim here.
+pub(crate) const LEASE_MS: u64 = 30_000;
+
+/// An empty store, and its clock.
+pub(crate) struct Fixture {
+    pub(crate) store: SharedStore,
+    pub(crate) clock: Clock,
+    pub(crate) owner: Uuid,
+    /// What must live as long: a directory, a server.
+    pub(crate) _keep: Box<dyn Any + Send + Sync>,
+}
+
+/// Makes one test for each sentence of the contract.
+macro_rules! contract_tests {
+    ($open:path) => {
+        crate::store::contract::contract_tests!(@ $open; claims:
+            a_claimed_job_is_nobody_elses
+            urgent_jobs_come_first_then_old_ones
+            a_job_for_later_waits_for_its_time
+            every_tenant_gets_its_turn_beside_a_noisy_one
+            tenants_take_turns_when_a_batch_is_smaller_than_their_number
+            one_claim_alternates_between_tenants
+            a_tenant_at_its_limit_leaves_room_for_others
+            queues_do_not_mix
+            a_full_batch_goes_to_the_only_tenant_that_waits
+        );
+        crate::store::contract::contract_tests!(@ $open; jobs:
+            a_job_reads_back_as_it_was_given
+            a_batch_is_kept_whole_or_not_at_all
+            a_late_answer_of_a_lost_worker_is_refused
+            a_done_job_keeps_its_result
+            a_retry_waits_and_tells_why
+            a_released_job_is_not_charged
+            a_released_claim_cannot_write_any_more
+            a_heartbeat_keeps_the_lease_and_tells_what_is_lost
+            a_sweep_rescues_a_job_whose_lease_ran_out
+            the_third_crash_quarantines_a_job_with_the_reason
+            an_effect_is_committed_with_the_end_of_its_job_only
+            an_impossible_effect_costs_its_own_job_only
+            finished_jobs_are_forgotten_by_age_and_by_number
+            counts_follow_a_job_through_its_life
+            another_tenants_job_is_absent
+        );
+        crate::store::contract::contract_tests!(@ $open; schedules:
+            a_schedule_fires_once_for_each_time_it_is_due
+            concurrent_firers_fire_once
+            of_missed_fires_only_the_latest_is_made_up_for
+            a_fire_that_is_too_old_is_missed
+            a_cron_schedule_fires_by_the_clock_of_its_place
+            jitter_delays_the_job_and_not_the_fire
+            a_schedule_reads_back_as_it_was_given
+        );
+        crate::store::contract::contract_tests!(@ $open; channels:
+            a_channel_reads_back_with_its_secret
+            a_delivery_for_no_channel_or_anothers_is_refused
+            deliveries_of_a_channel_are_claimed_oldest_first
+            a_late_answer_about_a_delivery_is_refused
+            a_delivery_whose_sender_was_lost_is_due_again
+            a_failed_delivery_waits_and_a_sent_one_is_final
+            a_released_delivery_is_not_charged
+            a_disabled_channel_buries_its_deliveries_with_the_reason
+            due_channels_are_those_with_something_to_send
+            a_tenant_is_found_by_its_key_only
+            the_store_answers_a_ping
+        );
+    };
+    (@ $open:path; $module:ident: $($name:ident)*) => {
+        mod $module {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    crate::store::contract::$module::$name(&$open().await).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use contract_tests;
+
+impl Fixture {
+    pub(crate) async fn enqueue(&self, jobs: Vec<NewJob>) -> Vec<Job> {
+        self.store.enqueue(jobs).await.unwrap()
+    }
+
+    /// Enqueues and claims one job.
+    async fn claimed(&self) -> Job {
+        self.enqueue(vec![new_job("demo")]).await;
+        self.claim(1).await.remove(0)
+    }
+
+    async fn claim(&self, limit: u32) -> Vec<Job> {
+        self.store.claim(self.request(limit)).await.unwrap().jobs
+    }
+
+    fn request(&self, limit: u32) -> ClaimJobs<'static> {
+        ClaimJobs {
+            queue: "default",
+            owner: self.owner,
+            lease_ms: LEASE_MS,
+            limit,
+            tenant_running_max: 1_000,
+        }
+    }
+
+    async fn settle(&self, fence: Fence, outcome: Outcome) -> Settled {
+        self.store
+            .settle(vec![Settlement::new(fence, outcome)])
+            .await
+            .unwrap()
+            .remove(0)
+    }
+
+    async fn read(&self, job: &Job) -> Job {
+        self.store.get_job(&job.tenant, job.id).await.unwrap().unwrap()
+    }
+
+    fn advance(&self, by_ms: u64) {
+        self.clock.advance(by_ms as i64);
+    }
+}
+
+pub(crate) fn tenant(name: &str) -> TenantId {
+    TenantId::new(name).unwrap()
+}
+
+pub(crate) fn new_job(of: &str) -> NewJob {
+    NewJob::new(tenant(of), "publish", json!({ "topic": "t", "data": { "n": 1 } }))
+}
+
+/// A context as a request from outside would have.
+fn context() -> TraceContext {
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    TraceContext::from_parts(Some(traceparent), Some("4bf92f3577b34da6a3ce929d0e0e4736"))
+}

@@ -1,0 +1,130 @@
+//! When schedules fire, and how often.
+
+use super::*;
+use crate::jobs::Cadence;
+use crate::store::{FireDue, FireReport, NewSchedule, Schedule};
+
+const HOUR_MS: u64 = 3_600_000;
+
+async fn every(fixture: &Fixture, every_ms: u64) -> Schedule {
+    let cadence = Cadence::every(every_ms).unwrap();
+    let schedule = NewSchedule {
+        context: context(),
+        ..NewSchedule::new(tenant("demo"), cadence, "publish", json!({}))
+    };
+    fixture.store.create_schedule(schedule).await.unwrap()
+}
+
+async fn fire(fixture: &Fixture) -> FireReport {
+    fixture
+        .store
+        .fire_due(FireDue {
+            limit: 100,
+            misfire_window_ms: HOUR_MS,
+        })
+        .await
+        .unwrap()
+}
+
+pub(crate) async fn a_schedule_fires_once_for_each_time_it_is_due(fixture: &Fixture) {
+    let schedule = every(fixture, 10_000).await;
+    let first = fire(fixture).await;
+    assert_eq!((first.fired.len(), first.next_due_in_ms), (1, Some(10_000)));
+    assert!(fire(fixture).await.fired.is_empty());
+    fixture.advance(10_250);
+    let second = fire(fixture).await.fired.remove(0);
+    assert_eq!((second.fire_at_ms, second.late_ms), (START_MS + 10_000, 250));
+    let job = fixture
+        .store
+        .get_job(&schedule.tenant, second.job)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(job.fired, Some((schedule.id, START_MS + 10_000)));
+    assert_eq!((&job.kind, &job.context), (&schedule.kind, &schedule.context));
+    assert_eq!(fixture.claim(10).await.len(), 2);
+}
+
+pub(crate) async fn concurrent_firers_fire_once(fixture: &Fixture) {
+    for _ in 0..20 {
+        every(fixture, 10_000).await;
+    }
+    let firers = (0..8).map(|_| fire(fixture));
+    let reports = futures_util::future::join_all(firers).await;
+    assert_eq!(reports.iter().map(|report| report.fired.len()).sum::<usize>(), 20);
+    assert_eq!(fixture.claim(100).await.len(), 20);
+}
+
+pub(crate) async fn of_missed_fires_only_the_latest_is_made_up_for(fixture: &Fixture) {
+    every(fixture, 10_000).await;
+    fixture.advance(95_000);
+    let fired = fire(fixture).await.fired;
+    assert_eq!(
+        (fired.len(), fired[0].fire_at_ms, fired[0].late_ms),
+        (1, START_MS + 90_000, 5_000)
+    );
+    assert_eq!(fire(fixture).await.next_due_in_ms, Some(5_000));
+}
+
+pub(crate) async fn a_fire_that_is_too_old_is_missed(fixture: &Fixture) {
+    let schedule = every(fixture, 24 * HOUR_MS).await;
+    fire(fixture).await;
+    fixture.advance(25 * HOUR_MS + 1);
+    let report = fire(fixture).await;
+    assert_eq!((report.fired.len(), report.missed), (0, 1));
+    let after = fixture
+        .store
+        .get_schedule(&schedule.tenant, schedule.id)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(after.next_fire_at_ms, Some(START_MS + 48 * HOUR_MS as i64));
+    assert_eq!(after.last_fire_at_ms, Some(START_MS));
+}
+
+pub(crate) async fn a_cron_schedule_fires_by_the_clock_of_its_place(fixture: &Fixture) {
+    let cadence = Cadence::cron("30 2 * * *", "Europe/Berlin", START_MS).unwrap();
+    let schedule = NewSchedule::new(tenant("demo"), cadence, "publish", json!({}));
+    let kept = fixture.store.create_schedule(schedule).await.unwrap();
+    // Half past two in winter is half past one in UTC.
+    assert_eq!(kept.next_fire_at_ms, Some(START_MS + 90 * 60_000));
+    fixture.advance(90 * 60_000);
+    let report = fire(fixture).await;
+    assert_eq!((report.fired.len(), report.next_due_in_ms), (1, Some(24 * HOUR_MS)));
+}
+
+pub(crate) async fn jitter_delays_the_job_and_not_the_fire(fixture: &Fixture) {
+    let cadence = Cadence::every(10_000).unwrap();
+    let jittered = NewSchedule {
+        jitter_ms: 5_000,
+        ..NewSchedule::new(tenant("demo"), cadence, "publish", json!({}))
+    };
+    let schedule = fixture.store.create_schedule(jittered).await.unwrap();
+    let mut delays = Vec::new();
+    for _ in 0..2 {
+        let fired = fire(fixture).await.fired.remove(0);
+        let job = fixture
+            .store
+            .get_job(&schedule.tenant, fired.job)
+            .await
+            .unwrap()
+            .unwrap();
+        delays.push(job.run_at_ms - fired.fire_at_ms);
+        fixture.advance(10_000);
+    }
+    assert!((0..5_000).contains(&delays[0]) && delays[0] == delays[1], "{delays:?}");
+}
+
+pub(crate) async fn a_schedule_reads_back_as_it_was_given(fixture: &Fixture) {
+    let kept = every(fixture, 10_000).await;
+    let read = fixture.store.get_schedule(&kept.tenant, kept.id).await.unwrap();
+    assert_eq!(read.as_ref(), Some(&kept));
+    assert_eq!(
+        (kept.cadence.every_ms(), kept.next_fire_at_ms, kept.context),
+        (Some(10_000), Some(START_MS), context())
+    );
+    assert_eq!(
+        fixture.store.get_schedule(&tenant("other"), kept.id).await.unwrap(),
+        None
+    );
+}

@@ -1,0 +1,309 @@
+//! A job as it is kept, and what is asked of the store about jobs.
+
+use crate::model::TraceContext;
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::NewDelivery;
+use crate::model::{Millis, TenantId, new_id};
+
+/// A job that does not exist yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewJob {
+    /// Its id, made by the caller, so that it can be told before the job is kept.
+    pub id: Uuid,
+    /// Whose job it is.
+    pub tenant: TenantId,
+    /// Which line it waits in.
+    pub queue: String,
+    /// Which handler runs it.
+    pub kind: String,
+    /// What the handler is told.
+    pub payload: Value,
+    /// Lower runs first. Default 0.
+    pub priority: i32,
+    /// Not before this time; `None` is now.
+    pub run_at_ms: Option<Millis>,
+    /// How many attempts are charged before it is dead. At least 1.
+    pub max_attempts: u32,
+    /// How long one attempt may take; `None` is the scheduler's default.
+    pub timeout_ms: Option<u64>,
+    /// The span that asked for it, and the trace in which it all began.
+    pub context: TraceContext,
+}
+
+impl NewJob {
+    /// How often a job is tried if nobody says otherwise.
+    pub const MAX_ATTEMPTS_DEFAULT: u32 = 10;
+    /// The line in which jobs wait if nobody says otherwise.
+    pub const QUEUE_DEFAULT: &'static str = "default";
+
+    /// A job for now, with the defaults, asked for by the current span.
+    pub fn new(tenant: TenantId, kind: impl Into<String>, payload: Value) -> Self {
+        Self {
+            id: new_id(),
+            tenant,
+            queue: Self::QUEUE_DEFAULT.to_owned(),
+            kind: kind.into(),
+            payload,
+            priority: 0,
+            run_at_ms: None,
+            max_attempts: Self::MAX_ATTEMPTS_DEFAULT,
+            timeout_ms: None,
+            context: TraceContext::current(),
+        }
+    }
+}
+
+/// A job as it is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// Its id.
+    pub id: Uuid,
+    /// Whose job it is.
+    pub tenant: TenantId,
+    /// Which line it waits in.
+    pub queue: String,
+    /// Which handler runs it.
+    pub kind: String,
+    /// What the handler is told.
+    pub payload: Value,
+    /// Where it is in its life, at the time of reading.
+    pub state: JobState,
+    /// Lower runs first.
+    pub priority: i32,
+    /// How often it was claimed. With the id it is the fence of every write.
+    pub attempt: u32,
+    /// How many of these claims were given back without charge.
+    pub refunds: u32,
+    /// How often its runner was lost under it, or it panicked.
+    pub crashes: u32,
+    /// How many attempts are charged before it is dead.
+    pub max_attempts: u32,
+    /// How long one attempt may take; `None` is the scheduler's default.
+    pub timeout_ms: Option<u64>,
+    /// Not before this time.
+    pub run_at_ms: Millis,
+    /// When it was accepted.
+    pub created_at_ms: Millis,
+    /// When it was claimed last.
+    pub claimed_at_ms: Option<Millis>,
+    /// When it was done or dead.
+    pub finished_at_ms: Option<Millis>,
+    /// Why the last attempt failed, or why it is dead.
+    pub last_error: Option<String>,
+    /// What the handler answered.
+    pub result: Option<Value>,
+    /// The schedule that made it, and for which time.
+    pub fired: Option<(Uuid, Millis)>,
+    /// The span that asked for it, and the trace in which it all began.
+    pub context: TraceContext,
+}
+
+impl Job {
+    /// How many attempts count against `max_attempts`.
+    pub fn charged(&self) -> u32 {
+        self.attempt.saturating_sub(self.refunds)
+    }
+
+    /// What every write about the present claim must name.
+    pub fn fence(&self) -> Fence {
+        Fence {
+            id: self.id,
+            attempt: self.attempt,
+        }
+    }
+}
+
+/// Where a job is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Waits for its time.
+    Scheduled,
+    /// May be claimed now.
+    Ready,
+    /// Claimed by a process.
+    Running,
+    /// Failed, and waits for its next attempt.
+    Retrying,
+    /// Ended well.
+    Done,
+    /// Ended badly, and will not be tried again. `last_error` says why.
+    Dead,
+}
+
+impl JobState {
+    /// Its name, as in the HTTP surface.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::Retrying => "retrying",
+            Self::Done => "done",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// One claim of one row. Whoever cannot name the present one has lost the row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fence {
+    /// The row's id: of a job, or of a delivery.
+    pub id: Uuid,
+    /// Which claim of it.
+    pub attempt: u32,
+}
+
+/// Asks for due jobs.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimJobs<'a> {
+    /// Which line to take from.
+    pub queue: &'a str,
+    /// Who takes: made at boot, never a host's name.
+    pub owner: Uuid,
+    /// How long the jobs are theirs without a heartbeat.
+    pub lease_ms: u64,
+    /// How many at most.
+    pub limit: u32,
+    /// How many of one tenant's jobs may run at once, in all processes together.
+    pub tenant_running_max: u32,
+}
+
+/// Claimed jobs, tenants alternating.
+#[derive(Debug, Clone, Default)]
+pub struct ClaimedJobs {
+    /// The jobs, in the order in which they should start.
+    pub jobs: Vec<Job>,
+    /// In how many milliseconds the next waiting job comes due, of any queue.
+    pub next_due_in_ms: Option<u64>,
+}
+
+/// How one claimed job ended, and what else happens with it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settlement {
+    /// Which claim.
+    pub fence: Fence,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Committed with the outcome, or not at all. Only a job that is done has any.
+    pub effects: Vec<Effect>,
+}
+
+impl Settlement {
+    /// An ending without effects.
+    pub fn new(fence: Fence, outcome: Outcome) -> Self {
+        Self {
+            fence,
+            outcome,
+            effects: Vec::new(),
+        }
+    }
+}
+
+/// How a claim of a job ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Well.
+    Done {
+        /// What the handler answered.
+        result: Option<Value>,
+    },
+    /// Badly; it is tried again.
+    Retry {
+        /// Not before this time has passed.
+        after_ms: u64,
+        /// Why.
+        error: String,
+        /// Whether it counts as a crash.
+        fault: Fault,
+    },
+    /// Badly, for good.
+    Dead {
+        /// Why.
+        reason: String,
+        /// Whether it counts as a crash.
+        fault: Fault,
+    },
+    /// Not at all: it is given back, and the attempt is not charged.
+    Release,
+}
+
+impl Outcome {
+    /// A short word for metrics and logs.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Done { .. } => "done",
+            Self::Retry { .. } => "retry",
+            Self::Dead { .. } => "dead",
+            Self::Release => "release",
+        }
+    }
+}
+
+/// Two kinds of failure that are counted apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The handler said so, or took too long.
+    Failure,
+    /// The handler panicked.
+    Crash,
+}
+
+/// What a job does to the store by ending well.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Hands a notification to a channel.
+    Deliver(NewDelivery),
+}
+
+/// What became of a fenced write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// It is written.
+    Applied,
+    /// The claim was lost before; nothing was written.
+    Late,
+    /// An effect could not be: none was written, and the job is dead with this reason.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a sweep found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SweepReport {
+    /// Jobs that lost their runner and are ready again.
+    pub rescued: u64,
+    /// Jobs that lost it too often and are dead.
+    pub quarantined: u64,
+}
+
+/// Which finished jobs to forget. Both bounds apply.
+#[derive(Debug, Clone, Copy)]
+pub struct Prune {
+    /// Those that finished longer ago than this.
+    pub older_than_ms: u64,
+    /// And the oldest above this many.
+    pub keep_max: u64,
+    /// How many at once at most.
+    pub limit: u32,
+}
+
+/// How many jobs are in each state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct JobCounts {
+    /// Wait for their time, the first or the next one.
+    pub waiting: u64,
+    /// May be claimed now.
+    pub ready: u64,
+    /// Are claimed.
+    pub running: u64,
+    /// Ended well, and are not forgotten yet.
+    pub done: u64,
+    /// Ended badly, and are not forgotten yet.
+    pub dead: u64,
+}

@@ -1,0 +1,174 @@
+//! The child `store`: opens the store when the tree starts, proves on a beat that it answers, closes it at the end.
+//!
+//! The store itself is shared state that was made before the tree, so that whoever uses it need not be restarted with
+//! this actor. Until the keeper has prepared it, every call says that it is unavailable.
+//!
+//! At the start a store that is away gets [`TRIES`] tries within [`START_WITHIN`]; one that will never do (a newer
+//! schema, a file that is no database) gets one. Later an absence is logged and waited out.
+
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use supervision::{Address, Backoff, ChildContext, ChildSpec, Heartbeat};
+
+use super::{SharedStore, StoreError};
+
+/// How often a store that is away at the start is tried.
+const TRIES: u32 = 5;
+
+/// All tries together.
+const START_WITHIN: Duration = Duration::from_secs(30);
+
+/// The waits between the tries, shorter than the limit of all together.
+const BETWEEN_TRIES: Backoff = Backoff {
+    base: Duration::from_millis(500),
+    factor: 2.0,
+    cap: Duration::from_secs(5),
+    jitter: 0.2,
+    reset_after: Duration::ZERO,
+    first_immediate: false,
+};
+
+/// The child `store`, to stand in the tree before everyone who keeps something.
+pub fn store(store: SharedStore, interval: Duration) -> ChildSpec {
+    ChildSpec::actor("store", &Address::new("store"), move |context| {
+        (
+            Keeper,
+            KeeperArguments {
+                store: store.clone(),
+                interval,
+                context,
+            },
+        )
+    })
+    .start_within(START_WITHIN)
+}
+
+struct Keeper;
+
+struct KeeperArguments {
+    store: SharedStore,
+    interval: Duration,
+    context: ChildContext,
+}
+
+/// Ask the store for a sign of life.
+#[derive(Debug)]
+struct Ping;
+
+struct KeeperState {
+    store: SharedStore,
+    interval: Duration,
+    heartbeat: Heartbeat,
+    /// Whether the ping before was answered, so that a change is logged once and not on every beat.
+    is_up: bool,
+}
+
+impl Actor for Keeper {
+    type Msg = Ping;
+    type State = KeeperState;
+    type Arguments = KeeperArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Ping>,
+        arguments: KeeperArguments,
+    ) -> Result<KeeperState, ActorProcessingErr> {
+        let KeeperArguments {
+            store,
+            interval,
+            context,
+        } = arguments;
+        prepare(&store).await?;
+        let heartbeat = context.heartbeat("keeper", interval);
+        myself.cast(Ping)?;
+        Ok(KeeperState {
+            store,
+            interval,
+            heartbeat,
+            is_up: true,
+        })
+    }
+
+    async fn handle(&self, myself: ActorRef<Ping>, _: Ping, state: &mut KeeperState) -> Result<(), ActorProcessingErr> {
+        let answer = state.store.ping().await;
+        state.note(answer);
+        myself.send_after(state.interval.mul_f64(0.9 + 0.1 * fastrand::f64()), || Ping);
+        Ok(())
+    }
+
+    async fn post_stop(&self, _: ActorRef<Ping>, state: &mut KeeperState) -> Result<(), ActorProcessingErr> {
+        state.store.close().await;
+        Ok(())
+    }
+}
+
+impl KeeperState {
+    fn note(&mut self, answer: Result<(), StoreError>) {
+        let was_up = std::mem::replace(&mut self.is_up, answer.is_ok());
+        match answer {
+            Ok(()) => {
+                self.heartbeat.beat();
+                if !was_up {
+                    tracing::info!("the store answers again");
+                }
+            }
+            Err(error) if was_up => tracing::warn!(%error, "the store does not answer"),
+            Err(_) => {}
+        }
+    }
+}
+
+async fn prepare(store: &SharedStore) -> Result<(), StoreError> {
+    let mut tries = 1;
+    loop {
+        match store.prepare().await {
+            Err(error) if error.is_retryable() && tries < TRIES => {
+                let delay = BETWEEN_TRIES.delay(tries, fastrand::f64());
+                tracing::warn!(%error, tries, ?delay, "the store cannot be opened yet");
+                tokio::time::sleep(delay).await;
+                tries += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use supervision::{Heartbeats, StartError, Strategy, SupervisorSpec, Tree};
+
+    use super::*;
+    use crate::store::{SqliteOptions, SqliteStore};
+
+    async fn start(url: &str) -> (SharedStore, Result<Tree, StartError>) {
+        let shared: SharedStore = Arc::new(SqliteStore::new(url, SqliteOptions::default()).unwrap());
+        let spec =
+            SupervisorSpec::new("root", Strategy::OneForOne).child(store(shared.clone(), Duration::from_secs(1)));
+        (shared, Tree::start(spec, Heartbeats::new()).await)
+    }
+
+    #[tokio::test]
+    async fn the_store_is_open_between_the_start_and_the_stop_of_its_keeper() {
+        let directory = tempfile::tempdir().unwrap();
+        let (shared, tree) = start(&format!("sqlite://{}/store.db", directory.path().display())).await;
+        let tree = tree.unwrap();
+        shared.ping().await.unwrap();
+        tree.restart("store").await.unwrap();
+        shared.ping().await.unwrap();
+        assert!(tree.stop().await.is_clean());
+        assert!(shared.ping().await.unwrap_err().is_retryable());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_database_fails_the_start_at_once_and_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        std::fs::write(&path, "this is a letter to my mother ".repeat(200)).unwrap();
+        let (_, tree) = start(&format!("sqlite://{}", path.display())).await;
+        let error = tree.err().unwrap().to_string();
+        assert!(error.starts_with("store failed: "), "{error}");
+    }
+}

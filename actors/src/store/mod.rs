@@ -1,0 +1,172 @@
+//! The port for everything durable: jobs, schedules, channels, deliveries, tenants.
+//!
+//! One trait of coarse verbs, one folder for each backend, and one contract suite that every backend passes
+//! (`contract/`). A verb is a whole step of somebody's work, done in one transaction, so that a crash falls before it
+//! or after it.
+//!
+//! What holds for every backend:
+//! - **Times** are the store's own: a caller says "in 500 ms", never "at". Two replicas whose clocks differ agree.
+//! - **Fences.** Each claim of a row counts its `attempt` up, and every write after it names the attempt. Whoever lost
+//!   the row (a lease ran out, the process was suspended) writes nothing: the answer is [`Settled::Late`].
+//! - **Deadlines.** Every call ends within the store's deadline, or with [`StoreError::Timeout`].
+//! - **Errors** say whether it helps to try again ([`StoreError::is_retryable`]). An actor that meets one parks itself
+//!   with a backoff; a store that is away is no reason to crash.
+//!
+//! Deliberately absent: a query builder, an ORM, a generic repository. A backend is a file of plain SQL for each verb.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::model::TenantId;
+
+#[cfg(test)]
+pub(crate) mod contract;
+mod delivery;
+mod error;
+mod job;
+mod keeper;
+mod schedule;
+pub mod sqlite;
+mod tenant;
+
+pub use delivery::{
+    Channel, ClaimDeliveries, ClaimedDeliveries, Delivery, DeliveryOutcome, DeliveryState, DueChannels, NewChannel,
+    NewDelivery,
+};
+pub use error::StoreError;
+pub use job::{
+    ClaimJobs, ClaimedJobs, Effect, Fault, Fence, Job, JobCounts, JobState, NewJob, Outcome, Prune, Settled,
+    Settlement, SweepReport,
+};
+pub use keeper::store;
+pub use schedule::{FireDue, FireReport, Fired, NewSchedule, Schedule};
+pub use sqlite::{SqliteOptions, SqliteStore};
+pub use tenant::{KeyHash, Tenant};
+
+/// What a verb answers.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// A store that can be shared by all.
+pub type SharedStore = Arc<dyn Store>;
+
+/// The durable half of the service. See the page of this module for what every verb promises.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    // ---- jobs ----
+
+    /// Keeps new jobs, all or none of them. On success they will run at least once.
+    async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Job>>;
+
+    /// Takes due jobs for a process: fair between tenants, then by priority, then by time. Each is leased, and its
+    /// attempt counted up.
+    async fn claim(&self, claim: ClaimJobs<'_>) -> Result<ClaimedJobs>;
+
+    /// Writes down how claimed jobs ended, each with its effects or not at all. Answers in the order of the batch.
+    async fn settle(&self, batch: Vec<Settlement>) -> Result<Vec<Settled>>;
+
+    /// Gives claimed jobs back: they are ready again, and the attempt is not charged.
+    async fn release(&self, fences: &[Fence]) -> Result<Vec<Settled>> {
+        self.settle(
+            fences
+                .iter()
+                .map(|fence| Settlement::new(*fence, Outcome::Release))
+                .collect(),
+        )
+        .await
+    }
+
+    /// Extends the leases of the jobs that `owner` runs, in one statement. Answers which of them it no longer owns.
+    async fn heartbeat(&self, owner: Uuid, lease_ms: u64, held: &[Fence]) -> Result<Vec<Fence>>;
+
+    /// Makes jobs ready again whose lease ran out, at most `limit`. A job that lost its runner `crashes_max` times in
+    /// all is quarantined: dead, with the reason.
+    async fn sweep(&self, crashes_max: u32, limit: u32) -> Result<SweepReport>;
+
+    /// Forgets finished jobs. Answers how many.
+    async fn prune(&self, prune: Prune) -> Result<u64>;
+
+    /// One job of a tenant, also a finished one.
+    async fn get_job(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Job>>;
+
+    /// How many jobs are in each state. Its cost grows with the number of rows: for a beat of seconds, not for a request.
+    async fn job_counts(&self) -> Result<JobCounts>;
+
+    // ---- schedules ----
+
+    /// Keeps a new schedule.
+    async fn create_schedule(&self, schedule: NewSchedule) -> Result<Schedule>;
+
+    /// One schedule of a tenant.
+    async fn get_schedule(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Schedule>>;
+
+    /// Fires schedules that are due: for each, one transaction inserts the job and moves the schedule on. Any number of
+    /// processes may call it at once; each fire happens once.
+    async fn fire_due(&self, fire: FireDue) -> Result<FireReport>;
+
+    // ---- channels and their deliveries ----
+
+    /// Keeps a new channel.
+    async fn create_channel(&self, channel: NewChannel) -> Result<Channel>;
+
+    /// One channel of a tenant, also a disabled one.
+    async fn get_channel(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Channel>>;
+
+    /// A tenant's channels, newest first, at most `limit`.
+    async fn list_channels(&self, tenant: &TenantId, limit: u32) -> Result<Vec<Channel>>;
+
+    /// Stops a channel for good: its deliveries that were not sent are dead with the reason, new ones are refused.
+    /// Answers whether it was enabled before.
+    async fn disable_channel(&self, id: Uuid, reason: &str) -> Result<bool>;
+
+    /// Enabled channels of all tenants that have a delivery to send now, at most `limit`.
+    async fn due_channels(&self, limit: u32) -> Result<DueChannels>;
+
+    /// Keeps a new delivery. [`StoreError::NotFound`] if the channel is not one of the tenant's,
+    /// [`StoreError::Conflict`] if it is disabled.
+    async fn create_delivery(&self, delivery: NewDelivery) -> Result<Delivery>;
+
+    /// Takes due deliveries of one channel, oldest first. Those whose lease ran out are due too.
+    async fn claim_deliveries(&self, claim: ClaimDeliveries) -> Result<ClaimedDeliveries>;
+
+    /// Writes down how an attempt to deliver ended.
+    async fn settle_delivery(&self, fence: Fence, outcome: DeliveryOutcome) -> Result<Settled>;
+
+    /// Gives a claimed delivery back: it is due again, and the attempt is not charged.
+    async fn release_delivery(&self, fence: Fence) -> Result<Settled> {
+        self.settle_delivery(fence, DeliveryOutcome::Release).await
+    }
+
+    /// One delivery of a tenant.
+    async fn get_delivery(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Delivery>>;
+
+    /// A channel's deliveries, newest first, at most `limit`.
+    async fn list_deliveries(&self, tenant: &TenantId, channel: Uuid, limit: u32) -> Result<Vec<Delivery>>;
+
+    // ---- tenants ----
+
+    /// Makes a tenant with its key. Doing the same again changes nothing; another key for the same name, or the same
+    /// key for another name, is a [`StoreError::Conflict`].
+    async fn create_tenant(&self, id: &TenantId, key: &KeyHash) -> Result<Tenant>;
+
+    /// The tenant that a key belongs to.
+    async fn tenant_by_key_hash(&self, key: &KeyHash) -> Result<Option<Tenant>>;
+
+    /// All tenants by name, at most `limit`.
+    async fn list_tenants(&self, limit: u32) -> Result<Vec<Tenant>>;
+
+    // ---- the store itself ----
+
+    /// Connects, makes what is missing and brings the schema up to date. Doing it again is harmless.
+    ///
+    /// Fails with [`StoreError::Schema`] for a store that a newer program wrote, [`StoreError::Corrupt`] for one that is
+    /// none, otherwise [`StoreError::Unavailable`].
+    async fn prepare(&self) -> Result<()>;
+
+    /// Proves that the store can be read *and* written now.
+    async fn ping(&self) -> Result<()>;
+
+    /// Closes all connections. Until it is prepared again, calls answer [`StoreError::Unavailable`].
+    async fn close(&self);
+}

@@ -1,0 +1,143 @@
+//! Jobs: keeping new ones, extending leases, reading, forgetting.
+
+use serde_json::json;
+use sqlx::Row;
+use uuid::Uuid;
+
+use super::{Inner, SqliteStore, Write, rows};
+use crate::model::{Millis, TenantId};
+use crate::store::{Fence, Job, JobCounts, NewJob, Prune};
+
+const INSERT: &str = "
+    INSERT INTO jobs (id, tenant, queue, kind, payload, state, priority, max_attempts, timeout_ms, run_at_ms,
+                      created_at_ms, schedule_id, fire_at_ms, traceparent, origin_trace_id)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+    RETURNING *";
+
+const HEARTBEAT: &str = "
+    UPDATE jobs SET lease_until_ms = ?1
+    FROM (SELECT value ->> 0 AS held_id, value ->> 1 AS held_attempt FROM json_each(?2))
+    WHERE id = held_id AND attempt = held_attempt AND state = 'running' AND ?3 = ?3
+    RETURNING id, attempt";
+
+pub(super) async fn enqueue(store: &SqliteStore, jobs: Vec<NewJob>) -> Inner<Vec<Job>> {
+    let now = store.now();
+    let mut write = store.write().await?;
+    let mut kept = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let run_at = job.run_at_ms.unwrap_or(now).max(now);
+        kept.push(insert(&mut write, &job, run_at, None, now).await?);
+    }
+    write.commit().await?;
+    Ok(kept)
+}
+
+/// Inserts a job, of a schedule's fire if `fired` says so.
+pub(super) async fn insert(
+    write: &mut Write,
+    job: &NewJob,
+    run_at: Millis,
+    fired: Option<(Uuid, Millis)>,
+    now: Millis,
+) -> Inner<Job> {
+    let row = sqlx::query(INSERT)
+        .bind(job.id.to_string())
+        .bind(job.tenant.as_str())
+        .bind(&job.queue)
+        .bind(&job.kind)
+        .bind(job.payload.to_string())
+        .bind(if run_at <= now { "ready" } else { "waiting" })
+        .bind(job.priority)
+        .bind(job.max_attempts)
+        .bind(job.timeout_ms.map(rows::signed))
+        .bind(run_at)
+        .bind(now)
+        .bind(fired.map(|(schedule, _)| schedule.to_string()))
+        .bind(fired.map(|(_, fire_at)| fire_at))
+        .bind(job.context.traceparent())
+        .bind(job.context.origin())
+        .fetch_one(&mut **write)
+        .await?;
+    rows::live_job(&row, now)
+}
+
+pub(super) async fn heartbeat(store: &SqliteStore, owner: Uuid, lease_ms: u64, held: &[Fence]) -> Inner<Vec<Fence>> {
+    if held.is_empty() {
+        return Ok(Vec::new());
+    }
+    let list = json!(held.iter().map(|fence| (fence.id, fence.attempt)).collect::<Vec<_>>());
+    let extended = sqlx::query(HEARTBEAT)
+        .bind(store.now().saturating_add(rows::signed(lease_ms)))
+        .bind(list.to_string())
+        .bind(owner.to_string())
+        .fetch_all(&store.writer()?)
+        .await?;
+    let mut still_owned = std::collections::HashSet::with_capacity(extended.len());
+    for row in extended {
+        still_owned.insert(Fence {
+            id: rows::id(row.try_get("id")?)?,
+            attempt: row.try_get("attempt")?,
+        });
+    }
+    Ok(held
+        .iter()
+        .filter(|fence| !still_owned.contains(fence))
+        .copied()
+        .collect())
+}
+
+pub(super) async fn get(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<Option<Job>> {
+    // In this order: a job only ever moves from the first table to the second.
+    let live = sqlx::query("SELECT * FROM jobs WHERE id = ?1 AND tenant = ?2")
+        .bind(id.to_string())
+        .bind(tenant.as_str())
+        .fetch_optional(&store.readers()?)
+        .await?;
+    if let Some(row) = live {
+        return rows::live_job(&row, store.now()).map(Some);
+    }
+    let finished = sqlx::query("SELECT * FROM jobs_done WHERE id = ?1 AND tenant = ?2")
+        .bind(id.to_string())
+        .bind(tenant.as_str())
+        .fetch_optional(&store.readers()?)
+        .await?;
+    finished.map(|row| rows::finished_job(&row)).transpose()
+}
+
+pub(super) async fn counts(store: &SqliteStore) -> Inner<JobCounts> {
+    // Each is a walk over a small index, never over the rows.
+    let counts = sqlx::query(
+        "SELECT (SELECT count(*) FROM jobs WHERE state = 'waiting') AS waiting,
+                (SELECT count(*) FROM jobs WHERE state = 'ready') AS ready,
+                (SELECT count(*) FROM jobs WHERE state = 'running') AS running,
+                (SELECT count(*) FROM jobs_done WHERE state = 'done') AS done,
+                (SELECT count(*) FROM jobs_done WHERE state = 'dead') AS dead",
+    );
+    let row = counts.fetch_one(&store.readers()?).await?;
+    let count = |name: &str| row.try_get::<i64, _>(name).map(|count| count.max(0) as u64);
+    Ok(JobCounts {
+        waiting: count("waiting")?,
+        ready: count("ready")?,
+        running: count("running")?,
+        done: count("done")?,
+        dead: count("dead")?,
+    })
+}
+
+pub(super) async fn prune(store: &SqliteStore, prune: Prune) -> Inner<u64> {
+    let oldest_ms = store.now().saturating_sub(rows::signed(prune.older_than_ms));
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs_done")
+        .fetch_one(&store.readers()?)
+        .await?;
+    let above = kept.saturating_sub(rows::signed(prune.keep_max)).max(0);
+    let delete = "DELETE FROM jobs_done WHERE rowid IN (
+                      SELECT rowid FROM jobs_done WHERE finished_at_ms < ?1 ORDER BY finished_at_ms LIMIT ?3)
+                  OR rowid IN (SELECT rowid FROM jobs_done ORDER BY finished_at_ms LIMIT min(?2, ?3))";
+    let deleted = sqlx::query(delete)
+        .bind(oldest_ms)
+        .bind(above)
+        .bind(prune.limit)
+        .execute(&store.writer()?)
+        .await?;
+    Ok(deleted.rows_affected())
+}

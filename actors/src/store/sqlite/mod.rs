@@ -1,0 +1,269 @@
+//! SQLite: the store of one process, in one file.
+//!
+//! - WAL with `synchronous=FULL`: what was answered survives the loss of power. That is why the verbs take batches.
+//! - One connection writes, a few read. A second writer would only wait for the file's lock in a place where no deadline
+//!   of ours reaches.
+//! - A transaction that writes begins with `BEGIN IMMEDIATE`: one that reads first and then wants to write fails at once
+//!   when another process wrote in between, whatever the `busy_timeout`.
+//! - Its clock is the machine's, or the one it is given.
+
+mod channels;
+mod claim;
+mod deliveries;
+mod jobs;
+mod open;
+mod rows;
+mod schedules;
+mod settle;
+mod tenants;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use sqlx::Transaction;
+use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqlitePool};
+use uuid::Uuid;
+
+pub use open::SqliteOptions;
+
+use super::error::Trouble;
+use super::{
+    Channel, ClaimDeliveries, ClaimJobs, ClaimedDeliveries, ClaimedJobs, Delivery, DeliveryOutcome, DueChannels, Fence,
+    FireDue, FireReport, Job, JobCounts, KeyHash, NewChannel, NewDelivery, NewJob, NewSchedule, Prune, Result,
+    Schedule, Settled, Settlement, Store, StoreError, SweepReport, Tenant,
+};
+use crate::model::{Clock, Millis, TenantId};
+
+telemetry::declare_metrics! {
+    /// Time that one call of the store took, by verb and outcome.
+    pub static CALL_DURATION: Histogram = ("store.call.duration", "s", [0.0005, 0.002, 0.01, 0.05, 0.2, 1.0, 5.0]);
+}
+
+/// What the code of this backend answers, before the verb is added.
+type Inner<T> = std::result::Result<T, Trouble>;
+/// A transaction that may write.
+type Write = Transaction<'static, Sqlite>;
+
+/// A store in an SQLite file. Cheap to clone; all clones are the same store.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    connect: SqliteConnectOptions,
+    readers_max: u32,
+    pools: Arc<ArcSwapOption<Pools>>,
+    clock: Clock,
+    deadline: Duration,
+}
+
+/// The connections between [`Store::prepare`] and [`Store::close`].
+#[derive(Debug)]
+struct Pools {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl SqliteStore {
+    fn now(&self) -> Millis {
+        self.clock.now_ms()
+    }
+
+    fn writer(&self) -> Inner<SqlitePool> {
+        Ok(self
+            .pools
+            .load()
+            .as_ref()
+            .ok_or(sqlx::Error::PoolClosed)?
+            .writer
+            .clone())
+    }
+
+    fn readers(&self) -> Inner<SqlitePool> {
+        Ok(self
+            .pools
+            .load()
+            .as_ref()
+            .ok_or(sqlx::Error::PoolClosed)?
+            .readers
+            .clone())
+    }
+
+    async fn write(&self) -> Inner<Write> {
+        Ok(self.writer()?.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// Runs one verb within the deadline. A call that is given up half-way is rolled back by its transaction.
+    async fn within<T>(&self, verb: &'static str, call: impl Future<Output = Inner<T>>) -> Result<T> {
+        let started = tokio::time::Instant::now();
+        let deadline_ms = u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX);
+        let answer = match tokio::time::timeout(self.deadline, call).await {
+            Ok(answer) => answer.map_err(|trouble| trouble.of(verb)),
+            Err(_) => Err(StoreError::Timeout { verb, deadline_ms }),
+        };
+        let outcome = answer.as_ref().map_or_else(StoreError::kind, |_| "ok");
+        CALL_DURATION.record(started.elapsed().as_secs_f64(), &[("verb", verb), ("outcome", outcome)]);
+        answer
+    }
+
+    async fn touch(&self) -> Inner<()> {
+        let write = "INSERT INTO pings (id, at_ms) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET at_ms = ?1";
+        sqlx::query(write).bind(self.now()).execute(&self.writer()?).await?;
+        sqlx::query("SELECT at_ms FROM pings")
+            .fetch_one(&self.readers()?)
+            .await?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Job>> {
+        self.within("enqueue", jobs::enqueue(self, jobs)).await
+    }
+
+    async fn claim(&self, claim: ClaimJobs<'_>) -> Result<ClaimedJobs> {
+        self.within("claim", claim::claim(self, claim)).await
+    }
+
+    async fn settle(&self, batch: Vec<Settlement>) -> Result<Vec<Settled>> {
+        self.within("settle", settle::settle(self, batch)).await
+    }
+
+    async fn heartbeat(&self, owner: Uuid, lease_ms: u64, held: &[Fence]) -> Result<Vec<Fence>> {
+        self.within("heartbeat", jobs::heartbeat(self, owner, lease_ms, held))
+            .await
+    }
+
+    async fn sweep(&self, crashes_max: u32, limit: u32) -> Result<SweepReport> {
+        self.within("sweep", settle::sweep(self, crashes_max, limit)).await
+    }
+
+    async fn prune(&self, prune: Prune) -> Result<u64> {
+        self.within("prune", jobs::prune(self, prune)).await
+    }
+
+    async fn get_job(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Job>> {
+        self.within("get_job", jobs::get(self, tenant, id)).await
+    }
+
+    async fn job_counts(&self) -> Result<JobCounts> {
+        self.within("job_counts", jobs::counts(self)).await
+    }
+
+    async fn create_schedule(&self, schedule: NewSchedule) -> Result<Schedule> {
+        self.within("create_schedule", schedules::create(self, schedule)).await
+    }
+
+    async fn get_schedule(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Schedule>> {
+        self.within("get_schedule", schedules::get(self, tenant, id)).await
+    }
+
+    async fn fire_due(&self, fire: FireDue) -> Result<FireReport> {
+        self.within("fire_due", schedules::fire_due(self, fire)).await
+    }
+
+    async fn create_channel(&self, channel: NewChannel) -> Result<Channel> {
+        self.within("create_channel", channels::create(self, channel)).await
+    }
+
+    async fn get_channel(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Channel>> {
+        self.within("get_channel", channels::get(self, tenant, id)).await
+    }
+
+    async fn list_channels(&self, tenant: &TenantId, limit: u32) -> Result<Vec<Channel>> {
+        self.within("list_channels", channels::list(self, tenant, limit)).await
+    }
+
+    async fn disable_channel(&self, id: Uuid, reason: &str) -> Result<bool> {
+        self.within("disable_channel", channels::disable(self, id, reason))
+            .await
+    }
+
+    async fn due_channels(&self, limit: u32) -> Result<DueChannels> {
+        self.within("due_channels", channels::due(self, limit)).await
+    }
+
+    async fn create_delivery(&self, delivery: NewDelivery) -> Result<Delivery> {
+        self.within("create_delivery", deliveries::create(self, delivery)).await
+    }
+
+    async fn claim_deliveries(&self, claim: ClaimDeliveries) -> Result<ClaimedDeliveries> {
+        self.within("claim_deliveries", deliveries::claim(self, claim)).await
+    }
+
+    async fn settle_delivery(&self, fence: Fence, outcome: DeliveryOutcome) -> Result<Settled> {
+        self.within("settle_delivery", deliveries::settle(self, fence, outcome))
+            .await
+    }
+
+    async fn get_delivery(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Delivery>> {
+        self.within("get_delivery", deliveries::get(self, tenant, id)).await
+    }
+
+    async fn list_deliveries(&self, tenant: &TenantId, channel: Uuid, limit: u32) -> Result<Vec<Delivery>> {
+        self.within("list_deliveries", deliveries::list(self, tenant, channel, limit))
+            .await
+    }
+
+    async fn create_tenant(&self, id: &TenantId, key: &KeyHash) -> Result<Tenant> {
+        self.within("create_tenant", tenants::create(self, id, key)).await
+    }
+
+    async fn tenant_by_key_hash(&self, key: &KeyHash) -> Result<Option<Tenant>> {
+        self.within("tenant_by_key_hash", tenants::by_key_hash(self, key)).await
+    }
+
+    async fn list_tenants(&self, limit: u32) -> Result<Vec<Tenant>> {
+        self.within("list_tenants", tenants::list(self, limit)).await
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        open::prepare(self).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.within("ping", self.touch()).await
+    }
+
+    async fn close(&self) {
+        if let Some(pools) = self.pools.swap(None) {
+            pools.readers.close().await;
+            pools.writer.close().await;
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::contract::{Fixture, START_MS, contract_tests};
+
+    /// An empty store in a directory of its own, with a clock that stands still.
+    pub(crate) async fn open() -> Fixture {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, clock) = open_in(&directory).await;
+        Fixture {
+            store: Arc::new(store),
+            clock,
+            owner: Uuid::now_v7(),
+            _keep: Box::new(directory),
+        }
+    }
+
+    /// The store in `directory`, with a clock that stands still.
+    pub(crate) async fn open_in(directory: &tempfile::TempDir) -> (SqliteStore, Clock) {
+        let clock = Clock::manual(START_MS);
+        let url = format!("sqlite://{}/store.db", directory.path().display());
+        let options = SqliteOptions {
+            clock: clock.clone(),
+            deadline_ms: 20_000,
+            ..SqliteOptions::default()
+        };
+        (SqliteStore::open(&url, options).await.unwrap(), clock)
+    }
+
+    contract_tests!(super::open);
+}

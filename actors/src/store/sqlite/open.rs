@@ -1,0 +1,316 @@
+//! Opening the file: its directory, its pragmas, its schema.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use supervision::{GuardSite, Policy, guard};
+
+use super::{Pools, SqliteStore};
+use crate::model::Clock;
+use crate::store::error::Trouble;
+use crate::store::{Store, StoreError};
+
+/// The migrations in their order, compiled in. A file that has been released is never changed again.
+const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "first", include_str!("../../../migrations/sqlite/0001_first.sql"))];
+/// Opening and migrating may take this much longer than a call: it happens once, and rewrites tables.
+const OPEN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How to open a store.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// No call takes longer. Half of it may be spent waiting for another process that holds the file.
+    pub deadline_ms: u64,
+    /// Connections that read, beside the one that writes.
+    pub readers: u32,
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            deadline_ms: 5_000,
+            readers: 4,
+            clock: Clock::system(),
+        }
+    }
+}
+
+impl SqliteStore {
+    /// The store in the file at `url` (`sqlite://data/perennial.db`), not opened yet: until [`Store::prepare`] every call
+    /// answers [`StoreError::Unavailable`].
+    ///
+    /// # Errors
+    /// [`StoreError::Address`] for a url that is none or means a database in memory.
+    pub fn new(url: &str, options: SqliteOptions) -> Result<Self, StoreError> {
+        let deadline = Duration::from_millis(options.deadline_ms);
+        let (connect, pools) = (connect_options(url, deadline)?, Arc::default());
+        Ok(Self {
+            connect,
+            readers_max: options.readers.max(1),
+            pools,
+            clock: options.clock,
+            deadline,
+        })
+    }
+
+    /// The store in the file at `url`, open.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::new`] and [`Store::prepare`].
+    pub async fn open(url: &str, options: SqliteOptions) -> Result<Self, StoreError> {
+        let store = Self::new(url, options)?;
+        store.prepare().await?;
+        Ok(store)
+    }
+}
+
+/// Creates the file and its directory if need be, and brings its schema up to date.
+pub(super) async fn prepare(store: &SqliteStore) -> Result<(), StoreError> {
+    create_directory(store.connect.get_filename()).await?;
+    let opened = async {
+        let (connect, deadline) = (store.connect.clone(), store.deadline);
+        let writer = pool(deadline)
+            .max_connections(1)
+            .connect_with(connect.clone().create_if_missing(true))
+            .await?;
+        migrate_or_crash(&writer).await?;
+        let readers = pool(deadline)
+            .max_connections(store.readers_max)
+            .connect_with(connect.read_only(true))
+            .await?;
+        Ok(Pools { writer, readers })
+    };
+    let pools = tokio::time::timeout(OPEN_DEADLINE, opened)
+        .await
+        .unwrap_or(Err(Opening::Late))?;
+    store.close().await;
+    store.pools.store(Some(Arc::new(pools)));
+    Ok(())
+}
+
+/// What may go wrong while opening.
+enum Opening {
+    Trouble(sqlx::Error),
+    Schema(StoreError),
+    Late,
+}
+
+impl From<sqlx::Error> for Opening {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Trouble(error)
+    }
+}
+
+impl From<Opening> for StoreError {
+    fn from(opening: Opening) -> Self {
+        match opening {
+            Opening::Trouble(error) => Trouble::Sql(error).of("open"),
+            Opening::Schema(error) => error,
+            Opening::Late => Self::Timeout {
+                verb: "open",
+                deadline_ms: OPEN_DEADLINE.as_millis() as u64,
+            },
+        }
+    }
+}
+
+fn connect_options(url: &str, deadline: Duration) -> Result<SqliteConnectOptions, StoreError> {
+    let refused = |what: String| StoreError::Address { what };
+    let Some(path) = url.strip_prefix("sqlite:") else {
+        return Err(refused(format!("{url:?} does not begin with \"sqlite:\"")));
+    };
+    if path.contains(":memory:") || path.contains("mode=memory") || path.trim_start_matches('/').is_empty() {
+        return Err(refused(format!(
+            "{url:?} names no file, expected one such as \"sqlite://data/perennial.db\""
+        )));
+    }
+    let options = SqliteConnectOptions::from_str(url).map_err(|error| refused(format!("{url:?}: {error}")))?;
+    Ok(options
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(deadline / 2)
+        .thread_name(|number| format!("store-{number}")))
+}
+
+fn pool(deadline: Duration) -> SqlitePoolOptions {
+    // A connection to a file does not go stale: no test before use, no end of life.
+    SqlitePoolOptions::new()
+        .acquire_timeout(deadline)
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+}
+
+async fn create_directory(file: &Path) -> Result<(), StoreError> {
+    let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    tokio::fs::create_dir_all(directory).await.map_err(|error| {
+        let told = std::io::Error::new(
+            error.kind(),
+            format!("create the directory {}: {error}", directory.display()),
+        );
+        StoreError::Unavailable {
+            verb: "open",
+            source: Box::new(told),
+        }
+    })
+}
+
+/// A schema that is half done would corrupt data: a panic in here ends the process.
+async fn migrate_or_crash(writer: &SqlitePool) -> Result<(), Opening> {
+    let site = GuardSite {
+        component: "store",
+        actor: "store",
+        policy: Policy::CrashProcess,
+        phase: "migrate",
+        tenant: None,
+        detail: Vec::new(),
+    };
+    let migrated = guard(site, migrate(writer)).await;
+    migrated.unwrap_or_else(|panicked| Err(Opening::Trouble(sqlx::Error::AnyDriverError(Box::new(panicked)))))
+}
+
+async fn migrate(writer: &SqlitePool) -> Result<(), Opening> {
+    let known = MIGRATIONS.map(|(version, name, sql)| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    let newest = MIGRATIONS.map(|(version, ..)| version).into_iter().max().unwrap_or(0);
+    let told = |found, hint| Opening::Schema(StoreError::Schema { found, newest, hint });
+    Migrator::with_migrations(known.to_vec())
+        .run(writer)
+        .await
+        .map_err(|error| match error {
+            MigrateError::VersionMissing(found) if found > newest => {
+                told(found, "a newer program wrote it; start that one, or restore a backup")
+            }
+            MigrateError::VersionMissing(found) => told(found, "a step of its history is unknown to this program"),
+            MigrateError::VersionMismatch(found) => told(found, "this step of its history differs from this program's"),
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => Opening::Trouble(error),
+            other => Opening::Trouble(sqlx::Error::Migrate(Box::new(other))),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(directory: &tempfile::TempDir) -> String {
+        format!("sqlite://{}/deep/er/store.db", directory.path().display())
+    }
+
+    #[tokio::test]
+    async fn the_file_and_its_directory_are_made_and_found_again() {
+        let directory = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            let store = SqliteStore::open(&url(&directory), SqliteOptions::default())
+                .await
+                .unwrap();
+            store.ping().await.unwrap();
+            store.close().await;
+            let closed = store.ping().await.unwrap_err();
+            assert!(closed.is_retryable(), "{closed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_pragmas_are_in_force() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&url(&directory), SqliteOptions::default())
+            .await
+            .unwrap();
+        let pragma = async |sql: &'static str| {
+            sqlx::query_scalar::<_, i64>(sql)
+                .fetch_one(&store.writer().ok().unwrap())
+                .await
+                .unwrap()
+        };
+        assert_eq!(pragma("PRAGMA synchronous").await, 2);
+        assert_eq!(pragma("PRAGMA foreign_keys").await, 1);
+        assert_eq!(pragma("PRAGMA busy_timeout").await, 2_500);
+        let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
+            .fetch_one(&store.readers().ok().unwrap())
+            .await
+            .unwrap();
+        assert_eq!(mode, "wal");
+    }
+
+    #[tokio::test]
+    async fn a_file_of_a_newer_program_is_refused_clearly() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&url(&directory), SqliteOptions::default())
+            .await
+            .unwrap();
+        let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                     VALUES (999, 'from the future', 1, x'00', 0)";
+        sqlx::query(newer).execute(&store.writer().ok().unwrap()).await.unwrap();
+        store.close().await;
+        let refused = SqliteStore::open(&url(&directory), SqliteOptions::default())
+            .await
+            .unwrap_err();
+        let text = refused.to_string();
+        assert!(
+            text.starts_with("the store has schema version 999, this program knows up to 1: a newer"),
+            "{text}"
+        );
+        assert!(!refused.is_retryable());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_database_is_corrupt() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        std::fs::write(&path, "this is a letter to my mother ".repeat(200)).unwrap();
+        let url = format!("sqlite://{}", path.display());
+        let refused = SqliteStore::open(&url, SqliteOptions::default()).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_names_no_file_is_refused() {
+        for bad in [
+            "postgres://x/y",
+            "sqlite::memory:",
+            "sqlite://",
+            "sqlite://x?mode=memory",
+            "sqlite://x?mode=7",
+        ] {
+            let refused = SqliteStore::open(bad, SqliteOptions::default()).await.unwrap_err();
+            assert!(matches!(refused, StoreError::Address { .. }), "{bad}: {refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_cannot_be_made_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("deep"), "a file in the way").unwrap();
+        let refused = SqliteStore::open(&url(&directory), SqliteOptions::default())
+            .await
+            .unwrap_err();
+        assert!(refused.to_string().contains("create the directory"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_file_locked_by_another_process_ends_the_call_in_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = SqliteOptions {
+            deadline_ms: 200,
+            ..SqliteOptions::default()
+        };
+        let store = SqliteStore::open(&url(&directory), options.clone()).await.unwrap();
+        let other = SqliteStore::open(&url(&directory), options).await.unwrap();
+        let held = other.write().await.unwrap_or_else(|_| panic!("no lock"));
+        let busy = store.ping().await.unwrap_err();
+        assert!(busy.is_retryable(), "{busy}");
+        drop(held);
+        other.ping().await.unwrap();
+        store.ping().await.unwrap();
+    }
+}

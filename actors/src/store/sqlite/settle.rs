@@ -1,0 +1,213 @@
+//! The end of a claim: settled by its runner, or swept because the runner was lost.
+
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+use uuid::Uuid;
+
+use super::{Inner, SqliteStore, Write, deliveries, rows};
+use crate::model::Millis;
+use crate::store::error::Trouble;
+use crate::store::{Effect, Fault, Fence, Outcome, Settled, Settlement, SweepReport};
+
+const FINISH: &str = "
+    INSERT INTO jobs_done (id, tenant, queue, kind, payload, state, priority, attempt, refunds, crashes, max_attempts,
+                           timeout_ms, run_at_ms, created_at_ms, claimed_at_ms, finished_at_ms, last_error, result,
+                           schedule_id, fire_at_ms, traceparent, origin_trace_id)
+    SELECT id, tenant, queue, kind, payload, ?3, priority, attempt, refunds, crashes + ?4, max_attempts,
+           timeout_ms, run_at_ms, created_at_ms, claimed_at_ms, ?5, coalesce(?6, last_error), ?7,
+           schedule_id, fire_at_ms, traceparent, origin_trace_id
+    FROM jobs WHERE id = ?1 AND attempt = ?2 AND state = 'running'";
+
+const RETRY: &str = "
+    UPDATE jobs SET state = 'waiting', run_at_ms = ?3, last_error = ?4, crashes = crashes + ?5,
+                    owner = NULL, lease_until_ms = NULL
+    WHERE id = ?1 AND attempt = ?2 AND state = 'running'";
+
+const RELEASE: &str = "
+    UPDATE jobs SET state = 'ready', refunds = refunds + 1, owner = NULL, lease_until_ms = NULL
+    WHERE id = ?1 AND ?2 = ?2 AND state = 'running'";
+
+// What was lost is counted as a crash, and not charged as an attempt: the job may never have begun.
+const RESCUE: &str = "
+    UPDATE jobs SET state = 'ready', refunds = refunds + 1, crashes = crashes + 1, owner = NULL, lease_until_ms = NULL,
+                    last_error = 'its runner was lost: the lease ran out'
+    WHERE id IN (SELECT id FROM jobs WHERE state = 'running' AND lease_until_ms < ?1 AND crashes + 1 < ?2
+                 ORDER BY lease_until_ms LIMIT ?3)";
+
+const LOST_TOO_OFTEN: &str = "
+    SELECT id, attempt, crashes FROM jobs WHERE state = 'running' AND lease_until_ms < ?1 AND crashes + 1 >= ?2
+    ORDER BY lease_until_ms LIMIT ?3";
+
+pub(super) async fn settle(store: &SqliteStore, batch: Vec<Settlement>) -> Inner<Vec<Settled>> {
+    if batch.is_empty() {
+        return Ok(Vec::new());
+    }
+    let now = store.now();
+    let mut write = store.write().await?;
+    let mut answers = Vec::with_capacity(batch.len());
+    for settlement in batch {
+        answers.push(settle_one(&mut write, settlement, now).await?);
+    }
+    write.commit().await?;
+    Ok(answers)
+}
+
+async fn settle_one(write: &mut Write, settlement: Settlement, now: Millis) -> Inner<Settled> {
+    let Settlement {
+        fence,
+        outcome,
+        effects,
+    } = settlement;
+    let written = match outcome {
+        Outcome::Done { result } => return finish_with_effects(write, fence, result, effects, now).await,
+        Outcome::Dead { reason, fault } => finish(write, fence, End::Dead { reason: &reason, fault }, now).await?,
+        Outcome::Retry { after_ms, error, fault } => {
+            let retry = sqlx::query(RETRY).bind(fence.id.to_string()).bind(fence.attempt);
+            let due = now.saturating_add(rows::signed(after_ms));
+            let done = retry
+                .bind(due)
+                .bind(error)
+                .bind(crashes(fault))
+                .execute(&mut **write)
+                .await?;
+            done.rows_affected() > 0
+        }
+        Outcome::Release => {
+            let release = sqlx::query(RELEASE).bind(fence.id.to_string()).bind(fence.attempt);
+            release.execute(&mut **write).await?.rows_affected() > 0
+        }
+    };
+    Ok(if written { Settled::Applied } else { Settled::Late })
+}
+
+/// Effects are looked at before anything is written, so that one impossible effect costs its own job only.
+async fn finish_with_effects(
+    write: &mut Write,
+    fence: Fence,
+    result: Option<serde_json::Value>,
+    effects: Vec<Effect>,
+    now: Millis,
+) -> Inner<Settled> {
+    for Effect::Deliver(delivery) in &effects {
+        let reason = match deliveries::check(write, delivery).await {
+            Ok(()) => continue,
+            Err(Trouble::NotFound(reason) | Trouble::Conflict(reason)) => reason,
+            Err(other) => return Err(other),
+        };
+        let end = End::Dead {
+            reason: &reason,
+            fault: Fault::Failure,
+        };
+        let written = finish(write, fence, end, now).await?;
+        return Ok(if written {
+            Settled::Refused { reason }
+        } else {
+            Settled::Late
+        });
+    }
+    if !finish(write, fence, End::Done { result }, now).await? {
+        return Ok(Settled::Late);
+    }
+    for Effect::Deliver(delivery) in &effects {
+        deliveries::insert(write, delivery, now).await?;
+    }
+    Ok(Settled::Applied)
+}
+
+enum End<'a> {
+    Done { result: Option<serde_json::Value> },
+    Dead { reason: &'a str, fault: Fault },
+}
+
+/// Ends a claimed job that cannot be read.
+pub(super) async fn bury(write: &mut Write, row: &SqliteRow, what: &str, now: Millis) -> Inner<()> {
+    let (id, attempt): (&str, u32) = (row.try_get("id")?, row.try_get("attempt")?);
+    tracing::error!(id, what, "a job cannot be read, it is dead");
+    let reason = format!("it cannot be read: {what}");
+    finish_as(
+        write,
+        id,
+        attempt,
+        End::Dead {
+            reason: &reason,
+            fault: Fault::Failure,
+        },
+        now,
+    )
+    .await
+    .map(drop)
+}
+
+/// Moves a job to the finished ones, if the fence still holds.
+async fn finish(write: &mut Write, fence: Fence, end: End<'_>, now: Millis) -> Inner<bool> {
+    finish_as(write, &fence.id.to_string(), fence.attempt, end, now).await
+}
+
+async fn finish_as(write: &mut Write, id: &str, attempt: u32, end: End<'_>, now: Millis) -> Inner<bool> {
+    let (state, reason, fault, result) = match end {
+        End::Done { result } => ("done", None, Fault::Failure, result.map(|result| result.to_string())),
+        End::Dead { reason, fault } => ("dead", Some(reason), fault, None),
+    };
+    let moved = sqlx::query(FINISH)
+        .bind(id)
+        .bind(attempt)
+        .bind(state)
+        .bind(crashes(fault))
+        .bind(now)
+        .bind(reason)
+        .bind(result)
+        .execute(&mut **write)
+        .await?;
+    if moved.rows_affected() == 0 {
+        return Ok(false);
+    }
+    sqlx::query("DELETE FROM jobs WHERE id = ?1")
+        .bind(id)
+        .execute(&mut **write)
+        .await?;
+    Ok(true)
+}
+
+fn crashes(fault: Fault) -> i64 {
+    i64::from(fault == Fault::Crash)
+}
+
+pub(super) async fn sweep(store: &SqliteStore, crashes_max: u32, limit: u32) -> Inner<SweepReport> {
+    let now = store.now();
+    let mut write = store.write().await?;
+    let lost = sqlx::query(LOST_TOO_OFTEN)
+        .bind(now)
+        .bind(crashes_max)
+        .bind(limit)
+        .fetch_all(&mut *write)
+        .await?;
+    for row in &lost {
+        let fence = Fence {
+            id: rows::id(row.try_get("id")?)?,
+            attempt: row.try_get("attempt")?,
+        };
+        quarantine(&mut write, fence, row.try_get::<u32, _>("crashes")? + 1, now).await?;
+    }
+    let rescue = sqlx::query(RESCUE).bind(now).bind(crashes_max).bind(limit);
+    let rescued = rescue.execute(&mut *write).await?.rows_affected();
+    write.commit().await?;
+    Ok(SweepReport {
+        rescued,
+        quarantined: lost.len() as u64,
+    })
+}
+
+async fn quarantine(write: &mut Write, fence: Fence, crashes: u32, now: Millis) -> Inner<Uuid> {
+    let reason = format!("quarantined after {crashes} crashes: its runner was lost, the lease ran out");
+    finish(
+        write,
+        fence,
+        End::Dead {
+            reason: &reason,
+            fault: Fault::Crash,
+        },
+        now,
+    )
+    .await?;
+    Ok(fence.id)
+}
