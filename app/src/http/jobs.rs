@@ -1,0 +1,128 @@
+//! `/v1/jobs`: post one, look at one.
+
+use actors::jobs::CheckError;
+use actors::store::{Job, NewJob};
+use axum::extract::State;
+use http::header::LOCATION;
+use http::{HeaderName, StatusCode};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::ApiState;
+use super::json::Json;
+use super::problem::Problem;
+use super::resource::{Caller, Faults, Id, time};
+
+/// How often a job may be tried at most.
+pub(super) const ATTEMPTS_MAX: u32 = 100;
+
+/// How long one attempt may take at most, in milliseconds: one hour.
+const TIMEOUT_MAX_MS: u64 = 3_600_000;
+
+/// What `POST /v1/jobs` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewJobBody {
+    kind: String,
+    payload: Value,
+    run_at: Option<Timestamp>,
+    queue: Option<String>,
+    priority: Option<i32>,
+    max_attempts: Option<u32>,
+    timeout_ms: Option<u64>,
+}
+
+/// A job as its tenant sees it.
+#[derive(Debug, Serialize)]
+pub struct JobResource {
+    id: Uuid,
+    tenant: String,
+    kind: String,
+    queue: String,
+    state: &'static str,
+    attempt: u32,
+    max_attempts: u32,
+    priority: i32,
+    run_at: String,
+    created_at: String,
+    finished_at: Option<String>,
+    last_error: Option<String>,
+    result: Option<Value>,
+    origin_trace_id: Option<String>,
+}
+
+/// `POST /v1/jobs`: on 201 the job is kept and will run at least once.
+///
+/// # Errors
+/// 422 with the fields that make no sense, 503 if the store is away.
+pub async fn create(
+    State(state): State<ApiState>,
+    Caller(tenant): Caller,
+    Json(body): Json<NewJobBody>,
+) -> Result<(StatusCode, [(HeaderName, String); 1], Json<JobResource>), Problem> {
+    let mut faults = Faults::default();
+    check_work(&state, &mut faults, &body.kind, &body.payload, body.queue.as_deref());
+    faults.within("max_attempts", body.max_attempts, 1, ATTEMPTS_MAX);
+    faults.within("timeout_ms", body.timeout_ms, 1, TIMEOUT_MAX_MS);
+    faults.check()?;
+
+    let mut job = NewJob::new(tenant, body.kind, body.payload);
+    job.queue = body.queue.unwrap_or(job.queue);
+    job.priority = body.priority.unwrap_or(job.priority);
+    job.max_attempts = body.max_attempts.unwrap_or(job.max_attempts);
+    job.timeout_ms = body.timeout_ms;
+    job.run_at_ms = body.run_at.map(Timestamp::as_millisecond);
+
+    let kept = state.scheduler.enqueue(vec![job]).await?.into_iter().next();
+    let job = kept.ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the job was not kept"))?;
+    Ok((StatusCode::CREATED, [(LOCATION, format!("/v1/jobs/{}", job.id))], Json(job.into())))
+}
+
+/// `GET /v1/jobs/{id}`.
+///
+/// # Errors
+/// 404 if the tenant has no such job, 503 if the store is away.
+pub async fn get(
+    State(state): State<ApiState>,
+    Caller(tenant): Caller,
+    Id(id): Id,
+) -> Result<Json<JobResource>, Problem> {
+    let job = state.store.get_job(&tenant, id).await?;
+    job.map(|job| Json(job.into())).ok_or_else(|| Problem::not_found("job"))
+}
+
+/// What jobs and schedules have in common: a kind that runs here, a payload that it can read, a queue.
+pub(super) fn check_work(state: &ApiState, faults: &mut Faults, kind: &str, payload: &Value, queue: Option<&str>) {
+    match state.scheduler.handlers().check(kind, payload) {
+        Ok(()) => {}
+        Err(unknown @ CheckError::UnknownKind { .. }) => faults.require("kind", false, || unknown.to_string()),
+        Err(CheckError::Payload(fault)) => faults.require(&fault.path, false, || fault.reason),
+    }
+    // A job in a line that nobody serves would be accepted and never run.
+    let queues = state.scheduler.queues();
+    let served = queues.iter().any(|served| served == queue.unwrap_or(NewJob::QUEUE_DEFAULT));
+    faults.require("queue", served, || format!("is not served here, must be one of: {}", queues.join(", ")));
+}
+
+impl From<Job> for JobResource {
+    fn from(job: Job) -> Self {
+        Self {
+            attempt: job.charged(),
+            id: job.id,
+            tenant: job.tenant.to_string(),
+            kind: job.kind,
+            queue: job.queue,
+            state: job.state.as_str(),
+            max_attempts: job.max_attempts,
+            priority: job.priority,
+            run_at: time(job.run_at_ms),
+            created_at: time(job.created_at_ms),
+            finished_at: job.finished_at_ms.map(time),
+            last_error: job.last_error,
+            result: job.result,
+            origin_trace_id: job.context.origin(),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Bodies in, checked to the last field; bodies out.
+
+use axum::body::HttpBody;
+use axum::extract::{FromRequest, Request};
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use super::problem::{FieldError, Problem};
+
+/// A JSON body of a known shape, from a request or for an answer.
+///
+/// A request is refused with 415 without a JSON content type, 413 above the limit, 400 if it is not JSON (with line and
+/// column), 422 if it has another shape (with the field's path). The shapes refuse unknown fields.
+#[derive(Debug)]
+pub struct Json<T>(pub T);
+
+/// The longest body in bytes; the state of a router says it.
+pub trait BodyLimit {
+    /// The limit.
+    fn body_bytes_max(&self) -> usize;
+}
+
+impl<T: DeserializeOwned, S: BodyLimit + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            let detail = "the body must be JSON, with the header content-type: application/json";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        }
+        let body = read(request, state.body_bytes_max()).await?;
+        parse(&body).map(Json)
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        axum::Json(self.0).into_response()
+    }
+}
+
+/// `application/json`, or what ends in `+json`, with any parameters.
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+async fn read(request: Request, limit: usize) -> Result<bytes::Bytes, Problem> {
+    let body = request.into_body();
+    let announced = body.size_hint().lower();
+    let too_large = || Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body may have {limit} bytes at most"));
+    // Said in advance to be too large: not one byte of it is read.
+    if announced > limit as u64 {
+        return Err(too_large());
+    }
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body ended before its announced length")),
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let field = error.path().to_string();
+        refused(error.into_inner(), if field == "." { String::new() } else { field })
+    })?;
+    json.end().map_err(|error| refused(error, String::new()))?;
+    Ok(value)
+}
+
+fn refused(error: serde_json::Error, field: String) -> Problem {
+    match error.classify() {
+        Category::Data => {
+            let detail = format!("the body is JSON, but not what is expected here: {error}");
+            let reason = without_place(&error.to_string());
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).with_errors(vec![FieldError { field, reason }])
+        }
+        Category::Syntax | Category::Eof | Category::Io => {
+            Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}"))
+        }
+    }
+}
+
+/// The place stands in the detail already.
+fn without_place(error: &str) -> String {
+    error.rsplit_once(" at line ").map_or(error, |(reason, _)| reason).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use http::HeaderValue;
+    use serde::Deserialize;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    struct Limit(usize);
+
+    impl BodyLimit for Limit {
+        fn body_bytes_max(&self) -> usize {
+            self.0
+        }
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Shape {
+        outer: Inner,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        n: u32,
+    }
+
+    async fn ask(content_type: &'static str, body: impl Into<Body>, limit: usize) -> Result<u32, Problem> {
+        let mut request = Request::new(body.into());
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        Json::<Shape>::from_request(request, &Limit(limit)).await.map(|Json(shape)| shape.outer.n)
+    }
+
+    async fn refusal(body: &'static str) -> (u16, String, Value) {
+        let problem = ask("application/json", body, 100).await.unwrap_err();
+        let response = problem.write("r");
+        let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+        let document: Value = serde_json::from_slice(&body).unwrap();
+        (problem.status().as_u16(), problem.detail().to_owned(), document["errors"].clone())
+    }
+
+    #[tokio::test]
+    async fn a_good_body_is_read_whatever_its_json_media_type() {
+        for media in ["application/json", "application/json; charset=utf-8", "Application/Merge-Patch+JSON"] {
+            assert_eq!(ask(media, r#"{"outer":{"n":7}}"#, 100).await.unwrap(), 7);
+        }
+    }
+
+    #[tokio::test]
+    async fn another_media_type_is_415() {
+        for media in ["text/plain", "", "application/x-www-form-urlencoded", "application/jsonp"] {
+            assert_eq!(ask(media, r#"{"outer":{"n":7}}"#, 100).await.unwrap_err().status(), 415);
+        }
+    }
+
+    #[tokio::test]
+    async fn bad_json_is_400_with_line_and_column() {
+        let (status, detail, _) = refusal("{\"outer\":\n  {\"n\": }}").await;
+        assert_eq!((status, detail.as_str()), (400, "the body is not JSON: expected value at line 2 column 9"));
+        assert_eq!(refusal("").await.0, 400);
+        assert_eq!(refusal(r#"{"outer":{"n":7}} {}"#).await.0, 400);
+    }
+
+    #[tokio::test]
+    async fn a_wrong_type_is_422_with_the_path_of_the_field() {
+        let (status, detail, errors) = refusal(r#"{"outer":{"n":"seven"}}"#).await;
+        assert_eq!(status, 422);
+        assert!(detail.ends_with("invalid type: string \"seven\", expected u32 at line 1 column 21"), "{detail}");
+        let reason = "invalid type: string \"seven\", expected u32";
+        assert_eq!(errors, json!([{"field": "outer.n", "reason": reason}]));
+    }
+
+    #[tokio::test]
+    async fn unknown_and_missing_fields_are_422_and_named() {
+        let (_, _, errors) = refusal(r#"{"outer":{"n":1,"m":2}}"#).await;
+        assert_eq!(errors[0]["field"], "outer.m");
+        assert_eq!(errors[0]["reason"], "unknown field `m`, expected `n`");
+        let (status, _, errors) = refusal(r#"{"outer":{}}"#).await;
+        assert_eq!((status, &errors[0]["reason"]), (422, &json!("missing field `n`")));
+    }
+
+    #[test]
+    fn a_body_that_nests_without_end_is_400_and_no_overflow() {
+        let refused = parse::<Value>("[".repeat(100_000).as_bytes()).unwrap_err();
+        assert_eq!(refused.status(), 400);
+        assert!(refused.detail().contains("recursion limit exceeded"), "{}", refused.detail());
+    }
+
+    #[tokio::test]
+    async fn a_body_above_the_limit_is_413_announced_or_not() {
+        assert_eq!(ask("application/json", "x".repeat(101), 100).await.unwrap_err().status(), 413);
+        let chunks = futures_util::stream::iter((0..11).map(|_| Ok::<_, std::io::Error>("0123456789")));
+        let refused = ask("application/json", Body::from_stream(chunks), 100).await.unwrap_err();
+        assert_eq!(refused.status(), 413);
+    }
+}

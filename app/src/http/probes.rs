@@ -1,0 +1,157 @@
+//! The three probes: started, ready, healthy. Both listeners serve them; only the admin listener says why.
+//!
+//! `/healthz` says no only when a restart of the process would cure something. A child that is restarting or degraded makes
+//! the status `degraded` and nothing more: half a service is better than none.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use actors::health_sweep::status::Health;
+use actors::liveness_monitor::view::LivenessView;
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::header::CACHE_CONTROL;
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+use supervision::{NodeSnapshot, Status, Tree};
+
+use super::lifecycle::Lifecycle;
+
+/// The children without which the process is of no use.
+pub const CRITICAL: [&str; 4] = ["admin", "store", "scheduler", "api"];
+
+/// The tree, as soon as it stands; the admin listener is a part of it and serves earlier.
+pub type TreeSlot = Arc<OnceLock<Tree>>;
+
+/// What the probes look at. Cheap to clone.
+#[derive(Clone)]
+pub struct Probes {
+    /// Started, draining, and whether the main runtime runs.
+    pub lifecycle: Arc<Lifecycle>,
+    /// The verdicts of the health sweep.
+    pub health: Health,
+    /// The heartbeats.
+    pub liveness: LivenessView,
+    /// The tree, for what is restarting, degraded or leaked.
+    pub tree: TreeSlot,
+    /// The main runtime is stuck when it has not run a task for this long.
+    pub runtime_stuck_after: Duration,
+}
+
+/// How much a probe tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// The word alone: tenants need not know more.
+    WordOnly,
+    /// The word, and what is wrong.
+    Reasons,
+}
+
+/// What a probe answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    #[serde(skip)]
+    code: StatusCode,
+    /// One word.
+    pub status: &'static str,
+    /// What is wrong, named; empty if nothing is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+}
+
+impl Probes {
+    /// The routes of the probes.
+    pub fn router(&self, detail: Detail) -> Router {
+        let route = |verdict: fn(&Self) -> Verdict| {
+            let answer = move |State(probes): State<Self>| async move { verdict(&probes).answer(detail) };
+            get(answer).with_state(self.clone())
+        };
+        Router::new()
+            .route("/startupz", route(Self::startup))
+            .route("/readyz", route(Self::readiness))
+            .route("/healthz", route(Self::health))
+    }
+
+    /// Whether the first start is complete.
+    pub fn startup(&self) -> Verdict {
+        match self.lifecycle.is_started() {
+            true => Verdict::good("started", Vec::new()),
+            false => Verdict::bad("starting", vec!["the first start is not complete".to_owned()]),
+        }
+    }
+
+    /// Whether new requests should be sent here.
+    pub fn readiness(&self) -> Verdict {
+        if !self.lifecycle.is_started() {
+            return self.startup();
+        }
+        if self.lifecycle.is_draining() {
+            return Verdict::bad("draining", vec!["the process is stopping".to_owned()]);
+        }
+        match self.health.required_faults() {
+            faults if faults.is_empty() => Verdict::running("ready", self.degradations()),
+            faults => Verdict::bad("unready", faults),
+        }
+    }
+
+    /// Whether the process should be left alone.
+    pub fn health(&self) -> Verdict {
+        match self.wedged() {
+            wedged if wedged.is_empty() => Verdict::running("healthy", self.degradations()),
+            wedged => Verdict::bad("wedged", wedged),
+        }
+    }
+
+    fn wedged(&self) -> Vec<String> {
+        let loops = self.liveness.snapshot().wedged(&CRITICAL);
+        let mut wedged: Vec<_> = loops.into_iter().map(|each| format!("{each} is wedged")).collect();
+        let leaked = |node: &&NodeSnapshot| node.status == Status::Leaked && CRITICAL.contains(&node.path.component());
+        wedged.extend(self.nodes(leaked).into_iter().map(|path| format!("{path} is leaked")));
+        let silent = self.lifecycle.runtime_silent_for();
+        // Before the first start is complete nobody watches the runtime yet.
+        if self.lifecycle.is_started() && silent >= self.runtime_stuck_after {
+            wedged.push(format!("the main runtime has not run a task for {} ms", silent.as_millis()));
+        }
+        wedged
+    }
+
+    fn degradations(&self) -> Vec<String> {
+        let restarting = |node: &&NodeSnapshot| matches!(node.status, Status::Waiting { .. } | Status::Leaked);
+        let degraded = self.nodes(|node| node.degraded).into_iter().map(|path| format!("{path} is degraded"));
+        let restarting = self.nodes(restarting).into_iter().map(|path| format!("{path} waits for its restart"));
+        let unhealthy = self.health.statuses();
+        let unhealthy =
+            unhealthy.iter().filter(|status| status.state == actors::health_sweep::status::State::Unhealthy);
+        degraded.chain(restarting).chain(unhealthy.map(|status| format!("{} is unhealthy", status.name))).collect()
+    }
+
+    fn nodes(&self, which: impl Fn(&&NodeSnapshot) -> bool) -> Vec<String> {
+        let Some(tree) = self.tree.get() else { return Vec::new() };
+        let snapshot = tree.snapshot();
+        snapshot.walk().into_iter().filter(|node| which(node)).map(|node| node.path.to_string()).collect()
+    }
+}
+
+impl Verdict {
+    fn good(status: &'static str, reasons: Vec<String>) -> Self {
+        Self { code: StatusCode::OK, status, reasons }
+    }
+
+    fn bad(status: &'static str, reasons: Vec<String>) -> Self {
+        Self { code: StatusCode::SERVICE_UNAVAILABLE, status, reasons }
+    }
+
+    fn running(word: &'static str, degradations: Vec<String>) -> Self {
+        Self::good(if degradations.is_empty() { word } else { "degraded" }, degradations)
+    }
+
+    fn answer(mut self, detail: Detail) -> Response {
+        if detail == Detail::WordOnly {
+            self.reasons.clear();
+        }
+        let no_store = [(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+        (self.code, no_store, axum::Json(self)).into_response()
+    }
+}

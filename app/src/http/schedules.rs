@@ -1,0 +1,132 @@
+//! `/v1/schedules`: jobs again and again, every so often or by a cron pattern.
+
+use actors::jobs::Cadence;
+use actors::model::now_ms;
+use actors::store::{NewSchedule, Schedule};
+use axum::extract::State;
+use http::header::LOCATION;
+use http::{HeaderName, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::ApiState;
+use super::jobs::{ATTEMPTS_MAX, check_work};
+use super::json::Json;
+use super::problem::Problem;
+use super::resource::{Caller, Faults, Id, time};
+
+/// The clock of a cron pattern if nobody says otherwise.
+const TIME_ZONE_DEFAULT: &str = "UTC";
+
+/// What `POST /v1/schedules` takes: either `every_ms` or `cron`, the latter with an optional `time_zone`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewScheduleBody {
+    kind: String,
+    payload: Value,
+    every_ms: Option<u64>,
+    cron: Option<String>,
+    time_zone: Option<String>,
+    queue: Option<String>,
+    max_attempts: Option<u32>,
+}
+
+/// A schedule as its tenant sees it.
+#[derive(Debug, Serialize)]
+pub struct ScheduleResource {
+    id: Uuid,
+    tenant: String,
+    kind: String,
+    payload: Value,
+    queue: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    every_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cron: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_zone: Option<String>,
+    max_attempts: u32,
+    next_fire_at: Option<String>,
+    last_fire_at: Option<String>,
+    created_at: String,
+    last_error: Option<String>,
+    origin_trace_id: Option<String>,
+}
+
+/// `POST /v1/schedules`.
+///
+/// # Errors
+/// 422 with the fields that make no sense, 503 if the store is away.
+pub async fn create(
+    State(state): State<ApiState>,
+    Caller(tenant): Caller,
+    Json(body): Json<NewScheduleBody>,
+) -> Result<(StatusCode, [(HeaderName, String); 1], Json<ScheduleResource>), Problem> {
+    let mut faults = Faults::default();
+    check_work(&state, &mut faults, &body.kind, &body.payload, body.queue.as_deref());
+    faults.within("max_attempts", body.max_attempts, 1, ATTEMPTS_MAX);
+    let cadence = cadence(&body, &mut faults);
+    faults.check()?;
+    let cadence = cadence.ok_or_else(|| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no cadence"))?;
+
+    let mut schedule = NewSchedule::new(tenant, cadence, body.kind, body.payload);
+    schedule.queue = body.queue.unwrap_or(schedule.queue);
+    schedule.max_attempts = body.max_attempts.unwrap_or(schedule.max_attempts);
+    let schedule = state.scheduler.create_schedule(schedule).await?;
+    Ok((StatusCode::CREATED, [(LOCATION, format!("/v1/schedules/{}", schedule.id))], Json(schedule.into())))
+}
+
+/// `GET /v1/schedules/{id}`.
+///
+/// # Errors
+/// 404 if the tenant has no such schedule, 503 if the store is away.
+pub async fn get(
+    State(state): State<ApiState>,
+    Caller(tenant): Caller,
+    Id(id): Id,
+) -> Result<Json<ScheduleResource>, Problem> {
+    let schedule = state.store.get_schedule(&tenant, id).await?;
+    schedule.map(|schedule| Json(schedule.into())).ok_or_else(|| Problem::not_found("schedule"))
+}
+
+fn cadence(body: &NewScheduleBody, faults: &mut Faults) -> Option<Cadence> {
+    let no_zone = body.cron.is_some() || body.time_zone.is_none();
+    faults.require("time_zone", no_zone, || "belongs to cron only".to_owned());
+    match (body.every_ms, &body.cron) {
+        (Some(every_ms), None) => faults.keep("every_ms", Cadence::every(every_ms)),
+        (None, Some(pattern)) => {
+            let zone = body.time_zone.as_deref().unwrap_or(TIME_ZONE_DEFAULT);
+            let cadence = Cadence::cron(pattern, zone, now_ms());
+            let is_zone = matches!(cadence, Err(actors::jobs::CadenceError::TimeZone { .. }));
+            faults.keep(if is_zone { "time_zone" } else { "cron" }, cadence)
+        }
+        _ => {
+            faults.require("every_ms", false, || "exactly one of every_ms and cron is needed".to_owned());
+            None
+        }
+    }
+}
+
+impl From<Schedule> for ScheduleResource {
+    fn from(schedule: Schedule) -> Self {
+        let line = schedule.cadence.cron_line().map(|(cron, zone)| (cron.to_owned(), zone.to_owned()));
+        let (cron, time_zone) = line.unzip();
+        Self {
+            id: schedule.id,
+            tenant: schedule.tenant.to_string(),
+            kind: schedule.kind,
+            payload: schedule.payload,
+            queue: schedule.queue,
+            every_ms: schedule.cadence.every_ms(),
+            cron,
+            time_zone,
+            max_attempts: schedule.max_attempts,
+            next_fire_at: schedule.next_fire_at_ms.map(time),
+            last_fire_at: schedule.last_fire_at_ms.map(time),
+            created_at: time(schedule.created_at_ms),
+            last_error: schedule.last_error,
+            origin_trace_id: schedule.context.origin(),
+        }
+    }
+}

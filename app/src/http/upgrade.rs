@@ -1,0 +1,96 @@
+//! `/v1/socket`: the door to the broadcaster. What is refused is refused here, as plain HTTP; what comes after the upgrade
+//! is the business of `socket.rs`.
+
+use actors::broadcast::{Refused, Topic};
+use axum::extract::{FromRequestParts, RawQuery, State, WebSocketUpgrade};
+use axum::response::Response;
+use http::StatusCode;
+use http::request::Parts;
+
+use super::ApiState;
+use super::problem::Problem;
+use super::resource::{Caller, Faults};
+use super::socket;
+
+/// A request that can become a socket, or a problem that says what is missing.
+pub struct Upgrade(WebSocketUpgrade);
+
+impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let upgrade = WebSocketUpgrade::from_request_parts(parts, state).await;
+        upgrade.map(Self).map_err(|refused| Problem::new(refused.status(), refused.body_text()))
+    }
+}
+
+/// `GET /v1/socket?topic=a&topic=b`.
+///
+/// # Errors
+/// 422 for a topic that is none, 429 at the tenant's limit, 503 while draining or full; 426 or 400 if it is no upgrade.
+pub async fn open(
+    State(state): State<ApiState>,
+    Caller(tenant): Caller,
+    RawQuery(query): RawQuery,
+    Upgrade(upgrade): Upgrade,
+) -> Result<Response, Problem> {
+    let topics = topics(query.as_deref().unwrap_or_default())?;
+    let subscriber = state.hub.connect(tenant, &topics, state.socket_limits).map_err(refused)?;
+    let tasks = state.sockets.clone();
+    // The upgraded connection is nobody's until its task is in the group.
+    let upgrade = socket::tune(upgrade);
+    Ok(upgrade.on_upgrade(move |socket| async move {
+        let cancel = tasks.token();
+        tasks.spawn("socket", socket::serve(socket, subscriber, cancel));
+    }))
+}
+
+fn topics(query: &str) -> Result<Vec<Topic>, Problem> {
+    let mut faults = Faults::default();
+    let mut topics = Vec::new();
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        if name == "topic" {
+            topics.extend(faults.keep("topic", Topic::new(&value)));
+        } else {
+            faults.require(&name, false, || "is unknown, expected `topic`".to_owned());
+        }
+    }
+    faults.check().map(|()| topics)
+}
+
+fn refused(refused: Refused) -> Problem {
+    match refused.retry_after() {
+        Some(after) => Problem::unavailable(refused.to_string(), u32::try_from(after.as_secs()).unwrap_or(1).max(1)),
+        None => Problem::new(StatusCode::TOO_MANY_REQUESTS, refused.to_string()),
+    }
+}
+
+impl std::fmt::Debug for Upgrade {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Upgrade")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_read_from_the_query_as_often_as_they_are_named() {
+        let read = topics("topic=a&topic=b%2Fc").unwrap();
+        assert_eq!(read.iter().map(Topic::as_str).collect::<Vec<_>>(), ["a", "b/c"]);
+        assert!(topics("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_bad_topic_and_an_unknown_parameter_are_both_told() {
+        let problem = topics("topic=a%20b&topics=c").unwrap_err();
+        assert_eq!((problem.status().as_u16(), problem.detail()), (422, "2 fields are not valid"));
+    }
+
+    #[test]
+    fn a_limit_of_the_tenant_is_429_and_a_full_house_503() {
+        assert_eq!(refused(Refused::TenantSockets { limit: 1 }).status(), 429);
+        assert_eq!(refused(Refused::Full { retry_after: std::time::Duration::from_millis(1_500) }).status(), 503);
+    }
+}

@@ -1,0 +1,154 @@
+//! The shared state: made before the tree, and outliving every actor. Actors come and go; what must not be lost with one
+//! of them is here, in the store, or on the bus.
+
+use std::sync::{Arc, OnceLock};
+
+use actors::{
+    broadcast::Hub,
+    bus::{Bus, MemoryBus, MemoryBusLimits},
+    channel_manager::ChannelManager,
+    health_sweep::{
+        Sweep,
+        probes::{BusProbe, ChannelsProbe, Probe, StoreProbe},
+    },
+    jobs::{Handlers, Notify, Panic, Publish},
+    liveness_monitor::view::LivenessView,
+    model::Poke,
+    scheduler::Scheduler,
+    store::{SharedStore, SqliteStore},
+};
+use supervision::{BoxError, Heartbeats, TaskGroup, Tree};
+use telemetry::export::Telemetry;
+
+use crate::{
+    http::{
+        ApiState,
+        admin::{AdminState, Dev},
+        lifecycle::Lifecycle,
+        listener::Listener,
+        probes::{Probes, TreeSlot},
+    },
+    settings::Settings,
+};
+
+/// Everything that the children of the tree share. Cheap to clone.
+#[derive(Clone)]
+pub struct Parts {
+    /// What is in force.
+    pub settings: Arc<Settings>,
+    /// Every heartbeat.
+    pub heartbeats: Heartbeats,
+    /// Everything durable.
+    pub store: SharedStore,
+    /// What carries events.
+    pub bus: Arc<dyn Bus>,
+    /// Who listens to them.
+    pub hub: Arc<Hub>,
+    /// Deliveries to receivers.
+    pub channels: ChannelManager,
+    /// Jobs and schedules.
+    pub scheduler: Scheduler,
+    /// What we stand on, and how it is.
+    pub sweep: Sweep,
+    /// Who beats.
+    pub liveness: LivenessView,
+    /// Started, draining.
+    pub lifecycle: Arc<Lifecycle>,
+    /// The tenants' socket.
+    pub api: Listener,
+    /// The operators' socket.
+    pub admin: Listener,
+    telemetry: Arc<Telemetry>,
+    tree: TreeSlot,
+}
+
+/// The direct children of the root that beat.
+const BEATING: [&str; 7] =
+    ["store", "bus", "health_sweep", "liveness_monitor", "broadcaster", "channel_manager", "scheduler"];
+
+impl Parts {
+    /// Puts everything together. Nothing is opened, bound or sent yet.
+    ///
+    /// # Errors
+    /// Settings that contradict each other, or an address that cannot be used.
+    pub fn new(settings: Settings, telemetry: Arc<Telemetry>) -> Result<Self, BoxError> {
+        let heartbeats = Heartbeats::new();
+        let store: SharedStore = Arc::new(SqliteStore::new(&settings.store.url, settings.for_sqlite())?);
+        let bus: Arc<dyn Bus> = MemoryBus::new(MemoryBusLimits::default());
+        let deliveries = Poke::new();
+        let channels = ChannelManager::new(settings.for_channel_manager(), store.clone(), deliveries.clone())?;
+        let handlers = handlers(&settings, &bus);
+        let scheduler = Scheduler::new(settings.for_scheduler(), store.clone(), handlers, deliveries)?;
+        let probes: Vec<Box<dyn Probe>> = vec![
+            Box::new(StoreProbe(store.clone())),
+            Box::new(BusProbe(bus.clone())),
+            Box::new(ChannelsProbe(channels.board())),
+        ];
+        Ok(Self {
+            hub: Hub::new(settings.for_hub(), &*bus),
+            sweep: Sweep::new(settings.for_health_sweep(), probes)?,
+            liveness: LivenessView::new(heartbeats.clone(), settings.liveness_monitor.wedged_after, BEATING),
+            lifecycle: Arc::default(),
+            api: Listener::new(settings.api.listen),
+            admin: Listener::new(settings.admin.listen),
+            tree: Arc::new(OnceLock::new()),
+            settings: Arc::new(settings),
+            heartbeats,
+            store,
+            bus,
+            channels,
+            scheduler,
+            telemetry,
+        })
+    }
+
+    /// Hands the running tree to those who look at it or add children to it. Only the first call counts.
+    pub fn attach(&self, tree: &Tree) {
+        if self.tree.set(tree.clone()).is_ok() {
+            self.channels.attach(tree);
+        }
+    }
+
+    /// What the API serves from; `sockets` is where its incarnation keeps its tasks.
+    pub fn api_state(&self, sockets: &TaskGroup) -> ApiState {
+        ApiState {
+            store: self.store.clone(),
+            scheduler: self.scheduler.clone(),
+            hub: self.hub.clone(),
+            socket_limits: self.settings.for_sockets(),
+            sockets: sockets.clone(),
+            targets: self.channels.target_rules(),
+            probes: self.probes(),
+            limits: self.settings.limits.clone(),
+        }
+    }
+
+    /// What the admin listener serves from.
+    pub fn admin_state(&self) -> AdminState {
+        let telemetry = self.telemetry.clone();
+        AdminState {
+            token: self.settings.admin.token.clone(),
+            dev: if self.settings.is_development() { Dev::Served } else { Dev::Absent },
+            tree: self.tree.clone(),
+            liveness: self.liveness.clone(),
+            probes: self.probes(),
+            metrics: Arc::new(move || telemetry.prometheus()),
+        }
+    }
+
+    fn probes(&self) -> Probes {
+        Probes {
+            lifecycle: self.lifecycle.clone(),
+            health: self.sweep.health(),
+            liveness: self.liveness.clone(),
+            tree: self.tree.clone(),
+            runtime_stuck_after: self.settings.liveness_monitor.runtime_stuck_after,
+        }
+    }
+}
+
+/// The kinds of jobs. A fork adds its own here.
+fn handlers(settings: &Settings, bus: &Arc<dyn Bus>) -> Handlers {
+    let handlers = Handlers::new().with(Publish::new(bus.clone())).with(Notify);
+    if settings.is_development() { handlers.with(Panic) } else { handlers }
+}

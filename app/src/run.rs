@@ -1,0 +1,194 @@
+//! Boot, life and stop of the service.
+//!
+//! Boot: telemetry, panic hook, the shared parts, the tree in order, warm, ready. Stop: not ready, drain, the tree in
+//! reverse, telemetry last of all. The boot is one trace, and so is the stop.
+
+use std::time::Duration;
+
+use actors::liveness_monitor::view::State;
+use supervision::{Exit, StartError, StopReport, TaskGroup, Tree};
+use telemetry::export::Telemetry;
+use tokio::time::Instant;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use crate::{
+    banner::{Banner, NAME},
+    exit,
+    parts::Parts,
+    settings::{FLUSH, Loaded, Settings},
+    shutdown::{Reason, Shutdown, Signals},
+    tree,
+};
+
+telemetry::declare_metrics! {
+    /// Time from the wish to stop until every child was gone.
+    pub static SHUTDOWN_DURATION: Histogram = ("shutdown.duration", "s", [0.1, 0.5, 1.0, 5.0, 10.0, 30.0]);
+}
+
+/// Loops whose first tick makes the service warm: the first claim, the bus heard by the broadcaster, channels looked at.
+const WARM: [&str; 4] = ["claimer", "relay", "dispatcher", "sweep"];
+
+/// A part that is not warm by then is stale, and shown as such; it does not hold up the rest.
+const WARM_WITHIN: Duration = Duration::from_secs(5);
+
+/// Runs the service until it is told to stop or cannot go on. Returns the exit code.
+pub async fn run(loaded: &Loaded, began: Instant) -> u8 {
+    let settings = &loaded.settings;
+    let telemetry = match telemetry::export::start(settings.for_telemetry(NAME, Uuid::new_v4())) {
+        Ok(telemetry) => std::sync::Arc::new(telemetry),
+        Err(error) => {
+            eprintln!("telemetry: {error}");
+            return exit::CONFIGURATION;
+        }
+    };
+    telemetry::panic::install_hook();
+    tracing::info!(took = ?began.elapsed(), profile = settings.profile.name(), "settings are in force");
+    let code = match Signals::new() {
+        Ok(signals) => live(settings, telemetry.clone(), signals, began).await,
+        Err(error) => could_not_start(&format!("signals: {error}")),
+    };
+    let flushed = telemetry.flush_and_stop(FLUSH).await;
+    if !flushed.is_clean() {
+        eprintln!("{flushed}");
+    }
+    code
+}
+
+async fn live(settings: &Settings, telemetry: std::sync::Arc<Telemetry>, signals: Signals, began: Instant) -> u8 {
+    let shutdown = Shutdown::new();
+    // Outlives the tree: a second signal must be heard while the tree stops.
+    let watchers = TaskGroup::new("process");
+    watchers.spawn("signals", watch_signals(signals, shutdown.clone()));
+    let boot = tracing::info_span!(parent: None, "boot", profile = settings.profile.name());
+    let booted = boot_up(settings, telemetry, &shutdown, &watchers, began).instrument(boot).await;
+    let code = match booted {
+        Ok((parts, tree)) => serve_until_stopped(&parts, &tree, &shutdown).await,
+        Err(code) => code,
+    };
+    watchers.abort();
+    code
+}
+
+async fn boot_up(
+    settings: &Settings,
+    telemetry: std::sync::Arc<Telemetry>,
+    shutdown: &Shutdown,
+    watchers: &TaskGroup,
+    began: Instant,
+) -> Result<(Parts, Tree), u8> {
+    let parts = Parts::new(settings.clone(), telemetry).map_err(|error| could_not_start(&error.to_string()))?;
+    let spec = tree::tree(&parts);
+    let order: Vec<String> = spec.children().iter().map(|child| child.id().to_owned()).collect();
+    let started = Tree::start_unless(spec, parts.heartbeats.clone(), shutdown.token()).await;
+    let tree = started.map_err(not_started)?;
+    parts.attach(&tree);
+    let lifecycle = parts.lifecycle.clone();
+    watchers.spawn("runtime", async move { lifecycle.watch_runtime().await });
+    warm(&parts).instrument(tracing::info_span!("warm")).await;
+    parts.lifecycle.set_started();
+    announce(&parts, &order, began);
+    Ok((parts, tree))
+}
+
+fn announce(parts: &Parts, order: &[String], began: Instant) {
+    let (Some(api), Some(admin)) = (parts.api.address(), parts.admin.address()) else {
+        return;
+    };
+    let tree: Vec<&str> = order.iter().map(String::as_str).collect();
+    let took = began.elapsed();
+    tracing::info!(?took, %api, %admin, "ready");
+    print!("{}", Banner { settings: &parts.settings, api, admin, tree: &tree, took });
+}
+
+/// Waits until each of the loops that make the service useful has done its work once.
+async fn warm(parts: &Parts) {
+    let deadline = Instant::now() + WARM_WITHIN;
+    loop {
+        let snapshot = parts.liveness.snapshot();
+        let cold: Vec<&str> = snapshot
+            .subsystems
+            .iter()
+            .flat_map(|part| &part.loops)
+            .filter(|each| WARM.contains(&each.name) && each.state == State::Starting)
+            .map(|each| each.name)
+            .collect();
+        if cold.is_empty() {
+            return;
+        }
+        if Instant::now() >= deadline {
+            return tracing::warn!(?cold, "not warm in time");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn serve_until_stopped(parts: &Parts, tree: &Tree, shutdown: &Shutdown) -> u8 {
+    tokio::select! {
+        ended = tree.ended() => gave_up(&ended.exit, &ended.report),
+        reason = shutdown.requested() => {
+            let span = tracing::info_span!(parent: None, "shutdown", reason = reason.0);
+            stop(parts, tree, &reason).instrument(span).await
+        }
+    }
+}
+
+/// Not ready at once; still serving for the drain delay; then the tree, in reverse.
+async fn stop(parts: &Parts, tree: &Tree, reason: &Reason) -> u8 {
+    let asked = Instant::now();
+    parts.lifecycle.drain();
+    let delay = parts.settings.shutdown.drain_delay;
+    tracing::info!(reason = reason.0, ?delay, "draining");
+    tokio::select! {
+        () = tokio::time::sleep(delay) => {}
+        ended = tree.ended() => return gave_up(&ended.exit, &ended.report),
+    }
+    let report = tree.stop().await;
+    SHUTDOWN_DURATION.record(asked.elapsed().as_secs_f64(), &[]);
+    log_report(&report);
+    if report.is_clean() { exit::CLEAN } else { exit::UNCLEAN_STOP }
+}
+
+fn log_report(report: &StopReport) {
+    let lines: Vec<String> = report
+        .children
+        .iter()
+        .map(|child| format!("{} {:?} in {} ms", child.path, child.outcome, child.took.as_millis()))
+        .collect();
+    tracing::info!(took = ?report.took, children = lines.join(", "), "stopped");
+    for child in report.unclean() {
+        eprintln!("stopped uncleanly: {} was {:?} after {} ms", child.path, child.outcome, child.took.as_millis());
+    }
+}
+
+fn gave_up(exit: &Exit, report: &StopReport) -> u8 {
+    log_report(report);
+    tracing::error!(%exit, "a critical part gave up");
+    eprintln!("{exit}");
+    exit::GAVE_UP
+}
+
+fn not_started(error: StartError) -> u8 {
+    match error {
+        StartError::Cancelled => {
+            tracing::info!("stopped before the start was complete");
+            exit::CLEAN
+        }
+        error => could_not_start(&error.to_string()),
+    }
+}
+
+fn could_not_start(what: &str) -> u8 {
+    tracing::error!(what, "could not start");
+    eprintln!("could not start: {what}");
+    exit::UNAVAILABLE
+}
+
+/// The first signal begins the stop, the second ends the process at once.
+async fn watch_signals(mut signals: Signals, shutdown: Shutdown) {
+    let (name, _) = signals.next().await;
+    shutdown.trigger(name);
+    let (name, number) = signals.next().await;
+    eprintln!("{name} again: ended at once");
+    std::process::exit(exit::second_signal(number).into());
+}

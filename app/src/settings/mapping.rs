@@ -1,0 +1,188 @@
+//! From the sections to what each part takes. Each default here is also the part's own default, held by a test, so that a
+//! part behaves the same whether it is used through this binary or not.
+
+use std::time::Duration;
+
+use actors::broadcast::{HubSettings, Limits as SocketLimits, OutboxLimits};
+use actors::broadcaster::BroadcasterSettings;
+use actors::bus::BusSettings;
+use actors::store::SqliteOptions;
+use actors::{channel_manager, health_sweep, liveness_monitor, scheduler};
+use telemetry::export::{Endpoint, LogFormat as ExportLogFormat};
+use uuid::Uuid;
+
+use super::{LogFormat, Otlp, Settings};
+
+impl Settings {
+    /// For telemetry. `instance` names this process and no other.
+    pub fn for_telemetry(&self, service: &str, instance: Uuid) -> telemetry::export::Settings {
+        telemetry::export::Settings {
+            service_name: service.to_owned(),
+            service_version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance_id: instance.to_string(),
+            environment: self.profile.name().to_owned(),
+            endpoint: match &self.otel.endpoint {
+                Otlp::Unsaid => Endpoint::Environment,
+                Otlp::Off => Endpoint::Off,
+                Otlp::Endpoint(address) => Endpoint::Url(address.clone()),
+            },
+            log_filter: self.log.filter.clone(),
+            log_format: match self.log.format {
+                LogFormat::Text => ExportLogFormat::Text,
+                LogFormat::Json => ExportLogFormat::Json,
+            },
+            sample_ratio: None,
+        }
+    }
+
+    /// For the store.
+    pub fn for_sqlite(&self) -> SqliteOptions {
+        SqliteOptions { deadline_ms: ms(self.store.deadline), readers: self.store.readers, ..SqliteOptions::default() }
+    }
+
+    /// For the child `bus`.
+    pub fn for_bus(&self) -> BusSettings {
+        BusSettings { interval: self.bus.interval, ping_within: self.bus.ping_timeout }
+    }
+
+    /// For the hub of the broadcaster.
+    pub fn for_hub(&self) -> HubSettings {
+        let section = &self.broadcaster;
+        let outbox = OutboxLimits {
+            bytes_max: section.queue_bytes_max,
+            frames_max: section.queue_frames_max,
+            behind_max: section.behind_max,
+            ping_after: section.ping_after,
+            pong_within: section.pong_within,
+        };
+        HubSettings { sockets_max: section.sockets_max, outbox }
+    }
+
+    /// What one tenant may have of the broadcaster.
+    pub fn for_sockets(&self) -> SocketLimits {
+        SocketLimits {
+            sockets_max: self.broadcaster.tenant_sockets_max,
+            subscriptions_max: self.broadcaster.tenant_subscriptions_max,
+            topics_per_socket_max: self.broadcaster.topics_per_socket_max,
+        }
+    }
+
+    /// For the actors of the broadcaster.
+    pub fn for_broadcaster(&self) -> BroadcasterSettings {
+        BroadcasterSettings {
+            interval: self.broadcaster.interval,
+            sweep_interval: self.broadcaster.sweep_interval,
+            restart: self.broadcaster.restart.intensity(),
+            backoff: self.broadcaster.backoff.backoff(),
+        }
+    }
+
+    /// For the scheduler.
+    pub fn for_scheduler(&self) -> scheduler::Settings {
+        let section = &self.scheduler;
+        scheduler::Settings {
+            queues: section.queues.clone(),
+            poll_interval_ms: ms(section.interval),
+            lease_ms: ms(section.lease),
+            heartbeat_ms: ms(section.heartbeat),
+            batch: section.batch,
+            concurrency: section.concurrency,
+            tenant_concurrency: section.tenant_concurrency,
+            job_timeout_ms: ms(section.job_timeout),
+            cancel_grace_ms: ms(section.cancel_grace),
+            settle_wait_ms: ms(section.settle_wait),
+            fire_interval_ms: ms(section.fire_interval),
+            misfire_window_ms: ms(section.misfire_window),
+            sweep_interval_ms: ms(section.sweep_interval),
+            retry_base_ms: ms(section.retry_base),
+            retry_cap_ms: ms(section.retry_cap),
+            crashes_max: section.crashes_max,
+            keep_finished_ms: ms(section.keep_finished),
+            keep_finished_max: section.keep_finished_max,
+            park_max_ms: ms(section.park_max),
+            stop_within_ms: ms(section.stop_budget),
+        }
+    }
+
+    /// For the channel manager.
+    pub fn for_channel_manager(&self) -> channel_manager::Settings {
+        let section = &self.channel_manager;
+        channel_manager::Settings {
+            interval_ms: ms(section.interval),
+            idle_after_ms: ms(section.idle_after),
+            channels_max: section.channels_max,
+            tenant_channels_max: section.tenant_channels_max,
+            in_flight_max: section.in_flight_max,
+            lease_ms: ms(section.lease),
+            connect_timeout_ms: ms(section.connect_timeout),
+            request_timeout_ms: ms(section.request_timeout),
+            answer_max_bytes: section.answer_max_bytes,
+            retry_delays_ms: section.retry_delays.iter().copied().map(ms).collect(),
+            retry_after_max_ms: ms(section.retry_after_max),
+            breaker_failures_max: section.breaker_failures_max,
+            breaker_open_ms: ms(section.breaker_open),
+            stop_within_ms: ms(section.stop_budget),
+            allow_http: section.allow_http,
+            allow_private_addresses: section.allow_private_addresses,
+            ports: section.ports.clone(),
+            ..channel_manager::Settings::default()
+        }
+    }
+
+    /// For the health sweep.
+    pub fn for_health_sweep(&self) -> health_sweep::Settings {
+        health_sweep::Settings {
+            interval_ms: ms(self.health_sweep.interval),
+            probe_timeout_ms: ms(self.health_sweep.probe_timeout),
+            bad_sweeps: self.health_sweep.bad_sweeps,
+            good_sweeps: self.health_sweep.good_sweeps,
+            required: self.health.required.clone(),
+        }
+    }
+
+    /// For the liveness monitor.
+    pub fn for_liveness_monitor(&self) -> liveness_monitor::Settings {
+        liveness_monitor::Settings {
+            interval_ms: ms(self.liveness_monitor.interval),
+            wedged_after_ms: ms(self.liveness_monitor.wedged_after),
+        }
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Sources, load};
+
+    /// The defaults alone, without the development profile over them.
+    fn production() -> Settings {
+        let environment = [("APP__PROFILE", "production"), ("APP__OTEL__ENDPOINT", "off")];
+        let environment = environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        load(&Sources { environment, ..Sources::default() }).unwrap().settings
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_parts() {
+        let settings = production();
+        assert_eq!(settings.for_scheduler(), scheduler::Settings::default());
+        assert_eq!(settings.for_channel_manager(), channel_manager::Settings::default());
+        assert_eq!(settings.for_health_sweep(), health_sweep::Settings::default());
+        assert_eq!(settings.for_liveness_monitor(), liveness_monitor::Settings::default());
+        assert_eq!(format!("{:?}", settings.for_hub()), format!("{:?}", HubSettings::default()));
+        assert_eq!(format!("{:?}", settings.for_sockets()), format!("{:?}", SocketLimits::default()));
+        assert_eq!(format!("{:?}", settings.for_broadcaster()), format!("{:?}", BroadcasterSettings::default()));
+        assert_eq!(format!("{:?}", settings.for_bus()), format!("{:?}", BusSettings::default()));
+        assert_eq!(format!("{:?}", settings.for_sqlite()), format!("{:?}", SqliteOptions::default()));
+    }
+
+    #[test]
+    fn otlp_is_the_same_three_ways_for_telemetry() {
+        let telemetry = production().for_telemetry("perennial", Uuid::nil());
+        assert_eq!((telemetry.endpoint, telemetry.log_format), (Endpoint::Off, ExportLogFormat::Json));
+        assert_eq!(telemetry.environment, "production");
+    }
+}

@@ -1,0 +1,237 @@
+//! The sections of the process itself: what it listens on, what it stands on, how it stops, what it tells.
+//!
+//! Each field is a key of the section with the same name; a field of type [`Duration`] is the key with `_ms` behind it.
+//! Defaults and their reasons stand in `app/config/default.toml`, what is allowed stands at the field.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer, de::Error};
+
+use super::types;
+
+/// Which of the built-in files lies over the defaults, and how strict the checks are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// A machine of one's own: demo tenant, `/dev/*`, loopback allowed everywhere.
+    Development,
+    /// Strict: nothing that only makes sense on one's own machine is accepted.
+    Production,
+}
+
+impl Profile {
+    /// The word that chooses it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Development => "development",
+            Self::Production => "production",
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Profile {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        types::one_of(from, &[("development", Self::Development), ("production", Self::Production)])
+    }
+}
+
+/// `[api]`: the listener of the tenants.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Api {
+    /// Where to listen; port 0 lets the system choose.
+    #[serde(deserialize_with = "types::address")]
+    pub listen: SocketAddr,
+    /// What the end of the listener and its connections may take.
+    #[serde(rename = "stop_budget_ms", deserialize_with = "types::ms::<1, 600_000, _>")]
+    pub stop_budget: Duration,
+}
+
+/// `[admin]`: the listener of those who run the service.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// Where to listen; port 0 lets the system choose.
+    #[serde(deserialize_with = "types::address")]
+    pub listen: SocketAddr,
+    /// Asked for as a Bearer token on everything but the probes. Needed when `listen` is not loopback.
+    #[serde(deserialize_with = "types::secret")]
+    pub token: Option<SecretString>,
+    /// What its end may take.
+    #[serde(rename = "stop_budget_ms", deserialize_with = "types::ms::<1, 600_000, _>")]
+    pub stop_budget: Duration,
+}
+
+/// `[store]`: where jobs, schedules, channels, deliveries and tenants are kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// One scalar chooses the backend: `sqlite://PATH`.
+    #[serde(deserialize_with = "store_url")]
+    pub url: String,
+    /// No call of the store takes longer.
+    #[serde(rename = "deadline_ms", deserialize_with = "types::ms::<100, 60_000, _>")]
+    pub deadline: Duration,
+    /// Connections that read, beside the one that writes.
+    #[serde(deserialize_with = "types::int::<1, 64, _, _>")]
+    pub readers: u32,
+    /// What its end may take.
+    #[serde(rename = "stop_budget_ms", deserialize_with = "types::ms::<1, 600_000, _>")]
+    pub stop_budget: Duration,
+}
+
+/// `[bus]`: what carries events between the parts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bus {
+    /// One scalar chooses the backend: `memory:`.
+    #[serde(deserialize_with = "bus_url")]
+    pub url: String,
+    /// How often a probe is sent through it.
+    #[serde(rename = "interval_ms", deserialize_with = "types::ms::<10, 3_600_000, _>")]
+    pub interval: Duration,
+    /// How long the probe may take to come back.
+    #[serde(rename = "ping_timeout_ms", deserialize_with = "types::ms::<1, 60_000, _>")]
+    pub ping_timeout: Duration,
+    /// What its end may take.
+    #[serde(rename = "stop_budget_ms", deserialize_with = "types::ms::<1, 600_000, _>")]
+    pub stop_budget: Duration,
+}
+
+/// `[shutdown]`: the time from the signal to the end.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shutdown {
+    /// What the whole stop may take; the platform's own grace period must not be shorter.
+    #[serde(rename = "grace_period_ms", deserialize_with = "types::ms::<1, 3_600_000, _>")]
+    pub grace_period: Duration,
+    /// How long requests are still served after readiness is gone, so that load balancers notice.
+    #[serde(rename = "drain_delay_ms", deserialize_with = "types::ms::<0, 600_000, _>")]
+    pub drain_delay: Duration,
+}
+
+/// `[otel]`: where traces, metrics and logs go by OTLP.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Otel {
+    /// An address, `off`, or nothing at all: then the standard `OTEL_*` variables decide.
+    #[serde(deserialize_with = "otlp")]
+    pub endpoint: Otlp,
+}
+
+/// The meaning of `otel.endpoint`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Otlp {
+    /// Not said: `OTEL_EXPORTER_OTLP_ENDPOINT` decides, and without it nothing is sent.
+    Unsaid,
+    /// Nothing is sent, in so many words.
+    Off,
+    /// Sent to this collector (`http://` or `https://`).
+    Endpoint(String),
+}
+
+/// `[log]`: the log on standard error.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// Levels by target, in the syntax of `RUST_LOG`, which wins over it.
+    #[serde(deserialize_with = "types::text")]
+    pub filter: String,
+    /// For people or for machines.
+    #[serde(deserialize_with = "log_format")]
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One readable line.
+    Text,
+    /// One JSON object for each line.
+    Json,
+}
+
+/// `[health]`: what readiness depends on.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// The dependencies without which `/readyz` says no: any of `store`, `bus`, `channels`, or none.
+    #[serde(deserialize_with = "required")]
+    pub required: Vec<String>,
+}
+
+/// `[limits]`: what one client, or all of them, may take.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// The longest body of a request, in bytes.
+    #[serde(deserialize_with = "types::int::<1_024, 104_857_600, _, _>")]
+    pub body_bytes: usize,
+    /// How long a request may take before it is answered 408.
+    #[serde(rename = "request_ms", deserialize_with = "types::ms::<10, 600_000, _>")]
+    pub request: Duration,
+    /// How long a client may take to send the head of a request.
+    #[serde(rename = "header_read_ms", deserialize_with = "types::ms::<10, 600_000, _>")]
+    pub header_read: Duration,
+    /// The longest head of a request, in bytes.
+    #[serde(deserialize_with = "types::int::<8_192, 1_048_576, _, _>")]
+    pub header_bytes: usize,
+    /// How many requests are worked on at once; more are answered 503.
+    #[serde(deserialize_with = "types::int::<1, 100_000, _, _>")]
+    pub concurrency: usize,
+    /// How many connections are open at once, without sockets; more wait to be accepted.
+    #[serde(deserialize_with = "types::int::<1, 1_000_000, _, _>")]
+    pub connections: usize,
+}
+
+fn store_url<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let url = types::text(from)?;
+    match url.split_once(':').map(|(scheme, rest)| (scheme, rest.strip_prefix("//").unwrap_or_default())) {
+        Some(("sqlite", path)) if path.contains(":memory:") || path.contains("mode=memory") => {
+            Err(Error::custom("must name a file, sqlite://PATH: a store in memory would forget what was accepted"))
+        }
+        Some(("sqlite", path)) if !path.trim_matches('/').is_empty() => Ok(url),
+        Some(("postgres" | "postgresql", _)) => {
+            Err(Error::custom("postgres is not supported yet, must be sqlite://PATH"))
+        }
+        _ => Err(Error::custom("must be sqlite://PATH")),
+    }
+}
+
+fn bus_url<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let url = types::text(from)?;
+    match url.split_once(':') {
+        Some(("memory", "")) => Ok(url),
+        Some(("redis" | "rediss", _)) => Err(Error::custom("redis is not supported yet, must be memory:")),
+        _ => Err(Error::custom("must be memory:")),
+    }
+}
+
+fn otlp<'de, D: Deserializer<'de>>(from: D) -> Result<Otlp, D::Error> {
+    let text = types::text(from)?;
+    match text.as_str() {
+        "" => Ok(Otlp::Unsaid),
+        "off" => Ok(Otlp::Off),
+        _ if is_http(&text) => Ok(Otlp::Endpoint(text)),
+        _ => Err(Error::custom("must be an http:// or https:// address, off, or empty to use OTEL_* variables")),
+    }
+}
+
+fn is_http(text: &str) -> bool {
+    url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+fn log_format<'de, D: Deserializer<'de>>(from: D) -> Result<LogFormat, D::Error> {
+    types::one_of(from, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+}
+
+fn required<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let words = types::words(from)?;
+    match words.iter().find(|word| !matches!(word.as_str(), "store" | "bus" | "channels")) {
+        Some(word) => {
+            Err(Error::custom(format_args!("`{word}` is no dependency, must be a list of store, bus, channels")))
+        }
+        None => Ok(words),
+    }
+}

@@ -1,0 +1,96 @@
+//! How settings are shown: every value with its origin, and no secret in any of them.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::{Loaded, StopTable};
+
+/// The keys whose values nobody sees.
+const SECRETS: [&str; 1] = ["admin.token"];
+
+/// Longer values are cut, so that a stray file in a variable does not fill the screen.
+const SHOWN_MAX: usize = 200;
+
+/// A value as it may be shown: secrets hidden, passwords in addresses too.
+pub(super) fn value(key: &str, value: &Value) -> String {
+    match value {
+        Value::String(text) if SECRETS.contains(&key) => if text.is_empty() { "\"\"" } else { "[hidden]" }.to_owned(),
+        _ if SECRETS.contains(&key) => "[hidden]".to_owned(),
+        Value::String(text) => cut(Value::from(without_password(text)).to_string()),
+        other => cut(other.to_string()),
+    }
+}
+
+fn without_password(text: &str) -> String {
+    let Some(mut url) = url::Url::parse(text).ok().filter(|url| url.password().is_some()) else {
+        return text.to_owned();
+    };
+    // An address with a password always takes another one.
+    let _ = url.set_password(Some("hidden"));
+    url.into()
+}
+
+fn cut(mut shown: String) -> String {
+    if let Some((at, _)) = shown.char_indices().nth(SHOWN_MAX) {
+        shown.truncate(at);
+        shown.push_str("...");
+    }
+    shown
+}
+
+/// `key = value  # origin` for each key, then the stop table.
+impl fmt::Display for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: Vec<_> = self
+            .leaves
+            .iter()
+            .map(|(key, leaf)| (format!("{key} = {}", value(key, &leaf.value)), &leaf.origin))
+            .collect();
+        let width = shown.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0);
+        for (line, origin) in shown {
+            writeln!(f, "{line:width$}  # {origin}")?;
+        }
+        write!(f, "\n{}", StopTable::of(&self.settings))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::settings::{Sources, load};
+
+    #[test]
+    fn a_secret_is_hidden_whatever_its_type_and_an_empty_one_is_seen_to_be_empty() {
+        assert_eq!(value("admin.token", &json!("s3cret")), "[hidden]");
+        assert_eq!(value("admin.token", &json!(12)), "[hidden]");
+        assert_eq!(value("admin.token", &json!("")), "\"\"");
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_hidden() {
+        assert_eq!(value("otel.endpoint", &json!("https://me:pw@host/")), "\"https://me:hidden@host/\"");
+    }
+
+    #[test]
+    fn a_long_value_is_cut() {
+        assert_eq!(value("log.filter", &json!("x".repeat(1000))).len(), SHOWN_MAX + 3);
+    }
+
+    #[test]
+    fn everything_is_printed_with_its_origin_and_the_stop_table_below() {
+        let token = "APP__ADMIN__TOKEN".into();
+        let sources = Sources { environment: vec![(token, "a-token-of-our-own".into())], ..Sources::default() };
+        let loaded = load(&sources).unwrap();
+        let shown = loaded.to_string();
+        assert!(shown.contains("[hidden]") && !shown.contains("a-token-of-our-own"));
+        assert!(!format!("{:?}", loaded.settings).contains("a-token-of-our-own"));
+        let line = |start: &str| shown.lines().find(|line| line.starts_with(start)).unwrap().to_owned();
+        assert!(line("admin.token").ends_with("# environment variable APP__ADMIN__TOKEN"));
+        assert!(line("scheduler.batch = 100").ends_with("# built-in default.toml"));
+        assert!(line("channel_manager.allow_http = true").ends_with("# built-in development.toml"));
+        assert!(shown.contains("left of the grace period"));
+    }
+}

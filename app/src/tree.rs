@@ -1,0 +1,187 @@
+//! The tree: everything that runs, in one list. It starts downwards and stops upwards.
+//!
+//! Each child of the root has a restart budget of its own, and none is shared: a child that fails often costs no other
+//! anything. When a *critical* child gives up, the process ends and names it; any other degrades, which means that it is
+//! tried again for ever, slowly, and shown, counted and alerted on meanwhile.
+
+use std::time::Duration;
+
+use actors::{
+    broadcast::DrainPlan, broadcaster, bus, channel_manager, health_sweep, liveness_monitor, scheduler, store,
+};
+use supervision::{
+    Backoff, BoxError, ChildContext, ChildSpec, Intensity, OnGiveUp, Shutdown, Strategy, SupervisorSpec,
+};
+
+use crate::{
+    http::{
+        ApiState, admin, auth,
+        listener::Listener,
+        router,
+        serve::{ConnectionLimits, Server, serve},
+    },
+    parts::Parts,
+    settings,
+};
+
+/// The root and its children. To add an actor, add a line; to delete one, delete its line and its folder.
+pub fn tree(parts: &Parts) -> SupervisorSpec {
+    let set = &parts.settings;
+    let children = [
+        // Serves the probes before anything else is up and after all else is down, on a thread of its own: it must be
+        // able to say that the main runtime is stuck.
+        critical(admin_listener(parts), set.admin.stop_budget, Recovery::usual()),
+        // Nothing is accepted without a place to keep it.
+        critical(
+            store::store(parts.store.clone(), set.health_sweep.interval),
+            set.store.stop_budget,
+            Recovery::usual(),
+        ),
+        // Carries events; without it jobs still run and are retried.
+        degrading(bus::bus(parts.bus.clone(), set.for_bus()), set.bus.stop_budget, Recovery::usual()),
+        // Says whether the two above still answer; readiness depends on it.
+        degrading(health_sweep::health_sweep(&parts.sweep), set.health_sweep.stop_budget, (&set.health_sweep).into()),
+        // Watches the heartbeats of everything, so it is up before those that beat.
+        degrading(
+            liveness_monitor::liveness_monitor(&parts.liveness, &set.for_liveness_monitor()),
+            set.liveness_monitor.stop_budget,
+            (&set.liveness_monitor).into(),
+        ),
+        // From the bus to the sockets; must listen before the first job publishes.
+        degrading(broadcaster_tree(parts), set.broadcaster.stop_budget, (&set.broadcaster).into()),
+        // Sends what jobs leave behind as deliveries.
+        degrading(
+            channel_manager::channel_manager(&parts.channels),
+            set.channel_manager.stop_budget,
+            (&set.channel_manager).into(),
+        ),
+        // What the service is for. Everything a job may touch is up by now, and still up when it drains.
+        critical(scheduler::scheduler(&parts.scheduler), set.scheduler.stop_budget, (&set.scheduler).into()),
+        // Opens the door last and closes it first. It owns the connections, and only its end closes sockets.
+        critical(api_listener(parts), set.api.stop_budget, Recovery::usual()),
+    ];
+    let root = SupervisorSpec::new("root", Strategy::OneForOne).no_shared_intensity();
+    children.into_iter().fold(root, SupervisorSpec::child)
+}
+
+/// A restart budget, the backoff within it, and the slow beat beyond it.
+#[derive(Clone, Copy)]
+struct Recovery {
+    intensity: Intensity,
+    backoff: Backoff,
+    degraded_retry: Duration,
+}
+
+impl Recovery {
+    /// 5 restarts in 60 s, 1 s doubling to 30 s between them, then every 5 minutes.
+    fn usual() -> Self {
+        let intensity = Intensity::new(5, Duration::from_secs(60));
+        Self { intensity, backoff: Backoff::default(), degraded_retry: Duration::from_secs(300) }
+    }
+
+    fn of(restart: &settings::Restart, backoff: &settings::Backoff) -> Self {
+        Self { intensity: restart.intensity(), backoff: backoff.backoff(), degraded_retry: backoff.degraded_cap }
+    }
+}
+
+/// Each subsystem has its own section with the same two tables.
+macro_rules! recovery_of {
+    ($($section:ident),+) => {$(
+        impl From<&settings::$section> for Recovery {
+            fn from(section: &settings::$section) -> Self {
+                Self::of(&section.restart, &section.backoff)
+            }
+        }
+    )+};
+}
+recovery_of!(Scheduler, Broadcaster, ChannelManager, HealthSweep, LivenessMonitor);
+
+/// If it gives up, the process ends with exit code 70.
+fn critical(child: ChildSpec, stop_budget: Duration, recovery: Recovery) -> ChildSpec {
+    child
+        .stop_within(Shutdown::Within(stop_budget))
+        .intensity(recovery.intensity)
+        .backoff(recovery.backoff)
+        .on_give_up(OnGiveUp::Escalate)
+}
+
+/// If it gives up, it is tried again for ever at a slow beat.
+fn degrading(child: ChildSpec, stop_budget: Duration, recovery: Recovery) -> ChildSpec {
+    critical(child, stop_budget, recovery).on_give_up(OnGiveUp::Degrade { retry: recovery.degraded_retry })
+}
+
+fn broadcaster_tree(parts: &Parts) -> ChildSpec {
+    let spec = broadcaster::broadcaster(parts.hub.clone(), parts.bus.clone(), parts.settings.for_broadcaster());
+    ChildSpec::supervisor(spec)
+}
+
+fn admin_listener(parts: &Parts) -> ChildSpec {
+    let parts = parts.clone();
+    ChildSpec::task("admin", move |context| {
+        let parts = parts.clone();
+        async move {
+            let router = admin::router(parts.admin_state());
+            let within = parts.settings.admin.stop_budget;
+            listen("admin", &parts.admin, router, within, &parts, &context).await
+        }
+    })
+    .on_own_runtime()
+    .start_when_ready()
+}
+
+fn api_listener(parts: &Parts) -> ChildSpec {
+    let parts = parts.clone();
+    ChildSpec::task("api", move |context| {
+        let parts = parts.clone();
+        async move {
+            if parts.settings.is_development() {
+                auth::seed_demo_tenant(&*parts.store).await?;
+            }
+            let state: ApiState = parts.api_state(context.tasks());
+            let within = parts.settings.api.stop_budget;
+            let listening = listen("api", &parts.api, router(state), within, &parts, &context);
+            let (served, ()) = tokio::join!(listening, see_sockets_off(&parts, &context));
+            served
+        }
+    })
+    .start_when_ready()
+}
+
+/// When the process stops, sockets are asked to come back elsewhere, not all at once. When only this listener is started
+/// again, they are closed with its incarnation.
+async fn see_sockets_off(parts: &Parts, context: &ChildContext) {
+    context.cancelled().cancelled().await;
+    if parts.lifecycle.is_draining() {
+        let within = parts.settings.api.stop_budget.mul_f64(0.8);
+        let report = parts.hub.drain(DrainPlan { within, ..DrainPlan::default() }).await;
+        tracing::info!(asked = report.asked, left = report.left, "sockets were asked to come back elsewhere");
+    } else {
+        context.tasks().cancel();
+    }
+}
+
+async fn listen(
+    name: &'static str,
+    listener: &Listener,
+    router: axum::Router,
+    finish_within: Duration,
+    parts: &Parts,
+    context: &ChildContext,
+) -> Result<(), BoxError> {
+    let socket = listener.open()?;
+    context.ready();
+    let limits = &parts.settings.limits;
+    let server = Server {
+        name,
+        router,
+        lifecycle: parts.lifecycle.clone(),
+        tasks: context.tasks().clone(),
+        limits: ConnectionLimits {
+            connections: limits.connections,
+            header_read: limits.header_read,
+            header_bytes: limits.header_bytes,
+        },
+        finish_within,
+    };
+    Ok(serve(socket, server, context.cancelled()).await?)
+}
