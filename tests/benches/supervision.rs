@@ -1,0 +1,290 @@
+//! What supervision costs: a message through the wrapper, and a crash until it serves again, each against bare ractor in
+//! the same run. Rounds of both alternate, the row shows the medians. Messages are counted in CPU, on one thread, so that
+//! a busy machine does not blur them; a restart in wall time, because waiting is what it is about.
+
+use std::panic::PanicHookInfo;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ractor::concurrency::JoinHandle;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use supervision::{
+    Address, Backoff, ChildSpec, Heartbeat, Heartbeats, Intensity, Strategy, SupervisorSpec, Traced, Tree,
+};
+use telemetry::context::TraceContext;
+use telemetry::export::{self, Endpoint, LogFormat};
+use tests::bench::{self, median, ns_each};
+use tracing::Instrument;
+
+const ROUNDS: usize = 15;
+/// Messages of one round, sent in batches so that the mailbox stays as short as in life.
+const BATCHES: usize = 200;
+const BATCH: usize = 500;
+/// Crashes of one round.
+const CRASHES: usize = 40;
+const CALL: Duration = Duration::from_secs(10);
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        bench::head();
+        plain_messages().await;
+        crashes().await;
+        start_telemetry();
+        let unsampled = tracing::info_span!("sender");
+        assert!(TraceContext::current().is_empty());
+        full_messages().instrument(unsampled).await;
+    });
+}
+
+/// All that a service has on: real instruments, real ids, and no trace kept.
+fn start_telemetry() {
+    let settings = export::Settings {
+        service_name: "bench".into(),
+        service_version: "0".into(),
+        instance_id: "bench".into(),
+        environment: "development".into(),
+        endpoint: Endpoint::Off,
+        log_filter: "info".into(),
+        log_format: LogFormat::Text,
+        sample_ratio: Some(0.0),
+    };
+    // For as long as the process lives: nothing is flushed.
+    std::mem::forget(export::start(settings).unwrap());
+}
+
+/// What all actors here understand.
+enum Message {
+    Add(u64, TraceContext),
+    Total(RpcReplyPort<u64>),
+    Panic,
+}
+
+impl Traced for Message {
+    fn trace_context(&self) -> &TraceContext {
+        static NONE: std::sync::OnceLock<TraceContext> = std::sync::OnceLock::new();
+        match self {
+            Message::Add(_, context) => context,
+            Message::Total(_) | Message::Panic => NONE.get_or_init(TraceContext::default),
+        }
+    }
+}
+
+/// Adds up what it is sent; beats for each message if it has a heartbeat.
+struct Counter {
+    heartbeat: Option<Heartbeat>,
+}
+
+impl Actor for Counter {
+    type Msg = Message;
+    type State = u64;
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<Message>, (): ()) -> Result<u64, ActorProcessingErr> {
+        Ok(0)
+    }
+
+    async fn handle(&self, _: ActorRef<Message>, message: Message, total: &mut u64) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Add(n, _) => *total += n,
+            // Nobody waits for the answer any more if it cannot be sent.
+            Message::Total(reply) => drop(reply.send(*total)),
+            Message::Panic => panic!("of the benchmark"),
+        }
+        if let Some(heartbeat) = &self.heartbeat {
+            heartbeat.beat();
+        }
+        Ok(())
+    }
+}
+
+async fn plain_messages() {
+    let (tree, address) =
+        supervised(|id, address| ChildSpec::actor(id, address, |_| (Counter { heartbeat: None }, ())).unmetered());
+    let tree = tree.await;
+    let (bare, _) = bare_counter().await;
+    let (mut ours, mut reference) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.push(flood_ours(&address, TraceContext::default).await);
+        reference.push(flood_bare(&bare).await);
+    }
+    message_row("supervision.message", ours, reference, 1.10);
+    stop(tree, bare).await;
+}
+
+async fn full_messages() {
+    let (tree, address) = supervised(|id, address| {
+        ChildSpec::traced_actor(id, address, |context| {
+            (
+                Counter {
+                    heartbeat: Some(context.heartbeat("messages", Duration::from_secs(1))),
+                },
+                (),
+            )
+        })
+    });
+    let tree = tree.await;
+    let (bare, _) = bare_counter().await;
+    assert!(
+        !TraceContext::current().is_empty(),
+        "the sender is in a span, though nobody keeps it"
+    );
+    let (mut ours, mut reference) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.push(flood_ours(&address, TraceContext::current).await);
+        reference.push(flood_bare(&bare).await);
+    }
+    message_row("supervision.message.telemetry_on", ours, reference, 1.30);
+    stop(tree, bare).await;
+}
+
+async fn flood_ours(address: &Address<Message>, context: impl Fn() -> TraceContext) -> f64 {
+    let cost = bench::cost(async {
+        for _ in 0..BATCHES {
+            for n in 0..BATCH {
+                address.try_send(Message::Add(n as u64, context())).unwrap();
+            }
+            address.call(Message::Total, CALL).await.unwrap();
+        }
+    });
+    ns_each(cost.await.cpu, BATCHES * BATCH)
+}
+
+async fn flood_bare(actor: &ActorRef<Message>) -> f64 {
+    let cost = bench::cost(async {
+        for _ in 0..BATCHES {
+            for n in 0..BATCH {
+                actor
+                    .send_message(Message::Add(n as u64, TraceContext::default()))
+                    .unwrap();
+            }
+            ractor::call!(actor, Message::Total).unwrap();
+        }
+    });
+    ns_each(cost.await.cpu, BATCHES * BATCH)
+}
+
+fn message_row(name: &str, ours: Vec<f64>, reference: Vec<f64>, goal: f64) {
+    let (ours, reference) = (median(ours), median(reference));
+    bench::ratio_row(
+        name,
+        &format!("{ours:.0} ns"),
+        &format!("{reference:.0} ns"),
+        ours / reference,
+        goal,
+    );
+}
+
+/// From the message that makes it panic to the first answer of the next incarnation, or, for bare ractor, to the start
+/// hook of the next one that a supervisor written by hand starts when it hears of the failure.
+async fn crashes() {
+    let (tree, address) =
+        supervised(|id, address| ChildSpec::actor(id, address, |_| (Counter { heartbeat: None }, ())));
+    let tree = tree.await;
+    let (mut ours, mut reference) = (Vec::new(), Vec::new());
+    telemetry::panic::install_hook();
+    let capture: Arc<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> = Arc::from(std::panic::take_hook());
+    for _ in 0..ROUNDS {
+        let capture = capture.clone();
+        std::panic::set_hook(Box::new(move |info| capture(info)));
+        ours.push(crash_ours(&address).await);
+        // The reference does without a hook: it keeps nothing of a panic.
+        std::panic::set_hook(Box::new(|_| {}));
+        reference.push(crash_bare().await);
+    }
+    let (ours, reference) = (median(ours), median(reference));
+    let us = |ns: f64| format!("{:.1} us", ns / 1000.0);
+    bench::ratio_row("supervision.restart", &us(ours), &us(reference), ours / reference, 2.0);
+    tree.stop().await;
+}
+
+async fn crash_ours(address: &Address<Message>) -> f64 {
+    let began = Instant::now();
+    for _ in 0..CRASHES {
+        address.try_send(Message::Panic).unwrap();
+        while address.call(Message::Total, CALL).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+    ns_each(began.elapsed(), CRASHES)
+}
+
+/// Starts a panicking child again and tells by whom it is served.
+struct ByHand;
+
+struct Children {
+    child: ActorRef<Message>,
+    restarted: tokio::sync::mpsc::UnboundedSender<ActorRef<Message>>,
+}
+
+impl Actor for ByHand {
+    type Msg = ();
+    type State = Children;
+    type Arguments = tokio::sync::mpsc::UnboundedSender<ActorRef<Message>>;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<()>,
+        restarted: Self::Arguments,
+    ) -> Result<Children, ActorProcessingErr> {
+        let (child, _) = Actor::spawn_linked(None, Counter { heartbeat: None }, (), myself.get_cell()).await?;
+        drop(restarted.send(child.clone()));
+        Ok(Children { child, restarted })
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<()>,
+        event: SupervisionEvent,
+        state: &mut Children,
+    ) -> Result<(), ActorProcessingErr> {
+        if let SupervisionEvent::ActorFailed(cell, _) = event
+            && cell.get_id() == state.child.get_id()
+        {
+            let (child, _) = Actor::spawn_linked(None, Counter { heartbeat: None }, (), myself.get_cell()).await?;
+            state.child = child.clone();
+            drop(state.restarted.send(child));
+        }
+        Ok(())
+    }
+}
+
+async fn crash_bare() -> f64 {
+    let (restarted, mut children) = tokio::sync::mpsc::unbounded_channel();
+    let (supervisor, end) = Actor::spawn(None, ByHand, restarted).await.unwrap();
+    let mut child = children.recv().await.unwrap();
+    let began = Instant::now();
+    for _ in 0..CRASHES {
+        child.send_message(Message::Panic).unwrap();
+        child = children.recv().await.unwrap();
+    }
+    let each = ns_each(began.elapsed(), CRASHES);
+    supervisor.stop(None);
+    end.await.unwrap();
+    each
+}
+
+async fn bare_counter() -> (ActorRef<Message>, JoinHandle<()>) {
+    Actor::spawn(None, Counter { heartbeat: None }, ()).await.unwrap()
+}
+
+/// A tree of one child that may fail as often as it likes and is started again at once.
+fn supervised(
+    child: impl FnOnce(&'static str, &Address<Message>) -> ChildSpec,
+) -> (impl Future<Output = Tree>, Address<Message>) {
+    let address = Address::with_capacity("counter", 2 * BATCH);
+    let child = child("counter", &address).backoff(Backoff::NONE);
+    let often = Intensity::new(u32::MAX, Duration::from_secs(1));
+    let spec = SupervisorSpec::new("bench", Strategy::OneForOne)
+        .intensity(often)
+        .child(child);
+    (async { Tree::start(spec, Heartbeats::new()).await.unwrap() }, address)
+}
+
+async fn stop(tree: Tree, bare: ActorRef<Message>) {
+    tree.stop().await;
+    bare.stop(None);
+}

@@ -1,0 +1,247 @@
+//! A collector of the test's own: it takes OTLP over http/protobuf (gzip or not) and over gRPC on free ports, keeps all
+//! it was sent, and can be slow or refuse.
+
+mod model;
+mod servers;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+pub use model::{Link, Log, Point, Span, SpanEvent};
+
+use crate::eventually;
+
+/// The two ways in which the service may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Protobuf in a POST, the default.
+    HttpProtobuf,
+    /// gRPC, by `OTEL_EXPORTER_OTLP_PROTOCOL=grpc`.
+    Grpc,
+}
+
+/// How the collector answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Keeps all and says so.
+    Serve,
+    /// Keeps all, but answers only after this long.
+    Delay(Duration),
+    /// Keeps nothing and answers that it is unavailable.
+    Refuse,
+}
+
+/// The collector; it ends when it is dropped.
+pub struct Collector {
+    http: SocketAddr,
+    grpc: SocketAddr,
+    heap: Arc<Heap>,
+    servers: Vec<JoinHandle<()>>,
+}
+
+/// What arrived, in the order of its arrival.
+struct Heap {
+    behaviour: Mutex<Behaviour>,
+    spans: Mutex<Vec<Span>>,
+    logs: Mutex<Vec<Log>>,
+    points: Mutex<Vec<Point>>,
+    /// Which of the protocols was used, for each request.
+    protocols: Mutex<Vec<Protocol>>,
+}
+
+impl Collector {
+    /// Starts to listen for both protocols.
+    pub async fn start() -> Collector {
+        let heap = Arc::new(Heap {
+            behaviour: Mutex::new(Behaviour::Serve),
+            spans: Mutex::default(),
+            logs: Mutex::default(),
+            points: Mutex::default(),
+            protocols: Mutex::default(),
+        });
+        let (http, http_server) = servers::http(heap.clone()).await;
+        let (grpc, grpc_server) = servers::grpc(heap.clone()).await;
+        Collector {
+            http,
+            grpc,
+            heap,
+            servers: vec![http_server, grpc_server],
+        }
+    }
+
+    /// The variables that make a service send here, often enough for a test to wait for it.
+    pub fn environment(&self, protocol: Protocol) -> Vec<(String, String)> {
+        let (address, name) = match protocol {
+            Protocol::HttpProtobuf => (self.http, "http/protobuf"),
+            Protocol::Grpc => (self.grpc, "grpc"),
+        };
+        [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}")),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", name.to_owned()),
+            ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),
+            ("OTEL_BLRP_SCHEDULE_DELAY", "100".to_owned()),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "500".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
+    }
+
+    /// Changes how it answers from now on.
+    pub fn behave(&self, behaviour: Behaviour) {
+        *self.heap.behaviour.lock().unwrap() = behaviour;
+    }
+
+    /// All spans until now.
+    pub fn spans(&self) -> Vec<Span> {
+        self.heap.spans.lock().unwrap().clone()
+    }
+
+    /// All log records until now.
+    pub fn logs(&self) -> Vec<Log> {
+        self.heap.logs.lock().unwrap().clone()
+    }
+
+    /// All points of all metrics until now: each export repeats a cumulative counter.
+    pub fn points(&self) -> Vec<Point> {
+        self.heap.points.lock().unwrap().clone()
+    }
+
+    /// The protocol of each request until now.
+    pub fn protocols(&self) -> Vec<Protocol> {
+        self.heap.protocols.lock().unwrap().clone()
+    }
+
+    /// The spans of one trace, the earliest first.
+    pub fn trace(&self, trace_id: &str) -> Vec<Span> {
+        let mut spans: Vec<Span> = self
+            .spans()
+            .into_iter()
+            .filter(|span| span.trace_id == trace_id)
+            .collect();
+        spans.sort_by_key(|span| span.start_ns);
+        spans
+    }
+
+    /// Waits for a span for which `wanted` holds.
+    ///
+    /// # Panics
+    ///
+    /// After `within`, with the names of all spans that came.
+    pub async fn span(&self, what: &str, within: Duration, wanted: impl Fn(&Span) -> bool) -> Span {
+        let _names = NamesOnFailure(self);
+        eventually(&format!("a span: {what}"), within, || async {
+            self.spans().into_iter().find(&wanted)
+        })
+        .await
+    }
+
+    /// Waits for a log record for which `wanted` holds.
+    ///
+    /// # Panics
+    ///
+    /// After `within`.
+    pub async fn log(&self, what: &str, within: Duration, wanted: impl Fn(&Log) -> bool) -> Log {
+        eventually(&format!("a log record: {what}"), within, || async {
+            self.logs().into_iter().find(&wanted)
+        })
+        .await
+    }
+
+    /// Waits for a point of a metric for which `wanted` holds.
+    ///
+    /// # Panics
+    ///
+    /// After `within`.
+    pub async fn point(&self, what: &str, within: Duration, wanted: impl Fn(&Point) -> bool) -> Point {
+        eventually(&format!("a point: {what}"), within, || async {
+            self.points().into_iter().find(&wanted)
+        })
+        .await
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.servers.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Shows what came instead when a wait for a span fails.
+struct NamesOnFailure<'a>(&'a Collector);
+
+impl Drop for NamesOnFailure<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut names: Vec<String> = self.0.spans().into_iter().map(|span| span.name).collect();
+            names.sort();
+            names.dedup();
+            eprintln!("spans that came: {names:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as Sent};
+    use prost::Message;
+
+    use super::*;
+    use crate::Client;
+    use crate::client::try_send;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn request(name: &str) -> ExportTraceServiceRequest {
+        let spans = vec![Sent {
+            name: name.into(),
+            trace_id: vec![1; 16],
+            span_id: vec![2; 8],
+            ..Sent::default()
+        }];
+        let scope_spans = vec![ScopeSpans {
+            spans,
+            ..ScopeSpans::default()
+        }];
+        ExportTraceServiceRequest {
+            resource_spans: vec![ResourceSpans {
+                scope_spans,
+                ..ResourceSpans::default()
+            }],
+        }
+    }
+
+    async fn post(collector: &Collector, name: &str) -> u16 {
+        let client = Client::new(&format!("http://{}", collector.http));
+        let body = request(name).encode_to_vec();
+        try_send(client.request(reqwest::Method::POST, "/v1/traces").body(body))
+            .await
+            .unwrap()
+            .status
+    }
+
+    #[tokio::test]
+    async fn spans_come_in_over_both_protocols() {
+        let collector = Collector::start().await;
+        assert_eq!(post(&collector, "by http").await, 200);
+        let mut client = TraceServiceClient::connect(format!("http://{}", collector.grpc))
+            .await
+            .unwrap();
+        client.export(request("by grpc")).await.unwrap();
+        collector.span("over http", SOON, |span| span.name == "by http").await;
+        collector.span("over grpc", SOON, |span| span.name == "by grpc").await;
+        assert_eq!(collector.protocols(), [Protocol::HttpProtobuf, Protocol::Grpc]);
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_refuses_keeps_nothing() {
+        let collector = Collector::start().await;
+        collector.behave(Behaviour::Refuse);
+        assert_eq!(post(&collector, "lost").await, 503);
+        assert!(collector.spans().is_empty());
+    }
+}

@@ -1,0 +1,35 @@
+//! The outside world of the service: processes, collectors, receivers and sockets that the tests in `tests/` play
+//! against the real binary. Nothing here knows the inside of the product; what it shows over HTTP, on its standard
+//! output, in its telemetry and by its exit code is all that is looked at.
+//!
+//! - [`Service`] starts the binary of `cargo run` in a directory of its own, on free ports, and ends it.
+//! - [`Collector`] receives OTLP over http/protobuf and gRPC and keeps what it was sent.
+//! - [`Receiver`] receives webhooks, keeps them, and answers by a script.
+//! - [`Socket`] is a WebSocket subscriber.
+//! - [`Store`] is the service's database seen from outside.
+//! - [`eventually`] waits for a fact with a deadline; [`metrics`] reads `/metrics`.
+//! - [`mod@bench`] prints the rows of the benchmarks.
+
+pub mod bench;
+pub mod binary;
+pub mod client;
+pub mod collector;
+pub mod metrics;
+pub mod process;
+pub mod receiver;
+pub mod service;
+pub mod setup;
+pub mod socket;
+pub mod store;
+pub mod wait;
+
+pub use client::{Answer, Client, DEMO_KEY};
+pub use collector::{Collector, Protocol};
+pub use metrics::Metrics;
+pub use process::Ended;
+pub use receiver::Receiver;
+pub use service::Service;
+pub use setup::{Home, Setup};
+pub use socket::Socket;
+pub use store::Store;
+pub use wait::eventually;

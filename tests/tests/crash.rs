@@ -1,0 +1,110 @@
+//! `kill -9` amid work: what was accepted is done, once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::iter;
+use serde_json::json;
+use tests::{Home, Receiver, Service, Setup, Store, eventually};
+
+const JOBS: usize = 1000;
+const ALL_DONE: Duration = Duration::from_secs(180);
+
+fn with_short_leases(home: &Home) -> Setup {
+    let setup = Service::setup()
+        .home(home)
+        .set("scheduler.lease_ms", 1000)
+        .set("scheduler.heartbeat_ms", 300);
+    setup
+        .set("channel_manager.request_ms", 1000)
+        .set("channel_manager.lease_ms", 2000)
+}
+
+/// Each job hands one notification to a channel, in the same transaction in which it is settled: two settlements would
+/// be two notifications with ids of their own.
+#[tokio::test]
+async fn a_killed_process_leaves_nothing_undone_nothing_stuck_and_nothing_settled_twice() {
+    let home = Home::empty();
+    let receiver = Receiver::start().await;
+    let first = with_short_leases(&home).start().await;
+    let (channel, _) = first.webhook(&receiver.url("/hook")).await;
+    let accepted = post_jobs(&first, &channel).await;
+    let mut store = Store::open(&home).await;
+    eventually("a part of the jobs is done", ALL_DONE, || async {
+        (receiver.calls().len() > 20).then_some(())
+    })
+    .await;
+    first.process().kill9().await;
+    let done_before = store.number("SELECT count(*) FROM jobs_done").await;
+    assert!(done_before < JOBS as i64, "killed too late to prove anything");
+
+    let second = with_short_leases(&home).start().await;
+    eventually("every job is done", ALL_DONE, || async {
+        let left = Store::open(&home).await.number("SELECT count(*) FROM jobs").await;
+        (left == 0).then_some(())
+    })
+    .await;
+    for id in &accepted {
+        assert_eq!(second.job(id).await["state"], "done");
+    }
+    eventually("every notification is sent", ALL_DONE, || async {
+        let left = Store::open(&home)
+            .await
+            .number("SELECT count(*) FROM deliveries WHERE state <> 'sent'")
+            .await;
+        (left == 0).then_some(())
+    })
+    .await;
+    assert_eq!(
+        store.number("SELECT count(*) FROM deliveries").await,
+        JOBS as i64,
+        "one for each job"
+    );
+    let ids = ids_by_number(&receiver);
+    assert_eq!(ids.len(), JOBS, "every job's notification came");
+    assert!(
+        ids.values().all(|ids| ids.len() == 1),
+        "and under one id only, however often it was sent"
+    );
+}
+
+#[tokio::test]
+async fn a_process_killed_again_and_again_still_gets_its_work_done() {
+    let home = Home::empty();
+    let receiver = Receiver::start().await;
+    let mut service = with_short_leases(&home).start().await;
+    let (channel, _) = service.webhook(&receiver.url("/hook")).await;
+    let mut accepted = Vec::new();
+    for n in 0..5 {
+        for _ in 0..10 {
+            accepted.push(service.enqueue("notify", json!({"channel": channel, "data": n})).await);
+        }
+        service.process().kill9().await;
+        service = with_short_leases(&home).start().await;
+    }
+    for id in &accepted {
+        service.job_in(id, "done").await;
+    }
+    assert_eq!(
+        Store::open(&home).await.number("SELECT count(*) FROM deliveries").await,
+        50
+    );
+}
+
+async fn post_jobs(service: &Service, channel: &str) -> Vec<String> {
+    let posts = (0..JOBS).map(|n| service.enqueue("notify", json!({"channel": channel, "data": {"number": n}})));
+    iter(posts).buffered(16).collect().await
+}
+
+/// The ids under which each job's notification came to the receiver.
+fn ids_by_number(receiver: &Receiver) -> BTreeMap<i64, BTreeSet<String>> {
+    let mut ids: BTreeMap<i64, BTreeSet<String>> = BTreeMap::new();
+    for call in receiver.calls() {
+        let number = call.json()["data"]["number"]
+            .as_i64()
+            .unwrap_or_else(|| panic!("{}", call.json()));
+        ids.entry(number).or_default().insert(call.id().to_owned());
+    }
+    ids
+}

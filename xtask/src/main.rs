@@ -1,0 +1,50 @@
+//! The project's own commands: `cargo xtask test`, `bench`, `guards`. Each needs nothing but Rust and a C compiler.
+
+mod bench;
+mod guards;
+mod report;
+mod run;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Every test there is; a skipped one counts as failed.
+    Test {
+        /// Handed to the test runner: part of a name, `-p actors`, ...
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        filter: Vec<String>,
+    },
+    /// The benchmarks, or the one named; prints `name | ours | reference | ratio | goal | ok` rows.
+    Bench {
+        /// A file in `tests/benches`, without its ending.
+        name: Option<String>,
+    },
+    /// What must never be among the dependencies.
+    Guards,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Test { filter } => test::run(&filter),
+        Command::Bench { name } => bench::run(name.as_deref()),
+        Command::Guards => guards::run(),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(reason) => {
+            eprintln!("xtask: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}

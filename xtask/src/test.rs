@@ -1,0 +1,121 @@
+//! `cargo xtask test`: every test of the workspace, unit, outside and documentation, with nextest if it is there and with
+//! cargo's own runner if not. The last line is `N passed, N failed`.
+
+use std::process::{Command, ExitCode};
+
+use crate::report::Report;
+use crate::run::{Outcome, cargo, seen, shown, target};
+
+/// How many slow tests are named.
+const SLOWEST: usize = 10;
+
+/// Runs all tests, or those that `filter` chooses.
+pub fn run(filter: &[String]) -> Outcome {
+    let mut report = if has_nextest() {
+        nextest(filter)?
+    } else {
+        libtest(filter)?
+    };
+    if filter.is_empty() {
+        report.add(documentation()?);
+    }
+    show(&report);
+    let is_good = report.failed + report.skipped.len() == 0 && report.passed > 0;
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The counts stand alone on the last line, for whoever reads only that.
+fn show(report: &Report) {
+    println!("\nthe slowest:");
+    for (name, seconds) in report.slowest(SLOWEST) {
+        println!("  {seconds:>7.2} s  {name}");
+    }
+    for reason in &report.skipped {
+        println!("skipped, which counts as failed: {reason}");
+    }
+    let skipped = report.skipped.len();
+    println!(
+        "{} passed, {} failed",
+        report.passed.saturating_sub(skipped),
+        report.failed + skipped
+    );
+}
+
+fn has_nextest() -> bool {
+    let mut command = cargo(&["nextest", "--version"]);
+    command.output().is_ok_and(|output| output.status.success())
+}
+
+/// A broken build leaves no report behind, and an old one must not be read in its place.
+fn nextest(filter: &[String]) -> Result<Report, String> {
+    let file = target().join("nextest/full/junit.xml");
+    let _ = std::fs::remove_file(&file);
+    let mut command = cargo(&["nextest", "run", "--profile", "full", "--no-fail-fast"]);
+    let status = shown(command.args(chosen(filter, &["--workspace"])))?;
+    let xml = std::fs::read_to_string(&file).map_err(|error| format!("no report of nextest ({status}): {error}"))?;
+    let mut report = Report::from_junit(&xml)?;
+    count_other_failures(&mut report, status.success());
+    Ok(report)
+}
+
+fn libtest(filter: &[String]) -> Result<Report, String> {
+    let mut command = cargo(&["test", "--no-fail-fast"]);
+    command
+        .args(chosen(filter, &["--workspace", "--lib", "--bins", "--tests"]))
+        .args(["--", "--show-output"]);
+    read(&mut command)
+}
+
+fn documentation() -> Result<Report, String> {
+    read(&mut cargo(&["test", "--workspace", "--doc", "--no-fail-fast"]))
+}
+
+/// Runs cargo's own runner and sums what it prints.
+fn read(command: &mut Command) -> Result<Report, String> {
+    let mut report = Report::default();
+    let status = seen(command, |line| report.libtest_line(line))?;
+    count_other_failures(&mut report, status.success());
+    Ok(report)
+}
+
+/// A run that failed without a failed test (it did not compile, or a process was killed) is a failure all the same.
+fn count_other_failures(report: &mut Report, succeeded: bool) {
+    if !succeeded && report.failed == 0 {
+        report.failed = 1;
+    }
+}
+
+/// What the caller asks for, or all.
+fn chosen<'a>(filter: &'a [String], all: &[&'a str]) -> Vec<&'a str> {
+    if filter.is_empty() {
+        all.to_vec()
+    } else {
+        filter.iter().map(String::as_str).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_fails_without_a_failed_test_is_a_failure() {
+        let mut report = Report {
+            passed: 3,
+            ..Report::default()
+        };
+        count_other_failures(&mut report, false);
+        assert_eq!(report.failed, 1);
+    }
+
+    #[test]
+    fn failures_that_were_counted_are_not_counted_again() {
+        let mut report = Report {
+            failed: 2,
+            ..Report::default()
+        };
+        count_other_failures(&mut report, false);
+        count_other_failures(&mut report, true);
+        assert_eq!(report.failed, 2);
+    }
+}
