@@ -39,9 +39,7 @@ impl TenantId {
         if !name.is_empty() && name.len() <= TENANT_ID_MAX && name.bytes().all(allowed) {
             return Ok(Self(name.into()));
         }
-        Err(BadTenantId {
-            given: name.chars().take(TENANT_ID_MAX).collect(),
-        })
+        Err(BadTenantId { given: name.chars().take(TENANT_ID_MAX).collect() })
     }
 
     /// The name as text.
@@ -128,9 +126,7 @@ impl Clock {
 
     /// The time now.
     pub fn now_ms(&self) -> Millis {
-        self.0
-            .as_ref()
-            .map_or_else(now_ms, |manual| manual.load(Ordering::SeqCst))
+        self.0.as_ref().map_or_else(now_ms, |manual| manual.load(Ordering::SeqCst))
     }
 
     /// Moves a manual clock, back if `by_ms` is negative. The clock of the machine is left alone.

@@ -1,7 +1,7 @@
 //! The exit codes of the process: one number for each way to end, so that whoever restarts us can tell them apart.
 //!
-//! Not listed here, because no code of ours returns them: 2 (a command line that cannot be read, by clap), 134 (SIGABRT,
-//! the policy `crash_process`; seen as 139 when the process has the id 1).
+//! Not listed here, because no code of ours returns them: 2 (a command line that cannot be read, by clap), 134
+//! (SIGABRT, the policy `crash_process`; seen as 139 when the process has the id 1).
 
 /// Everything was stopped in order, within its budget.
 pub const CLEAN: u8 = 0;

@@ -18,7 +18,6 @@ use actors::{
     store::{SharedStore, SqliteStore},
 };
 use supervision::{BoxError, Heartbeats, TaskGroup, Tree};
-use telemetry::export::Telemetry;
 
 use crate::{
     http::{
@@ -30,6 +29,9 @@ use crate::{
     },
     settings::Settings,
 };
+
+/// Writes all metrics in the text format of Prometheus.
+pub type MetricsPage = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// Everything that the children of the tree share. Cheap to clone.
 #[derive(Clone)]
@@ -58,7 +60,7 @@ pub struct Parts {
     pub api: Listener,
     /// The operators' socket.
     pub admin: Listener,
-    telemetry: Arc<Telemetry>,
+    metrics: MetricsPage,
     tree: TreeSlot,
 }
 
@@ -71,7 +73,7 @@ impl Parts {
     ///
     /// # Errors
     /// Settings that contradict each other, or an address that cannot be used.
-    pub fn new(settings: Settings, telemetry: Arc<Telemetry>) -> Result<Self, BoxError> {
+    pub fn new(settings: Settings, metrics: MetricsPage) -> Result<Self, BoxError> {
         let heartbeats = Heartbeats::new();
         let store: SharedStore = Arc::new(SqliteStore::new(&settings.store.url, settings.for_sqlite())?);
         let bus: Arc<dyn Bus> = MemoryBus::new(MemoryBusLimits::default());
@@ -98,7 +100,7 @@ impl Parts {
             bus,
             channels,
             scheduler,
-            telemetry,
+            metrics,
         })
     }
 
@@ -125,14 +127,13 @@ impl Parts {
 
     /// What the admin listener serves from.
     pub fn admin_state(&self) -> AdminState {
-        let telemetry = self.telemetry.clone();
         AdminState {
             token: self.settings.admin.token.clone(),
             dev: if self.settings.is_development() { Dev::Served } else { Dev::Absent },
             tree: self.tree.clone(),
             liveness: self.liveness.clone(),
             probes: self.probes(),
-            metrics: Arc::new(move || telemetry.prometheus()),
+            metrics: self.metrics.clone(),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Boot: telemetry, panic hook, the shared parts, the tree in order, warm, ready. Stop: not ready, drain, the tree in
 //! reverse, telemetry last of all. The boot is one trace, and so is the stop.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actors::liveness_monitor::view::State;
@@ -36,7 +37,7 @@ const WARM_WITHIN: Duration = Duration::from_secs(5);
 pub async fn run(loaded: &Loaded, began: Instant) -> u8 {
     let settings = &loaded.settings;
     let telemetry = match telemetry::export::start(settings.for_telemetry(NAME, Uuid::new_v4())) {
-        Ok(telemetry) => std::sync::Arc::new(telemetry),
+        Ok(telemetry) => Arc::new(telemetry),
         Err(error) => {
             eprintln!("telemetry: {error}");
             return exit::CONFIGURATION;
@@ -55,7 +56,7 @@ pub async fn run(loaded: &Loaded, began: Instant) -> u8 {
     code
 }
 
-async fn live(settings: &Settings, telemetry: std::sync::Arc<Telemetry>, signals: Signals, began: Instant) -> u8 {
+async fn live(settings: &Settings, telemetry: Arc<Telemetry>, signals: Signals, began: Instant) -> u8 {
     let shutdown = Shutdown::new();
     // Outlives the tree: a second signal must be heard while the tree stops.
     let watchers = TaskGroup::new("process");
@@ -72,12 +73,13 @@ async fn live(settings: &Settings, telemetry: std::sync::Arc<Telemetry>, signals
 
 async fn boot_up(
     settings: &Settings,
-    telemetry: std::sync::Arc<Telemetry>,
+    telemetry: Arc<Telemetry>,
     shutdown: &Shutdown,
     watchers: &TaskGroup,
     began: Instant,
 ) -> Result<(Parts, Tree), u8> {
-    let parts = Parts::new(settings.clone(), telemetry).map_err(|error| could_not_start(&error.to_string()))?;
+    let page = Arc::new(move || telemetry.prometheus());
+    let parts = Parts::new(settings.clone(), page).map_err(|error| could_not_start(&error.to_string()))?;
     let spec = tree::tree(&parts);
     let order: Vec<String> = spec.children().iter().map(|child| child.id().to_owned()).collect();
     let started = Tree::start_unless(spec, parts.heartbeats.clone(), shutdown.token()).await;

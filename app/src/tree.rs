@@ -185,3 +185,36 @@ async fn listen(
     };
     Ok(serve(socket, server, context.cancelled()).await?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::settings::{FLUSH, Sources, StopTable, load};
+
+    fn parts() -> Parts {
+        // Another test may have installed it already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Parts::new(load(&Sources::default()).unwrap().settings, Arc::new(String::new)).unwrap()
+    }
+
+    #[test]
+    fn the_tree_is_sound() {
+        assert_eq!(tree(&parts()).check(), Ok(()));
+    }
+
+    /// Also says that none directly under the root may take for ever.
+    #[test]
+    fn every_child_has_the_budget_that_the_stop_table_shows_in_reverse_order() {
+        let parts = parts();
+        let table = StopTable::of(&parts.settings);
+        let drain = ("drain delay", Shutdown::Within(parts.settings.shutdown.drain_delay));
+        let tree = tree(&parts);
+        let children = tree.children().iter().rev().map(|child| (child.id(), child.stop_budget()));
+        let flush = ("telemetry flush", Shutdown::Within(FLUSH));
+        let stop: Vec<_> = [drain].into_iter().chain(children).chain([flush]).collect();
+        let steps: Vec<_> = table.steps.iter().map(|(step, budget)| (*step, Shutdown::Within(*budget))).collect();
+        assert_eq!(stop, steps);
+    }
+}

@@ -20,7 +20,7 @@ use crate::{
     door,
     exit::chain,
     heartbeat::Activity,
-    process::{Ended, LastWords, Process, StartChild, StartFailure, Started},
+    process::{Drill, Ended, LastWords, Process, StartChild, StartFailure, Started},
     task::end_scoped_tasks,
 };
 
@@ -229,10 +229,9 @@ impl<A: Actor> Actor for Supervised<A> {
     }
 
     async fn post_stop(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
-        if self.words.is_asked_to_panic() {
-            let path = self.context.path();
-            let outcome = telemetry::panic::catch(async { panic!("injected panic: {path} was asked to") }).await;
-            return self.end("injected", state, outcome);
+        if self.words.drill.is(Drill::Panic) {
+            let drill = async { Ok(self.words.drill.carry_out(self.context.path()).await) };
+            return self.end("drill", state, telemetry::panic::catch(drill).await);
         }
         let Some(live) = state else { return Err(ALREADY_FAILED.into()) };
         let outcome = telemetry::panic::catch(async { self.inner.post_stop(myself, live).await }).await;
@@ -252,6 +251,9 @@ impl<A: Actor> Actor for Supervised<A> {
         self.mailbox.taken();
         let Some(live) = state else { return Err(ALREADY_FAILED.into()) };
         let entered = self.meter.as_ref().map(|meter| meter.activity.enter());
+        if self.words.drill.is(Drill::Hang) {
+            std::future::pending::<()>().await;
+        }
         // A trace that is not kept needs no span.
         let sender = self.context_of.map(|context_of| context_of(&message)).filter(|sender| sender.is_sampled());
         let outcome = match sender.cloned() {

@@ -92,8 +92,7 @@ fn settle(site: GuardSite<'_>, captured: CapturedPanic) -> Panicked {
     };
     let incident = telemetry::panic::record(record, captured).to_string();
     if policy == Policy::CrashProcess {
-        telemetry::panic::settle(CRASH_FLUSH);
-        std::process::abort();
+        telemetry::crash(CRASH_FLUSH);
     }
     Panicked { message, incident }
 }

@@ -1,12 +1,12 @@
 //! A running child, whatever it is made of: what can be done to it, and how its end is learned.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures_util::future::BoxFuture;
 use ractor::ActorCell;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ChildContext, ChildStop, Exit, supervisor::SupervisorControl, task::TaskStarter};
+use crate::{ChildContext, ChildStop, Exit, Path, supervisor::SupervisorControl, task::TaskStarter};
 
 /// How a child is brought to life. Implemented once for each kind of child.
 pub(crate) trait StartChild: Send + Sync {
@@ -62,10 +62,48 @@ pub(crate) enum Process {
 }
 
 /// What a running task listens to.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct TaskControls {
     pub(crate) kill: CancellationToken,
-    pub(crate) inject_panic: CancellationToken,
+    pub(crate) drill: DrillOrder,
+}
+
+/// A fault that is brought about on purpose, to see what happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drill {
+    /// It panics.
+    Panic,
+    /// It stands still in the middle of its work, and hears nothing any more.
+    Hang,
+}
+
+/// An order to a running child to bring about a fault. Only the first one counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DrillOrder(Arc<(OnceLock<Drill>, CancellationToken)>);
+
+impl DrillOrder {
+    pub(crate) fn give(&self, drill: Drill) {
+        // Whoever panics or hangs already does nothing else.
+        let _ = self.0.0.set(drill);
+        self.0.1.cancel();
+    }
+
+    pub(crate) fn is(&self, drill: Drill) -> bool {
+        self.0.0.get() == Some(&drill)
+    }
+
+    /// Waits for the order.
+    pub(crate) async fn given(&self) {
+        self.0.1.cancelled().await;
+    }
+
+    /// Carries the order out; none of them ends by itself.
+    pub(crate) async fn carry_out(&self, who: &Path) {
+        match self.0.0.get() {
+            Some(Drill::Panic) => panic!("injected panic: {who} was asked to"),
+            _ => std::future::pending().await,
+        }
+    }
 }
 
 impl Process {
@@ -78,49 +116,42 @@ impl Process {
         }
     }
 
-    /// Makes it panic at the next message (actor), await (task) or event (supervisor): a fault for drills.
-    pub(crate) fn inject_panic(&self) {
+    /// Brings about a fault: at once in a task and in a supervisor. An actor panics as soon as it is idle, and hangs in its
+    /// next message.
+    pub(crate) fn drill(&self, drill: Drill) {
         match self {
             Self::Actor { cell, words } => {
-                words.ask_to_panic();
-                cell.stop(None);
+                words.drill.give(drill);
+                if drill == Drill::Panic {
+                    // Wakes it; the callback panics instead of stopping.
+                    cell.stop(None);
+                }
             }
-            Self::Task { controls } => controls.inject_panic.cancel(),
-            Self::Supervisor(control) => control.inject_panic(),
+            Self::Task { controls } => controls.drill.give(drill),
+            Self::Supervisor(control) => control.drill(drill),
         }
     }
 }
 
 /// A slot through which an incarnation says how it ended: ractor's own events lose most of it.
 #[derive(Debug, Default)]
-pub(crate) struct LastWords(Mutex<Words>);
-
-#[derive(Debug, Default)]
-struct Words {
-    exit: Option<Exit>,
-    panic_asked: bool,
+pub(crate) struct LastWords {
+    exit: Mutex<Option<Exit>>,
+    pub(crate) drill: DrillOrder,
 }
 
 impl LastWords {
     /// The first word counts.
     pub(crate) fn say(&self, exit: Exit) {
-        self.lock().exit.get_or_insert(exit);
+        self.lock().get_or_insert(exit);
     }
 
     /// What was said; nothing if it was killed.
     pub(crate) fn take(&self) -> Option<Exit> {
-        self.lock().exit.take()
+        self.lock().take()
     }
 
-    pub(crate) fn ask_to_panic(&self) {
-        self.lock().panic_asked = true;
-    }
-
-    pub(crate) fn is_asked_to_panic(&self) -> bool {
-        self.lock().panic_asked
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Words> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Exit>> {
+        self.exit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

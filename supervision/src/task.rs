@@ -2,13 +2,9 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, Either, select},
-};
+use futures_util::{FutureExt, future::BoxFuture};
 use telemetry::panic::{PanicSite, Policy};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     BoxError, ChildContext, Exit, Ignore, TaskGroup, door,
@@ -67,7 +63,7 @@ impl TaskStarter {
     }
 
     fn spawn(&self, context: ChildContext) -> Result<(TaskControls, oneshot::Receiver<Ended>), StartFailure> {
-        let controls = TaskControls { kill: CancellationToken::new(), inject_panic: CancellationToken::new() };
+        let controls = TaskControls::default();
         let (sender, receiver) = oneshot::channel();
         let work = run_to_end((self.run)(context.clone()), context.clone(), controls.clone());
         // Nobody waits for the end of a start that was given up.
@@ -122,17 +118,17 @@ fn ended_before_ready(ended: Ended, context: &ChildContext) -> StartFailure {
 
 /// Runs the task, ends what it spawned, and says how it ended. Its future is dropped before this returns.
 async fn run_to_end(run: BoxFuture<'static, Result<(), BoxError>>, context: ChildContext, controls: TaskControls) -> Ended {
-    let injected = {
-        let (asked, path) = (controls.inject_panic.clone(), context.path().clone());
-        async move {
-            asked.cancelled().await;
-            panic!("injected panic: {path} was asked to")
-        }
-    };
+    let (order, path) = (controls.drill.clone(), context.path().clone());
     let work = telemetry::panic::catch(async move {
-        match select(run, Box::pin(injected)).await {
-            Either::Left((result, _)) => result,
-            Either::Right(((), _)) => Ok(()),
+        let mut run = run;
+        tokio::select! {
+            biased;
+            // From here on the task is not polled any more.
+            () = order.given() => {
+                order.carry_out(&path).await;
+                Ok(())
+            }
+            result = &mut run => result,
         }
     });
     let exit = tokio::select! {

@@ -17,7 +17,7 @@ use crate::{
     ChildContext, ChildSpec, Event, Exit, Heartbeats, Kind, NodeSnapshot, Path, SpecFault, StopReport, SupervisorSpec,
     context::Identity,
     node::{Node, Status},
-    process::{Process, StartChild, StartFailure},
+    process::{Drill, Process, StartChild, StartFailure},
     supervisor::{Operation, Request, SupervisorControl, SupervisorStarter},
 };
 
@@ -248,7 +248,16 @@ impl Tree {
     /// # Errors
     /// See [`OperationError`].
     pub async fn inject_panic(&self, path: impl Into<Path>) -> Result<(), OperationError> {
-        self.operate(path.into(), Operation::InjectPanic).await
+        self.operate(path.into(), Operation::Drill(Drill::Panic)).await
+    }
+
+    /// Makes a child stand still in the middle of its work, deaf to everything but a kill: a drill. An actor hangs in its
+    /// next message.
+    ///
+    /// # Errors
+    /// See [`OperationError`].
+    pub async fn inject_hang(&self, path: impl Into<Path>) -> Result<(), OperationError> {
+        self.operate(path.into(), Operation::Drill(Drill::Hang)).await
     }
 
     /// Waits until the tree has ended, by itself or because it was stopped.
@@ -267,8 +276,8 @@ impl Tree {
     }
 
     async fn operate(&self, path: Path, operation: Operation) -> Result<(), OperationError> {
-        if path.is_root() && matches!(operation, Operation::InjectPanic) {
-            self.0.control.inject_panic();
+        if let (true, Operation::Drill(drill)) = (path.is_root(), &operation) {
+            self.0.control.drill(*drill);
             return Ok(());
         }
         let (reply, answer) = oneshot::channel();

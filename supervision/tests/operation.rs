@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use common::*;
 use supervision::{
-    Backoff, CallError, ChildSpec, EventKind, Exit, OperationError, SendError, Status, Strategy, SupervisorSpec,
+    Backoff, BeatState, CallError, ChildSpec, EventKind, Exit, OperationError, SendError, Shutdown, Status, StopOutcome,
+    Strategy, SupervisorSpec,
 };
 
 fn single(journal: &Journal, a: &supervision::Address<Message>) -> SupervisorSpec {
@@ -174,6 +175,74 @@ async fn a_drill_makes_any_child_panic_whatever_it_is_made_of() {
         assert_eq!((node.incarnation, node.failures.get("panic")), (2, Some(&1)), "{path}");
     }
     assert_eq!(tree.inject_panic("nobody").await, Err(OperationError::NotFound));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_hangs_is_stale_and_busy_and_told_apart_from_one_that_is_idle() {
+    /// Beats with every message, and sends itself the next one.
+    struct Beating;
+    impl ractor::Actor for Beating {
+        type Msg = ();
+        type State = supervision::Heartbeat;
+        type Arguments = supervision::ChildContext;
+
+        async fn pre_start(
+            &self,
+            myself: ractor::ActorRef<()>,
+            context: supervision::ChildContext,
+        ) -> Result<supervision::Heartbeat, ractor::ActorProcessingErr> {
+            myself.cast(())?;
+            Ok(context.heartbeat("loop", SECOND))
+        }
+
+        async fn handle(
+            &self,
+            myself: ractor::ActorRef<()>,
+            (): (),
+            heartbeat: &mut supervision::Heartbeat,
+        ) -> Result<(), ractor::ActorProcessingErr> {
+            heartbeat.beat();
+            myself.send_after(SECOND, || ());
+            Ok(())
+        }
+    }
+    let beating = |id: &str| {
+        ChildSpec::actor(id, &supervision::Address::new(id), |context| (Beating, context)).backoff(Backoff::NONE)
+    };
+    let spec = SupervisorSpec::new("root", Strategy::OneForOne).child(beating("good")).child(beating("bad"));
+    let tree = start(spec).await;
+    tree.inject_hang("bad").await.unwrap();
+    tokio::time::sleep(5 * SECOND).await;
+    let beats = tree.heartbeats().snapshot();
+    let states: Vec<_> = beats.iter().map(|beat| (beat.path.as_str(), beat.state, beat.busy.is_some())).collect();
+    assert_eq!(states, [("bad", BeatState::Stale, true), ("good", BeatState::Beating, false)]);
+    assert_eq!(beats[0].busy.as_ref().map(|busy| busy.message_type), Some("()"));
+    assert_eq!(status(&tree, "bad"), Status::Up);
+    let report = tree.stop().await;
+    let unclean: Vec<_> = report.unclean().map(|child| (child.path.as_str(), child.outcome.clone())).collect();
+    assert_eq!(unclean, [("bad", StopOutcome::Killed)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_or_a_task_that_hangs_is_killed_at_its_budget_with_all_below_it() {
+    let journal = Journal::default();
+    let inner = SupervisorSpec::new("inner", Strategy::OneForOne)
+        .child(worker("x", &journal, &address("x")))
+        .child(worker("y", &journal, &address("y")));
+    let task = ChildSpec::task("task", |context| async move {
+        context.cancelled().cancelled().await;
+        Ok(())
+    });
+    let inner = ChildSpec::supervisor(inner).stop_within(Shutdown::Within(3 * SECOND));
+    let tree = start(SupervisorSpec::new("root", Strategy::OneForOne).child(inner).child(task)).await;
+    tree.inject_hang("inner").await.unwrap();
+    tree.inject_hang("task").await.unwrap();
+    settle().await;
+    let report = tree.stop().await;
+    let outcomes: Vec<_> = report.children.iter().map(|child| (child.path.as_str(), child.outcome.clone())).collect();
+    let killed = |path| (path, StopOutcome::Killed);
+    assert_eq!(outcomes, ["task", "inner.y", "inner.x", "inner"].map(killed));
+    assert_eq!(journal.take_only("drop"), ["inner.y#1", "inner.x#1"]);
 }
 
 /// Written by hand: its callbacks panic before they return their futures.

@@ -20,7 +20,7 @@ pub use variables::Variables;
 #[cfg(test)]
 pub(crate) use prometheus::Page;
 
-use crate::{SCOPE, context, door, lock, metrics, panic};
+use crate::{SCOPE, context, crash, door, lock, metrics, panic};
 use opentelemetry::global;
 use opentelemetry::trace::TracerProvider as _;
 use plan::Plan;
@@ -156,14 +156,18 @@ pub fn start_with(settings: Settings, variables: &Variables) -> Result<Telemetry
     log::install(settings.log_format, stderr, logs, providers.traces.tracer(SCOPE), providers.logs.as_ref())?;
     panic::log_is_live();
     metrics::provider_installed();
+    if let Some(handle) = runtime.0.as_ref().map(|runtime| runtime.handle().clone()) {
+        let left = providers.clone();
+        crash::flush_with(move |budget| flush::flush_blocking(left.clone(), handle.clone(), budget));
+    }
     Ok(Telemetry { destination: plan.to_string(), runtime: Mutex::new(runtime), providers })
 }
 
 /// Providers and subscriber are of the process; a second start would take them from the first.
 static STARTED: AtomicBool = AtomicBool::new(false);
 
-/// Telemetry of this process, running. Dropping it without a flush loses what still waits. Keep it to the very end and call [`flush_and_stop`](Self::flush_and_stop) last of
-/// all.
+/// Telemetry of this process, running. Dropping it without a flush loses what still waits: keep it to the very end, and
+/// call [`flush_and_stop`](Self::flush_and_stop) last of all.
 #[derive(Debug)]
 pub struct Telemetry {
     destination: String,

@@ -10,6 +10,7 @@
 //! call still works: it reports to whatever providers and subscriber the process has set itself.
 
 pub mod context;
+mod crash;
 mod door;
 #[cfg(feature = "export")]
 pub mod export;
@@ -18,6 +19,8 @@ pub mod metrics;
 pub mod panic;
 #[cfg(all(test, feature = "export"))]
 mod testing;
+
+pub use crash::crash;
 
 /// What the macros of this crate need to reach from other crates. Not an interface.
 #[doc(hidden)]

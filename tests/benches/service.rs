@@ -13,10 +13,7 @@ const IDLE: Duration = Duration::from_secs(5);
 
 fn main() {
     let app = binary::released_app();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         bench::head();
         bench::aim_row("service.cold_start", cold_start_ms(app).await, 300.0, "ms");
@@ -52,13 +49,7 @@ async fn idle_memory_mib(app: &Path) -> f64 {
 fn binary_mib(app: &Path) -> f64 {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("app");
-    let status = Command::new("strip")
-        .arg("--strip-debug")
-        .arg("-o")
-        .arg(&copy)
-        .arg(app)
-        .status()
-        .unwrap();
+    let status = Command::new("strip").arg("--strip-debug").arg("-o").arg(&copy).arg(app).status().unwrap();
     assert!(status.success());
     std::fs::metadata(&copy).unwrap().len() as f64 / 1024.0 / 1024.0
 }

@@ -1,9 +1,15 @@
 //! What supervision costs: a message through the wrapper, and a crash until it serves again, each against bare ractor in
 //! the same run. Rounds of both alternate, the row shows the medians. Messages are counted in CPU, on one thread, so that
 //! a busy machine does not blur them; a restart in wall time, because waiting is what it is about.
+//!
+//! Both sides always handle the same message type. The plain one is small, a number or a reply port; the other one carries a
+//! trace context, which bare ractor knows nothing of and leaves empty.
+//!
+//! An argument chooses rows: those whose name contains it.
 
+use std::marker::PhantomData;
 use std::panic::PanicHookInfo;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use ractor::concurrency::JoinHandle;
@@ -16,7 +22,11 @@ use telemetry::export::{self, Endpoint, LogFormat};
 use tests::bench::{self, median, ns_each};
 use tracing::Instrument;
 
-const ROUNDS: usize = 15;
+const PLAIN: &str = "supervision.message";
+const FULL: &str = "supervision.message.telemetry_on";
+const RESTART: &str = "supervision.restart";
+
+const ROUNDS: usize = 25;
 /// Messages of one round, sent in batches so that the mailbox stays as short as in life.
 const BATCHES: usize = 200;
 const BATCH: usize = 500;
@@ -25,18 +35,23 @@ const CRASHES: usize = 40;
 const CALL: Duration = Duration::from_secs(10);
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let is_wanted = |row: &str| wanted.as_ref().is_none_or(|wanted| row.contains(wanted.as_str()));
     runtime.block_on(async {
         bench::head();
-        plain_messages().await;
-        crashes().await;
-        start_telemetry();
-        let unsampled = tracing::info_span!("sender");
-        assert!(TraceContext::current().is_empty());
-        full_messages().instrument(unsampled).await;
+        if is_wanted(PLAIN) {
+            plain_messages().await;
+        }
+        if is_wanted(RESTART) {
+            crashes().await;
+        }
+        if is_wanted(FULL) {
+            start_telemetry();
+            let unsampled = tracing::info_span!("sender");
+            assert!(TraceContext::current().is_empty());
+            full_messages().instrument(unsampled).await;
+        }
     });
 }
 
@@ -56,38 +71,50 @@ fn start_telemetry() {
     std::mem::forget(export::start(settings).unwrap());
 }
 
-/// What all actors here understand.
-enum Message {
-    Add(u64, TraceContext),
+/// What all actors here understand. `C` is what travels with each number.
+enum Message<C> {
+    Add(u64, C),
     Total(RpcReplyPort<u64>),
     Panic,
 }
 
-impl Traced for Message {
+impl Traced for Message<TraceContext> {
     fn trace_context(&self) -> &TraceContext {
-        static NONE: std::sync::OnceLock<TraceContext> = std::sync::OnceLock::new();
+        static NONE: LazyLock<TraceContext> = LazyLock::new(TraceContext::default);
         match self {
             Message::Add(_, context) => context,
-            Message::Total(_) | Message::Panic => NONE.get_or_init(TraceContext::default),
+            Message::Total(_) | Message::Panic => &NONE,
         }
     }
 }
 
 /// Adds up what it is sent; beats for each message if it has a heartbeat.
-struct Counter {
+struct Counter<C> {
     heartbeat: Option<Heartbeat>,
+    travels: PhantomData<fn() -> C>,
 }
 
-impl Actor for Counter {
-    type Msg = Message;
+impl<C> Counter<C> {
+    fn new(heartbeat: Option<Heartbeat>) -> Self {
+        Self { heartbeat, travels: PhantomData }
+    }
+}
+
+impl<C: Send + 'static> Actor for Counter<C> {
+    type Msg = Message<C>;
     type State = u64;
     type Arguments = ();
 
-    async fn pre_start(&self, _: ActorRef<Message>, (): ()) -> Result<u64, ActorProcessingErr> {
+    async fn pre_start(&self, _: ActorRef<Message<C>>, (): ()) -> Result<u64, ActorProcessingErr> {
         Ok(0)
     }
 
-    async fn handle(&self, _: ActorRef<Message>, message: Message, total: &mut u64) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        _: ActorRef<Message<C>>,
+        message: Message<C>,
+        total: &mut u64,
+    ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Add(n, _) => *total += n,
             // Nobody waits for the answer any more if it cannot be sent.
@@ -103,49 +130,41 @@ impl Actor for Counter {
 
 async fn plain_messages() {
     let (tree, address) =
-        supervised(|id, address| ChildSpec::actor(id, address, |_| (Counter { heartbeat: None }, ())).unmetered());
+        supervised(|id, address| ChildSpec::actor(id, address, |_| (Counter::new(None), ())).unmetered());
     let tree = tree.await;
     let (bare, _) = bare_counter().await;
     let (mut ours, mut reference) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        ours.push(flood_ours(&address, TraceContext::default).await);
+        ours.push(flood_ours(&address, || ()).await);
         reference.push(flood_bare(&bare).await);
     }
-    message_row("supervision.message", ours, reference, 1.10);
+    message_row(PLAIN, ours, reference, 1.10);
     stop(tree, bare).await;
 }
 
 async fn full_messages() {
     let (tree, address) = supervised(|id, address| {
         ChildSpec::traced_actor(id, address, |context| {
-            (
-                Counter {
-                    heartbeat: Some(context.heartbeat("messages", Duration::from_secs(1))),
-                },
-                (),
-            )
+            (Counter { heartbeat: Some(context.heartbeat("messages", Duration::from_secs(1))) }, ())
         })
     });
     let tree = tree.await;
     let (bare, _) = bare_counter().await;
-    assert!(
-        !TraceContext::current().is_empty(),
-        "the sender is in a span, though nobody keeps it"
-    );
+    assert!(!TraceContext::current().is_empty(), "the sender is in a span, though nobody keeps it");
     let (mut ours, mut reference) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ours.push(flood_ours(&address, TraceContext::current).await);
         reference.push(flood_bare(&bare).await);
     }
-    message_row("supervision.message.telemetry_on", ours, reference, 1.30);
+    message_row(FULL, ours, reference, 1.30);
     stop(tree, bare).await;
 }
 
-async fn flood_ours(address: &Address<Message>, context: impl Fn() -> TraceContext) -> f64 {
+async fn flood_ours<C: Send + 'static>(address: &Address<Message<C>>, travels: impl Fn() -> C) -> f64 {
     let cost = bench::cost(async {
         for _ in 0..BATCHES {
             for n in 0..BATCH {
-                address.try_send(Message::Add(n as u64, context())).unwrap();
+                address.try_send(Message::Add(n as u64, travels())).unwrap();
             }
             address.call(Message::Total, CALL).await.unwrap();
         }
@@ -153,13 +172,11 @@ async fn flood_ours(address: &Address<Message>, context: impl Fn() -> TraceConte
     ns_each(cost.await.cpu, BATCHES * BATCH)
 }
 
-async fn flood_bare(actor: &ActorRef<Message>) -> f64 {
+async fn flood_bare<C: Default + Send + 'static>(actor: &ActorRef<Message<C>>) -> f64 {
     let cost = bench::cost(async {
         for _ in 0..BATCHES {
             for n in 0..BATCH {
-                actor
-                    .send_message(Message::Add(n as u64, TraceContext::default()))
-                    .unwrap();
+                actor.send_message(Message::Add(n as u64, TraceContext::default())).unwrap();
             }
             ractor::call!(actor, Message::Total).unwrap();
         }
@@ -169,20 +186,14 @@ async fn flood_bare(actor: &ActorRef<Message>) -> f64 {
 
 fn message_row(name: &str, ours: Vec<f64>, reference: Vec<f64>, goal: f64) {
     let (ours, reference) = (median(ours), median(reference));
-    bench::ratio_row(
-        name,
-        &format!("{ours:.0} ns"),
-        &format!("{reference:.0} ns"),
-        ours / reference,
-        goal,
-    );
+    bench::ratio_row(name, &format!("{ours:.0} ns"), &format!("{reference:.0} ns"), ours / reference, goal);
 }
 
 /// From the message that makes it panic to the first answer of the next incarnation, or, for bare ractor, to the start
 /// hook of the next one that a supervisor written by hand starts when it hears of the failure.
 async fn crashes() {
     let (tree, address) =
-        supervised(|id, address| ChildSpec::actor(id, address, |_| (Counter { heartbeat: None }, ())));
+        supervised(|id, address| ChildSpec::actor(id, address, |_| (Counter::new(None), ())));
     let tree = tree.await;
     let (mut ours, mut reference) = (Vec::new(), Vec::new());
     telemetry::panic::install_hook();
@@ -197,11 +208,11 @@ async fn crashes() {
     }
     let (ours, reference) = (median(ours), median(reference));
     let us = |ns: f64| format!("{:.1} us", ns / 1000.0);
-    bench::ratio_row("supervision.restart", &us(ours), &us(reference), ours / reference, 2.0);
+    bench::ratio_row(RESTART, &us(ours), &us(reference), ours / reference, 2.0);
     tree.stop().await;
 }
 
-async fn crash_ours(address: &Address<Message>) -> f64 {
+async fn crash_ours(address: &Address<Message<()>>) -> f64 {
     let began = Instant::now();
     for _ in 0..CRASHES {
         address.try_send(Message::Panic).unwrap();
@@ -216,21 +227,21 @@ async fn crash_ours(address: &Address<Message>) -> f64 {
 struct ByHand;
 
 struct Children {
-    child: ActorRef<Message>,
-    restarted: tokio::sync::mpsc::UnboundedSender<ActorRef<Message>>,
+    child: ActorRef<Message<()>>,
+    restarted: tokio::sync::mpsc::UnboundedSender<ActorRef<Message<()>>>,
 }
 
 impl Actor for ByHand {
     type Msg = ();
     type State = Children;
-    type Arguments = tokio::sync::mpsc::UnboundedSender<ActorRef<Message>>;
+    type Arguments = tokio::sync::mpsc::UnboundedSender<ActorRef<Message<()>>>;
 
     async fn pre_start(
         &self,
         myself: ActorRef<()>,
         restarted: Self::Arguments,
     ) -> Result<Children, ActorProcessingErr> {
-        let (child, _) = Actor::spawn_linked(None, Counter { heartbeat: None }, (), myself.get_cell()).await?;
+        let (child, _) = Actor::spawn_linked(None, Counter::new(None), (), myself.get_cell()).await?;
         drop(restarted.send(child.clone()));
         Ok(Children { child, restarted })
     }
@@ -244,7 +255,7 @@ impl Actor for ByHand {
         if let SupervisionEvent::ActorFailed(cell, _) = event
             && cell.get_id() == state.child.get_id()
         {
-            let (child, _) = Actor::spawn_linked(None, Counter { heartbeat: None }, (), myself.get_cell()).await?;
+            let (child, _) = Actor::spawn_linked(None, Counter::new(None), (), myself.get_cell()).await?;
             state.child = child.clone();
             drop(state.restarted.send(child));
         }
@@ -267,24 +278,22 @@ async fn crash_bare() -> f64 {
     each
 }
 
-async fn bare_counter() -> (ActorRef<Message>, JoinHandle<()>) {
-    Actor::spawn(None, Counter { heartbeat: None }, ()).await.unwrap()
+async fn bare_counter<C: Send + 'static>() -> (ActorRef<Message<C>>, JoinHandle<()>) {
+    Actor::spawn(None, Counter::new(None), ()).await.unwrap()
 }
 
 /// A tree of one child that may fail as often as it likes and is started again at once.
-fn supervised(
-    child: impl FnOnce(&'static str, &Address<Message>) -> ChildSpec,
-) -> (impl Future<Output = Tree>, Address<Message>) {
+fn supervised<C: Send + 'static>(
+    child: impl FnOnce(&'static str, &Address<Message<C>>) -> ChildSpec,
+) -> (impl Future<Output = Tree>, Address<Message<C>>) {
     let address = Address::with_capacity("counter", 2 * BATCH);
     let child = child("counter", &address).backoff(Backoff::NONE);
     let often = Intensity::new(u32::MAX, Duration::from_secs(1));
-    let spec = SupervisorSpec::new("bench", Strategy::OneForOne)
-        .intensity(often)
-        .child(child);
+    let spec = SupervisorSpec::new("bench", Strategy::OneForOne).intensity(often).child(child);
     (async { Tree::start(spec, Heartbeats::new()).await.unwrap() }, address)
 }
 
-async fn stop(tree: Tree, bare: ActorRef<Message>) {
+async fn stop<C: Send + 'static>(tree: Tree, bare: ActorRef<Message<C>>) {
     tree.stop().await;
     bare.stop(None);
 }

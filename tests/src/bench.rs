@@ -9,19 +9,13 @@ pub fn head() {
 
 /// One row: `ours` must be at most `goal` times `reference`.
 pub fn ratio_row(name: &str, ours: &str, reference: &str, ratio: f64, goal: f64) {
-    println!(
-        "{name} | {ours} | {reference} | {ratio:.2} | {goal:.2} | {}",
-        verdict(ratio <= goal)
-    );
+    println!("{name} | {ours} | {reference} | {ratio:.2} | {goal:.2} | {}", verdict(ratio <= goal));
 }
 
 /// One row for information: `ours` is aimed to be at most `aim`, both in `unit`.
 pub fn aim_row(name: &str, ours: f64, aim: f64, unit: &str) {
     let ratio = ours / aim;
-    println!(
-        "{name} | {ours:.1} {unit} | - | {ratio:.2} | {aim:.1} {unit} | {}",
-        verdict(ours <= aim)
-    );
+    println!("{name} | {ours:.1} {unit} | - | {ratio:.2} | {aim:.1} {unit} | {}", verdict(ours <= aim));
 }
 
 fn verdict(reached: bool) -> &'static str {
@@ -62,10 +56,7 @@ pub struct Cost {
 pub async fn cost(work: impl Future<Output = ()>) -> Cost {
     let (wall, cpu) = (Instant::now(), cpu_now());
     work.await;
-    Cost {
-        wall: wall.elapsed(),
-        cpu: cpu_now().saturating_sub(cpu),
-    }
+    Cost { wall: wall.elapsed(), cpu: cpu_now().saturating_sub(cpu) }
 }
 
 #[cfg(test)]
@@ -80,9 +71,6 @@ mod tests {
     #[tokio::test]
     async fn work_is_seen_in_cpu_and_a_sleep_is_not() {
         let slept = cost(tokio::time::sleep(Duration::from_millis(50))).await;
-        assert!(
-            slept.wall >= Duration::from_millis(50) && slept.cpu < slept.wall,
-            "{slept:?}"
-        );
+        assert!(slept.wall >= Duration::from_millis(50) && slept.cpu < slept.wall, "{slept:?}");
     }
 }

@@ -8,15 +8,19 @@ use serde_json::Value;
 
 /// The root of the workspace.
 pub fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the package lies in the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the workspace")
 }
+
+/// Names a binary that was built just now, so that not each test process has to ask cargo again.
+const BUILT: &str = "APP_UNDER_TEST";
 
 /// The development build of the service, brought up to date at the first call.
 pub fn app() -> &'static Path {
     static APP: OnceLock<PathBuf> = OnceLock::new();
-    APP.get_or_init(|| build(&["build", "--bin", "app"], "app"))
+    APP.get_or_init(|| match std::env::var_os(BUILT) {
+        Some(built) => PathBuf::from(built),
+        None => build(&["build", "--bin", "app"], "app"),
+    })
 }
 
 /// The release build of the service, for the benchmarks.
@@ -27,16 +31,8 @@ pub fn released_app() -> &'static Path {
 
 /// Runs cargo and reads from its messages where the executable `name` lies.
 fn build(arguments: &[&str], name: &str) -> PathBuf {
-    let output = cargo()
-        .args(arguments)
-        .args(["--message-format", "json-render-diagnostics"])
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "cargo {arguments:?} failed:\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = cargo().args(arguments).args(["--message-format", "json-render-diagnostics"]).output().unwrap();
+    assert!(output.status.success(), "cargo {arguments:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
@@ -59,16 +55,9 @@ fn cargo() -> Command {
 }
 
 fn is_of_the_outer_package(variable: &str) -> bool {
-    [
-        "CARGO_PKG_",
-        "CARGO_MANIFEST_",
-        "CARGO_BIN_EXE_",
-        "CARGO_CRATE_",
-        "CARGO_PRIMARY_",
-        "NEXTEST",
-    ]
-    .iter()
-    .any(|prefix| variable.starts_with(prefix))
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_EXE_", "CARGO_CRATE_", "CARGO_PRIMARY_", "NEXTEST"]
+        .iter()
+        .any(|prefix| variable.starts_with(prefix))
 }
 
 #[cfg(test)]

@@ -55,32 +55,18 @@ impl Client {
     /// A client of `http://host:port`, without a key.
     pub fn new(base: &str) -> Client {
         install_tls();
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(REQUEST_TIMEOUT)
-            .build()
-            .unwrap();
-        Client {
-            http,
-            base: base.trim_end_matches('/').to_owned(),
-            key: None,
-        }
+        let http = reqwest::Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build().unwrap();
+        Client { http, base: base.trim_end_matches('/').to_owned(), key: None }
     }
 
     /// The same client speaking with `key`.
     pub fn with_key(&self, key: &str) -> Client {
-        Client {
-            key: Some(key.to_owned()),
-            ..self.clone()
-        }
+        Client { key: Some(key.to_owned()), ..self.clone() }
     }
 
     /// The same client without a key.
     pub fn without_key(&self) -> Client {
-        Client {
-            key: None,
-            ..self.clone()
-        }
+        Client { key: None, ..self.clone() }
     }
 
     /// `http://host:port`.
@@ -125,9 +111,7 @@ impl Client {
 
 /// Sends and reads the whole answer; fails the test if there is none.
 pub async fn send(request: RequestBuilder) -> Answer {
-    try_send(request)
-        .await
-        .unwrap_or_else(|error| panic!("no answer: {error:?}"))
+    try_send(request).await.unwrap_or_else(|error| panic!("no answer: {error:?}"))
 }
 
 /// Sends and reads the whole answer.
@@ -138,11 +122,7 @@ pub async fn send(request: RequestBuilder) -> Answer {
 pub async fn try_send(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
     let response = request.send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    Ok(Answer {
-        status,
-        headers,
-        body: response.text().await?,
-    })
+    Ok(Answer { status, headers, body: response.text().await? })
 }
 
 /// Installs the one TLS provider of the project, without which no client can be built.

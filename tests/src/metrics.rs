@@ -24,10 +24,7 @@ impl Metrics {
             .filter(|line| !line.is_empty() && !line.starts_with('#'))
             .map(|line| sample(line).unwrap_or_else(|| panic!("not a sample of Prometheus' text format: {line}")))
             .collect();
-        Metrics {
-            samples,
-            text: text.to_owned(),
-        }
+        Metrics { samples, text: text.to_owned() }
     }
 
     /// The sum of all samples of `name` that bear these labels, or `None` if there is none: a counter that was never
@@ -60,9 +57,7 @@ impl Metrics {
 
 impl Sample {
     fn bears(&self, labels: &[(&str, &str)]) -> bool {
-        labels
-            .iter()
-            .all(|(name, value)| self.labels.get(*name).is_some_and(|found| found == value))
+        labels.iter().all(|(name, value)| self.labels.get(*name).is_some_and(|found| found == value))
     }
 }
 
@@ -80,11 +75,7 @@ fn sample(line: &str) -> Option<Sample> {
         }
     };
     let value = rest.split_whitespace().next()?.parse().ok()?;
-    Some(Sample {
-        name: head.to_owned(),
-        labels,
-        value,
-    })
+    Some(Sample { name: head.to_owned(), labels, value })
 }
 
 fn parse_labels(text: &str) -> Option<BTreeMap<String, String>> {
@@ -125,10 +116,7 @@ mod tests {
 
     #[test]
     fn the_values_of_a_label_are_listed() {
-        assert_eq!(
-            Metrics::parse(SCRAPE).label_values("panics", "component"),
-            ["scheduler", "api"]
-        );
+        assert_eq!(Metrics::parse(SCRAPE).label_values("panics", "component"), ["scheduler", "api"]);
     }
 
     #[test]

@@ -50,27 +50,15 @@ type Lines = Arc<Mutex<Vec<String>>>;
 impl Process {
     /// Starts `command` with both outputs captured and nothing on its input.
     pub fn spawn(mut command: Command) -> Process {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
         let (stdout, stderr) = (Lines::default(), Lines::default());
         let readers = vec![
             keep_lines(child.stdout.take().unwrap(), stdout.clone()),
             keep_lines(child.stderr.take().unwrap(), stderr.clone()),
         ];
         let group = Pid::from_raw(child.id().try_into().unwrap());
-        Process {
-            child: Mutex::new(child),
-            group,
-            stdout,
-            stderr,
-            readers: Mutex::new(readers),
-        }
+        Process { child: Mutex::new(child), group, stdout, stderr, readers: Mutex::new(readers) }
     }
 
     /// The operating system's number of the process.
@@ -132,12 +120,7 @@ impl Process {
         for reader in self.readers.lock().unwrap().drain(..) {
             reader.join().unwrap();
         }
-        Ended {
-            code: as_a_shell(status),
-            took,
-            stdout: self.stdout(),
-            stderr: self.stderr(),
-        }
+        Ended { code: as_a_shell(status), took, stdout: self.stdout(), stderr: self.stderr() }
     }
 }
 
@@ -179,10 +162,7 @@ fn keep_lines(from: impl Read + Send + 'static, lines: Lines) -> JoinHandle<()> 
 }
 
 fn as_a_shell(status: ExitStatus) -> i32 {
-    status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal))
-        .unwrap_or(-1)
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
 }
 
 #[cfg(test)]
@@ -197,13 +177,8 @@ mod tests {
 
     #[tokio::test]
     async fn output_and_exit_code_are_kept() {
-        let ended = bash("echo one; echo two >&2; exit 7")
-            .wait(Duration::from_secs(10))
-            .await;
-        assert_eq!(
-            (ended.code, ended.stdout, ended.stderr),
-            (7, vec!["one".to_owned()], vec!["two".to_owned()])
-        );
+        let ended = bash("echo one; echo two >&2; exit 7").wait(Duration::from_secs(10)).await;
+        assert_eq!((ended.code, ended.stdout, ended.stderr), (7, vec!["one".to_owned()], vec!["two".to_owned()]));
     }
 
     #[tokio::test]

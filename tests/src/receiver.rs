@@ -118,11 +118,7 @@ impl Drop for Receiver {
 }
 
 async fn take(State(kept): State<Arc<Kept>>, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
-    kept.calls.lock().unwrap().push(Call {
-        path: uri.path().to_owned(),
-        headers,
-        body,
-    });
+    kept.calls.lock().unwrap().push(Call { path: uri.path().to_owned(), headers, body });
     let reply = kept.script.lock().unwrap().pop_front().unwrap_or(Reply::Status(200));
     let status = match reply {
         Reply::Status(status) => status,
@@ -152,29 +148,16 @@ mod tests {
             statuses.push(client.post("/hook", &serde_json::json!({"n": 1})).await.status);
         }
         assert_eq!(statuses, [503, 410, 200]);
-        assert!(
-            receiver
-                .await_calls(3, Duration::from_secs(5))
-                .await
-                .iter()
-                .all(|call| call.json()["n"] == 1)
-        );
+        assert!(receiver.await_calls(3, Duration::from_secs(5)).await.iter().all(|call| call.json()["n"] == 1));
     }
 
     #[tokio::test]
     async fn only_the_right_secret_verifies_and_only_the_same_body() {
         let receiver = Receiver::start().await;
         let (body, now) = (r#"{"n":1}"#, std::time::UNIX_EPOCH.elapsed().unwrap().as_secs());
-        let signature = Webhook::new(SECRET)
-            .unwrap()
-            .sign("msg_1", now as i64, body.as_bytes())
-            .unwrap();
-        let request = Client::new(&receiver.url(""))
-            .request(reqwest::Method::POST, "/hook")
-            .body(body);
-        let signed = request
-            .header("webhook-id", "msg_1")
-            .header("webhook-timestamp", now.to_string());
+        let signature = Webhook::new(SECRET).unwrap().sign("msg_1", now as i64, body.as_bytes()).unwrap();
+        let request = Client::new(&receiver.url("")).request(reqwest::Method::POST, "/hook").body(body);
+        let signed = request.header("webhook-id", "msg_1").header("webhook-timestamp", now.to_string());
         send(signed.header("webhook-signature", signature)).await.expect(200);
         let mut call = receiver.calls().remove(0);
         assert!(call.is_signed_with(SECRET));

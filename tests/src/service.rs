@@ -13,13 +13,7 @@ use crate::{Client, DEMO_KEY, Home, Metrics, Setup, eventually};
 const SOON: Duration = Duration::from_secs(30);
 
 /// The five subsystems, by their names in the tree.
-pub const SUBSYSTEMS: [&str; 5] = [
-    "health_sweep",
-    "liveness_monitor",
-    "broadcaster",
-    "channel_manager",
-    "scheduler",
-];
+pub const SUBSYSTEMS: [&str; 5] = ["health_sweep", "liveness_monitor", "broadcaster", "channel_manager", "scheduler"];
 
 /// The service, ready. Dropping it kills it.
 pub struct Service {
@@ -32,9 +26,7 @@ pub struct Service {
 impl Service {
     /// The development profile on free ports in an empty directory, draining without delay.
     pub fn setup() -> Setup {
-        let setup = Setup::bare()
-            .set("api.listen", "127.0.0.1:0")
-            .set("admin.listen", "127.0.0.1:0");
+        let setup = Setup::bare().set("api.listen", "127.0.0.1:0").set("admin.listen", "127.0.0.1:0");
         setup.set("shutdown.drain_delay_ms", 0)
     }
 
@@ -43,12 +35,7 @@ impl Service {
         let banner = process.stdout();
         let api = Client::new(&address(&banner, "api")).with_key(DEMO_KEY);
         let admin = Client::new(&address(&banner, "admin"));
-        Service {
-            process,
-            api,
-            admin,
-            home,
-        }
+        Service { process, api, admin, home }
     }
 
     /// [`Service::setup`], started.
@@ -84,11 +71,7 @@ impl Service {
 
     /// Posts a job for the demo tenant and returns its id.
     pub async fn enqueue(&self, kind: &str, payload: Value) -> String {
-        let answer = self
-            .api
-            .post("/v1/jobs", &json!({"kind": kind, "payload": payload}))
-            .await
-            .expect(201);
+        let answer = self.api.post("/v1/jobs", &json!({"kind": kind, "payload": payload})).await.expect(201);
         answer.json()["id"].as_str().expect("a job has an id").to_owned()
     }
 
@@ -108,29 +91,14 @@ impl Service {
 
     /// Creates a webhook channel of the demo tenant and returns its id and its secret.
     pub async fn webhook(&self, url: &str) -> (String, String) {
-        let channel = self
-            .api
-            .post("/v1/channels", &json!({"kind": "webhook", "url": url}))
-            .await
-            .expect(201)
-            .json();
-        let text = |field: &str| {
-            channel[field]
-                .as_str()
-                .unwrap_or_else(|| panic!("{field} in {channel}"))
-                .to_owned()
-        };
+        let channel = self.api.post("/v1/channels", &json!({"kind": "webhook", "url": url})).await.expect(201).json();
+        let text = |field: &str| channel[field].as_str().unwrap_or_else(|| panic!("{field} in {channel}")).to_owned();
         (text("id"), text("secret"))
     }
 
     /// The deliveries of a channel.
     pub async fn deliveries(&self, channel: &str) -> Vec<Value> {
-        let answer = self
-            .api
-            .get(&format!("/v1/channels/{channel}/deliveries"))
-            .await
-            .expect(200)
-            .json();
+        let answer = self.api.get(&format!("/v1/channels/{channel}/deliveries")).await.expect(200).json();
         answer["items"].as_array().expect("items").clone()
     }
 
@@ -147,9 +115,7 @@ impl Service {
     /// The node at `path` (dots) of `/admin/tree` now.
     pub async fn node(&self, path: &str) -> Value {
         let tree = self.admin.get("/admin/tree").await.expect(200).json();
-        node_of(&tree, path)
-            .unwrap_or_else(|| panic!("no {path} in {tree:#}"))
-            .clone()
+        node_of(&tree, path).unwrap_or_else(|| panic!("no {path} in {tree:#}")).clone()
     }
 
     /// Makes the child at `path` (dots) panic.
@@ -174,20 +140,14 @@ pub fn node_of<'a>(tree: &'a Value, path: &str) -> Option<&'a Value> {
     if tree["path"] == path {
         return Some(tree);
     }
-    tree["children"]
-        .as_array()?
-        .iter()
-        .find_map(|child| node_of(child, path))
+    tree["children"].as_array()?.iter().find_map(|child| node_of(child, path))
 }
 
 /// The address that the banner names for `listener`.
 fn address(banner: &[String], listener: &str) -> String {
     let mut words = banner.iter().flat_map(|line| line.split_whitespace());
     words.find(|word| *word == listener);
-    words
-        .next()
-        .unwrap_or_else(|| panic!("no {listener} in the banner {banner:#?}"))
-        .to_owned()
+    words.next().unwrap_or_else(|| panic!("no {listener} in the banner {banner:#?}")).to_owned()
 }
 
 #[cfg(test)]
@@ -196,10 +156,7 @@ mod tests {
 
     #[test]
     fn addresses_are_read_from_the_banner() {
-        let banner = [
-            "profile x".to_owned(),
-            "  api    http://127.0.0.1:8080    admin  http://127.0.0.1:8081".into(),
-        ];
+        let banner = ["profile x".to_owned(), "  api    http://127.0.0.1:8080    admin  http://127.0.0.1:8081".into()];
         assert_eq!(address(&banner, "api"), "http://127.0.0.1:8080");
         assert_eq!(address(&banner, "admin"), "http://127.0.0.1:8081");
     }

@@ -40,12 +40,7 @@ pub struct Setup {
 impl Setup {
     /// The binary in an empty directory with an empty environment: all defaults.
     pub fn bare() -> Setup {
-        Setup {
-            executable: None,
-            environment: Vec::new(),
-            arguments: Vec::new(),
-            home: Home::empty(),
-        }
+        Setup { executable: None, environment: Vec::new(), arguments: Vec::new(), home: Home::empty() }
     }
 
     /// The setting `key` (`scheduler.lease_ms`), by its environment variable (`APP__SCHEDULER__LEASE_MS`).
@@ -80,17 +75,12 @@ impl Setup {
 
     /// Sends its telemetry there.
     pub fn telemetry(self, collector: &Collector, protocol: Protocol) -> Setup {
-        collector
-            .environment(protocol)
-            .iter()
-            .fold(self, |setup, (name, value)| setup.env(name, value))
+        collector.environment(protocol).iter().fold(self, |setup, (name, value)| setup.env(name, value))
     }
 
     /// Restarts everything after 10 ms, so that a test waits for what it looks at and not for a backoff.
     pub fn fast_backoff(self) -> Setup {
-        SUBSYSTEMS
-            .iter()
-            .fold(self, |setup, name| setup.set(&format!("{name}.backoff.base_ms"), 10))
+        SUBSYSTEMS.iter().fold(self, |setup, name| setup.set(&format!("{name}.backoff.base_ms"), 10))
     }
 
     /// Starts it and waits until it says that it is ready.
@@ -103,6 +93,7 @@ impl Setup {
 
     /// Starts it and waits until it ends by itself: for what must not become a service.
     pub async fn run(self) -> Ended {
+        let _home = self.home.clone();
         self.spawn().wait(BOOT_TIMEOUT).await
     }
 
@@ -110,9 +101,7 @@ impl Setup {
     pub fn spawn(self) -> Process {
         let mut command = Command::new(self.executable.as_deref().unwrap_or_else(|| binary::app()));
         command.args(&self.arguments).current_dir(self.home.path()).env_clear();
-        command
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .envs(self.environment);
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(self.environment);
         Process::spawn(command)
     }
 }
@@ -124,9 +113,6 @@ mod tests {
     #[test]
     fn settings_become_their_environment_variables() {
         let setup = Setup::bare().set("scheduler.lease_ms", 1000);
-        assert_eq!(
-            setup.environment,
-            [("APP__SCHEDULER__LEASE_MS".to_owned(), "1000".to_owned())]
-        );
+        assert_eq!(setup.environment, [("APP__SCHEDULER__LEASE_MS".to_owned(), "1000".to_owned())]);
     }
 }

@@ -36,9 +36,7 @@ impl Socket {
     ///
     /// If it is refused or not welcomed.
     pub async fn open(api: &Client, topics: &[&str]) -> Socket {
-        let mut socket = Socket::try_open(api, topics)
-            .await
-            .unwrap_or_else(|status| panic!("refused with {status}"));
+        let mut socket = Socket::try_open(api, topics).await.unwrap_or_else(|status| panic!("refused with {status}"));
         let welcome = socket.frame().await.expect("open");
         assert_eq!(welcome["type"], "welcome", "{welcome}");
         socket
@@ -54,9 +52,7 @@ impl Socket {
         let url = format!("ws://{}/v1/socket?{}", api.authority(), topics.join("&"));
         let mut request = url.into_client_request().unwrap();
         if let Some(key) = api.key() {
-            request
-                .headers_mut()
-                .insert("authorization", format!("Bearer {key}").parse().unwrap());
+            request.headers_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
         }
         match connect_async(request).await {
             Ok((stream, _)) => Ok(Socket { stream }),
@@ -72,9 +68,7 @@ impl Socket {
     /// [`Closed`] when the server has closed it.
     pub async fn frame(&mut self) -> Result<Value, Closed> {
         loop {
-            let message = tokio::time::timeout(FRAME_TIMEOUT, self.stream.next())
-                .await
-                .expect("a frame in time");
+            let message = tokio::time::timeout(FRAME_TIMEOUT, self.stream.next()).await.expect("a frame in time");
             match message {
                 Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
                 Some(Ok(Message::Close(frame))) => return Err(closed(frame)),
@@ -91,10 +85,7 @@ impl Socket {
     /// If the socket is closed before.
     pub async fn event(&mut self) -> Value {
         loop {
-            let frame = self
-                .frame()
-                .await
-                .unwrap_or_else(|closed| panic!("an event was expected: {closed:?}"));
+            let frame = self.frame().await.unwrap_or_else(|closed| panic!("an event was expected: {closed:?}"));
             if frame["type"] == "event" {
                 return frame;
             }
@@ -125,13 +116,7 @@ impl Socket {
 
 fn closed(frame: Option<CloseFrame>) -> Closed {
     match frame {
-        Some(frame) => Closed {
-            code: frame.code.into(),
-            reason: frame.reason.to_string(),
-        },
-        None => Closed {
-            code: 1006,
-            reason: String::new(),
-        },
+        Some(frame) => Closed { code: frame.code.into(), reason: frame.reason.to_string() },
+        None => Closed { code: 1006, reason: String::new() },
     }
 }

@@ -23,21 +23,14 @@ impl Store {
             .map(|entry| entry.unwrap().path())
             .filter(|path| path.extension().is_some_and(|ending| ending == "db"))
             .collect();
-        let [file] = files.as_slice() else {
-            panic!("one database was expected, not {files:?}")
-        };
-        let options = SqliteConnectOptions::new()
-            .filename(file)
-            .busy_timeout(Duration::from_secs(10));
+        let [file] = files.as_slice() else { panic!("one database was expected, not {files:?}") };
+        let options = SqliteConnectOptions::new().filename(file).busy_timeout(Duration::from_secs(10));
         Store(options.connect().await.unwrap())
     }
 
     /// The number that a query answers with.
     pub async fn number(&mut self, query: &str) -> i64 {
-        sqlx::query_scalar(AssertSqlSafe(query))
-            .fetch_one(&mut self.0)
-            .await
-            .unwrap()
+        sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(&mut self.0).await.unwrap()
     }
 
     /// Takes the write lock, so that every write of the service has to wait.

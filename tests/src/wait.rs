@@ -68,9 +68,6 @@ mod tests {
     #[tokio::test]
     #[should_panic(expected = "the sky fell: piece 1")]
     async fn a_broken_promise_fails_the_test_with_what_was_seen() {
-        never("the sky fell", Duration::from_secs(5), || async {
-            Some("piece 1".into())
-        })
-        .await;
+        never("the sky fell", Duration::from_secs(5), || async { Some("piece 1".into()) }).await;
     }
 }

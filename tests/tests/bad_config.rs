@@ -18,11 +18,7 @@ fn cases() -> Vec<(Vec<(String, String)>, String)> {
 }
 
 async fn run(setup: Setup, arguments: &[&str]) -> Ended {
-    arguments
-        .iter()
-        .fold(setup, |setup, argument| setup.arg(argument))
-        .run()
-        .await
+    arguments.iter().fold(setup, |setup, argument| setup.arg(argument)).run().await
 }
 
 fn refusal_of(ended: &Ended) -> Vec<String> {
@@ -36,9 +32,7 @@ async fn every_bad_variable_is_refused_with_78_and_its_exact_line() {
     let cases = cases();
     assert!(cases.len() >= 20);
     for (variables, fault) in cases {
-        let setup = variables
-            .iter()
-            .fold(Setup::bare(), |setup, (name, value)| setup.env(name, value));
+        let setup = variables.iter().fold(Setup::bare(), |setup, (name, value)| setup.env(name, value));
         let ended = run(setup, &["config", "check"]).await;
         assert_eq!(refusal_of(&ended), [fault]);
     }
@@ -56,15 +50,8 @@ async fn a_start_with_a_bad_configuration_makes_and_binds_nothing() {
 #[tokio::test]
 async fn all_faults_are_told_at_once_each_with_the_place_it_came_from() {
     let home = Home::empty();
-    std::fs::write(
-        home.path().join("own.toml"),
-        "[api]\nlisten = 8080\n\n[bus]\nurl = \"kafka:\"\n",
-    )
-    .unwrap();
-    let setup = Setup::bare()
-        .home(&home)
-        .set("scheduler.batch", "many")
-        .set("sheduler.batch", 5);
+    std::fs::write(home.path().join("own.toml"), "[api]\nlisten = 8080\n\n[bus]\nurl = \"kafka:\"\n").unwrap();
+    let setup = Setup::bare().home(&home).set("scheduler.batch", "many").set("sheduler.batch", 5);
     let ended = run(setup, &["--config", "own.toml", "config", "check"]).await;
     assert_eq!(ended.stderr[0], "the configuration has 4 faults");
     let mut faults = refusal_of(&ended);
@@ -95,23 +82,12 @@ async fn a_secret_is_shown_neither_when_it_is_right_nor_when_it_is_wrong() {
 async fn the_effective_configuration_is_printed_with_the_origin_of_each_value_and_the_stop_budgets() {
     let ended = run(Setup::bare().set("scheduler.batch", 7), &["config"]).await;
     assert_eq!(ended.code, 0, "{ended:?}");
-    let line = |key: &str| {
-        ended
-            .stdout
-            .iter()
-            .find(|line| line.contains(key))
-            .unwrap_or_else(|| panic!("{key}"))
-    };
+    let line = |key: &str| ended.stdout.iter().find(|line| line.contains(key)).unwrap_or_else(|| panic!("{key}"));
     assert!(line("scheduler.batch").contains("APP__SCHEDULER__BATCH"), "{ended:?}");
     assert!(line("scheduler.lease_ms").contains("default.toml"), "{ended:?}");
     assert!(ended.stdout.iter().any(|line| line.contains("30000")), "{ended:?}");
-    for key in [
-        "api.listen",
-        "store.url",
-        "shutdown.grace_period_ms",
-        "otel.endpoint",
-        "liveness_monitor.interval_ms",
-    ] {
+    for key in ["api.listen", "store.url", "shutdown.grace_period_ms", "otel.endpoint", "liveness_monitor.interval_ms"]
+    {
         line(key);
     }
 }

@@ -12,33 +12,19 @@ fn is_a_problem(answer: &Answer, status: u16, what: &str) {
     let problem = answer.json();
     assert_eq!(problem["status"], status, "{what}: {problem}");
     let filled = |field: &str| problem[field].as_str().is_some_and(|text| !text.is_empty());
-    assert!(
-        filled("type") && filled("title") && filled("detail"),
-        "{what}: {problem}"
-    );
+    assert!(filled("type") && filled("title") && filled("detail"), "{what}: {problem}");
     assert_eq!(problem["instance"], answer.header("x-request-id"), "{what}");
 }
 
 async fn nothing_is_stored(service: &Service) {
     let mut store = Store::open(service.home()).await;
     for table in ["jobs", "jobs_done", "schedules", "channels", "deliveries"] {
-        assert_eq!(
-            store.number(&format!("SELECT count(*) FROM {table}")).await,
-            0,
-            "{table}"
-        );
+        assert_eq!(store.number(&format!("SELECT count(*) FROM {table}")).await, 0, "{table}");
     }
 }
 
 async fn post_text(service: &Service, path: &str, content_type: &str, body: impl Into<reqwest::Body>) -> Answer {
-    send(
-        service
-            .api()
-            .request(Method::POST, path)
-            .header("content-type", content_type)
-            .body(body),
-    )
-    .await
+    send(service.api().request(Method::POST, path).header("content-type", content_type).body(body)).await
 }
 
 #[tokio::test]
@@ -51,21 +37,13 @@ async fn what_is_not_json_is_400_with_the_place_of_the_fault() {
         "nonsense",
         "{\"kind\":\"publish\",}",
         "\u{0}",
-        "{} {}",
+        "{\"kind\":\"publish\",\"payload\":{\"topic\":\"t\",\"data\":1}} x",
     ] {
         let answer = post_text(&service, "/v1/jobs", "application/json", body).await;
         is_a_problem(&answer, 400, body);
-        assert!(
-            answer.json()["detail"].as_str().unwrap().contains("line 1"),
-            "{}",
-            answer.body
-        );
+        assert!(answer.json()["detail"].as_str().unwrap().contains("line 1"), "{}", answer.body);
     }
-    is_a_problem(
-        &post_text(&service, "/v1/jobs", "application/json", vec![0xff, 0xfe]).await,
-        400,
-        "no UTF-8",
-    );
+    is_a_problem(&post_text(&service, "/v1/jobs", "application/json", vec![0xff, 0xfe]).await, 400, "no UTF-8");
     nothing_is_stored(&service).await;
 }
 
@@ -80,100 +58,32 @@ async fn wrong_types_missing_and_foreign_keys_are_422_and_name_the_field() {
         ("/v1/jobs", json!({"payload": good}), "kind"),
         ("/v1/jobs", json!({"kind": 7, "payload": good}), "kind"),
         ("/v1/jobs", json!({"kind": "dance", "payload": good}), "kind"),
-        (
-            "/v1/jobs",
-            json!({"kind": "publish", "payload": good, "colour": "red"}),
-            "colour",
-        ),
+        ("/v1/jobs", json!({"kind": "publish", "payload": good, "colour": "red"}), "colour"),
         ("/v1/jobs", json!({"kind": "publish", "payload": "t"}), "payload"),
         ("/v1/jobs", json!({"kind": "publish", "payload": {"data": 1}}), "topic"),
-        (
-            "/v1/jobs",
-            json!({"kind": "publish", "payload": {"topic": "", "data": 1}}),
-            "topic",
-        ),
-        (
-            "/v1/jobs",
-            json!({"kind": "publish", "payload": {"topic": "t", "data": 1, "extra": 1}}),
-            "extra",
-        ),
-        (
-            "/v1/jobs",
-            json!({"kind": "notify", "payload": {"channel": "no-id", "data": 1}}),
-            "channel",
-        ),
-        (
-            "/v1/jobs",
-            json!({"kind": "publish", "payload": good, "run_at": "tomorrow"}),
-            "run_at",
-        ),
-        (
-            "/v1/jobs",
-            json!({"kind": "publish", "payload": good, "run_at": 5}),
-            "run_at",
-        ),
-        (
-            "/v1/jobs",
-            json!({"kind": "publish", "payload": good, "max_attempts": 0}),
-            "max_attempts",
-        ),
-        (
-            "/v1/jobs",
-            json!({"kind": "publish", "payload": good, "max_attempts": -1}),
-            "max_attempts",
-        ),
-        (
-            "/v1/jobs",
-            json!({"kind": "publish", "payload": good, "priority": "high"}),
-            "priority",
-        ),
-        (
-            "/v1/jobs",
-            json!({"kind": "publish", "payload": good, "queue": ""}),
-            "queue",
-        ),
-        (
-            "/v1/jobs",
-            json!({"kind": "publish", "payload": good, "timeout_ms": 0}),
-            "timeout_ms",
-        ),
+        ("/v1/jobs", json!({"kind": "publish", "payload": {"topic": "", "data": 1}}), "topic"),
+        ("/v1/jobs", json!({"kind": "publish", "payload": {"topic": "t", "data": 1, "extra": 1}}), "extra"),
+        ("/v1/jobs", json!({"kind": "notify", "payload": {"channel": "no-id", "data": 1}}), "channel"),
+        ("/v1/jobs", json!({"kind": "publish", "payload": good, "run_at": "tomorrow"}), "run_at"),
+        ("/v1/jobs", json!({"kind": "publish", "payload": good, "run_at": 5}), "run_at"),
+        ("/v1/jobs", json!({"kind": "publish", "payload": good, "max_attempts": 0}), "max_attempts"),
+        ("/v1/jobs", json!({"kind": "publish", "payload": good, "max_attempts": -1}), "max_attempts"),
+        ("/v1/jobs", json!({"kind": "publish", "payload": good, "priority": "high"}), "priority"),
+        ("/v1/jobs", json!({"kind": "publish", "payload": good, "queue": ""}), "queue"),
+        ("/v1/jobs", json!({"kind": "publish", "payload": good, "timeout_ms": 0}), "timeout_ms"),
         ("/v1/schedules", json!({"kind": "publish", "payload": good}), "every_ms"),
-        (
-            "/v1/schedules",
-            json!({"kind": "publish", "payload": good, "every_ms": 0}),
-            "every_ms",
-        ),
-        (
-            "/v1/schedules",
-            json!({"kind": "publish", "payload": good, "cron": "at noon"}),
-            "cron",
-        ),
-        (
-            "/v1/schedules",
-            json!({"kind": "publish", "payload": good, "cron": "0 0 30 2 *"}),
-            "cron",
-        ),
+        ("/v1/schedules", json!({"kind": "publish", "payload": good, "every_ms": 0}), "every_ms"),
+        ("/v1/schedules", json!({"kind": "publish", "payload": good, "cron": "at noon"}), "cron"),
+        ("/v1/schedules", json!({"kind": "publish", "payload": good, "cron": "0 0 30 2 *"}), "cron"),
         ("/v1/channels", json!({"kind": "webhook"}), "url"),
         ("/v1/channels", json!({"kind": "webhook", "url": "not a url"}), "url"),
-        (
-            "/v1/channels",
-            json!({"kind": "webhook", "url": "ftp://example.com"}),
-            "url",
-        ),
-        (
-            "/v1/channels",
-            json!({"kind": "pigeon", "url": "https://example.com"}),
-            "kind",
-        ),
+        ("/v1/channels", json!({"kind": "webhook", "url": "ftp://example.com"}), "url"),
+        ("/v1/channels", json!({"kind": "pigeon", "url": "https://example.com"}), "kind"),
     ];
     for (path, body, field) in cases {
         let answer = service.api().post(path, &body).await;
         is_a_problem(&answer, 422, &format!("{path} {body}"));
-        assert!(
-            answer.json()["errors"].to_string().contains(field),
-            "{path} {body}: {}",
-            answer.body
-        );
+        assert!(answer.json()["errors"].to_string().contains(field), "{path} {body}: {}", answer.body);
     }
     nothing_is_stored(&service).await;
 }
@@ -181,26 +91,12 @@ async fn wrong_types_missing_and_foreign_keys_are_422_and_name_the_field() {
 #[tokio::test]
 async fn a_body_above_the_limit_is_413_announced_or_not() {
     let service = Service::setup().set("limits.body_bytes", 10_000).start().await;
-    let huge = format!(
-        r#"{{"kind":"publish","payload":{{"topic":"t","data":"{}"}}}}"#,
-        "x".repeat(20_000)
-    );
-    is_a_problem(
-        &post_text(&service, "/v1/jobs", "application/json", huge.clone()).await,
-        413,
-        "announced",
-    );
-    let chunks = huge
-        .into_bytes()
-        .chunks(1000)
-        .map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec()))
-        .collect::<Vec<_>>();
+    let huge = format!(r#"{{"kind":"publish","payload":{{"topic":"t","data":"{}"}}}}"#, "x".repeat(20_000));
+    is_a_problem(&post_text(&service, "/v1/jobs", "application/json", huge.clone()).await, 413, "announced");
+    let chunks =
+        huge.into_bytes().chunks(1000).map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec())).collect::<Vec<_>>();
     let chunked = reqwest::Body::wrap_stream(futures_util::stream::iter(chunks));
-    is_a_problem(
-        &post_text(&service, "/v1/jobs", "application/json", chunked).await,
-        413,
-        "in chunks",
-    );
+    is_a_problem(&post_text(&service, "/v1/jobs", "application/json", chunked).await, 413, "in chunks");
     nothing_is_stored(&service).await;
 }
 
@@ -209,11 +105,7 @@ async fn another_content_type_is_415() {
     let service = Service::start().await;
     let body = r#"{"kind":"publish","payload":{"topic":"t","data":1}}"#;
     for content_type in ["text/plain", "application/x-www-form-urlencoded"] {
-        is_a_problem(
-            &post_text(&service, "/v1/jobs", content_type, body).await,
-            415,
-            content_type,
-        );
+        is_a_problem(&post_text(&service, "/v1/jobs", content_type, body).await, 415, content_type);
     }
     nothing_is_stored(&service).await;
 }
@@ -221,17 +113,9 @@ async fn another_content_type_is_415() {
 #[tokio::test]
 async fn unknown_routes_are_404_and_wrong_methods_405_with_the_right_ones() {
     let service = Service::start().await;
-    for path in [
-        "/",
-        "/v1",
-        "/v1/job",
-        "/v1/jobs/",
-        "/v1/jobs/a/b",
-        "/admin/tree",
-        "/metrics",
-        "/../etc/passwd",
-        "/%00",
-    ] {
+    for path in
+        ["/", "/v1", "/v1/job", "/v1/jobs/", "/v1/jobs/a/b", "/admin/tree", "/metrics", "/../etc/passwd", "/%00"]
+    {
         is_a_problem(&service.api().get(path).await, 404, path);
     }
     for (method, path, allowed) in [
@@ -246,11 +130,7 @@ async fn unknown_routes_are_404_and_wrong_methods_405_with_the_right_ones() {
     }
     let admin = service.admin().get("/nothing").await;
     is_a_problem(&admin, 404, "on the admin listener");
-    is_a_problem(
-        &service.admin().get("/dev/panic/scheduler").await,
-        405,
-        "GET breaks nothing",
-    );
+    is_a_problem(&service.admin().get("/dev/panic/scheduler").await, 405, "GET breaks nothing");
 }
 
 #[tokio::test]
@@ -268,30 +148,15 @@ async fn ids_that_are_none_or_nobodys_are_404() {
 async fn without_a_right_key_everything_is_401_and_says_how_to_get_in() {
     let service = Service::start().await;
     let body = json!({"kind": "publish", "payload": {"topic": "t", "data": 1}});
-    let strangers = [
-        service.api().without_key(),
-        service.api().with_key("pk_wrong"),
-        service.api().with_key(""),
-    ];
+    let strangers = [service.api().without_key(), service.api().with_key("pk_wrong"), service.api().with_key("")];
     for stranger in strangers {
-        for answer in [
-            stranger.post("/v1/jobs", &body).await,
-            stranger.get("/v1/jobs/none").await,
-        ] {
+        for answer in [stranger.post("/v1/jobs", &body).await, stranger.get("/v1/jobs/none").await] {
             is_a_problem(&answer, 401, "a stranger");
-            assert!(
-                answer.header("www-authenticate").starts_with("Bearer"),
-                "{:?}",
-                answer.headers
-            );
+            assert!(answer.header("www-authenticate").starts_with("Bearer"), "{:?}", answer.headers);
         }
         assert_eq!(Socket::try_open(&stranger, &["t"]).await.err(), Some(401));
     }
-    let basic = service
-        .api()
-        .without_key()
-        .request(Method::GET, "/v1/jobs/none")
-        .header("authorization", "Basic eDp5");
+    let basic = service.api().without_key().request(Method::GET, "/v1/jobs/none").header("authorization", "Basic eDp5");
     is_a_problem(&send(basic).await, 401, "another scheme");
     nothing_is_stored(&service).await;
 }
@@ -304,11 +169,7 @@ async fn an_admin_token_guards_all_but_the_probes() {
         is_a_problem(&service.admin().get(path).await, 401, path);
         assert_eq!(service.admin().with_key(token).get(path).await.status, 200, "{path}");
     }
-    is_a_problem(
-        &service.admin().post("/dev/panic/scheduler", &Value::Null).await,
-        401,
-        "a stranger's panic",
-    );
+    is_a_problem(&service.admin().post("/dev/panic/scheduler", &Value::Null).await, 401, "a stranger's panic");
     for probe in ["/startupz", "/readyz", "/healthz"] {
         assert_eq!(service.admin().get(probe).await.status, 200, "{probe}");
     }
@@ -322,11 +183,6 @@ async fn nothing_of_all_this_is_a_panic_or_an_error() {
     }
     let panics = service.metrics().await.value("panic_recovered_total", &[]);
     assert_eq!(panics, Some(0.0));
-    let errors: Vec<_> = service
-        .process()
-        .stderr()
-        .into_iter()
-        .filter(|line| line.contains("ERROR"))
-        .collect();
+    let errors: Vec<_> = service.process().stderr().into_iter().filter(|line| line.contains("ERROR")).collect();
     assert!(errors.is_empty(), "a client's mistake is no error of ours: {errors:#?}");
 }

@@ -12,13 +12,9 @@ const JOBS: usize = 1000;
 const ALL_DONE: Duration = Duration::from_secs(180);
 
 fn with_short_leases(home: &Home) -> Setup {
-    let setup = Service::setup()
-        .home(home)
-        .set("scheduler.lease_ms", 1000)
-        .set("scheduler.heartbeat_ms", 300);
-    setup
-        .set("channel_manager.request_ms", 1000)
-        .set("channel_manager.lease_ms", 2000)
+    let setup = Service::setup().home(home).set("scheduler.lease_ms", 1000).set("scheduler.heartbeat_ms", 300);
+    let setup = setup.set("scheduler.sweep_interval_ms", 500).set("channel_manager.connect_timeout_ms", 500);
+    setup.set("channel_manager.request_timeout_ms", 1000).set("channel_manager.lease_ms", 6000)
 }
 
 /// Each job hands one notification to a channel, in the same transaction in which it is settled: two settlements would
@@ -31,10 +27,7 @@ async fn a_killed_process_leaves_nothing_undone_nothing_stuck_and_nothing_settle
     let (channel, _) = first.webhook(&receiver.url("/hook")).await;
     let accepted = post_jobs(&first, &channel).await;
     let mut store = Store::open(&home).await;
-    eventually("a part of the jobs is done", ALL_DONE, || async {
-        (receiver.calls().len() > 20).then_some(())
-    })
-    .await;
+    eventually("a part of the jobs is done", ALL_DONE, || async { (receiver.calls().len() > 20).then_some(()) }).await;
     first.process().kill9().await;
     let done_before = store.number("SELECT count(*) FROM jobs_done").await;
     assert!(done_before < JOBS as i64, "killed too late to prove anything");
@@ -49,24 +42,14 @@ async fn a_killed_process_leaves_nothing_undone_nothing_stuck_and_nothing_settle
         assert_eq!(second.job(id).await["state"], "done");
     }
     eventually("every notification is sent", ALL_DONE, || async {
-        let left = Store::open(&home)
-            .await
-            .number("SELECT count(*) FROM deliveries WHERE state <> 'sent'")
-            .await;
+        let left = Store::open(&home).await.number("SELECT count(*) FROM deliveries WHERE state <> 'sent'").await;
         (left == 0).then_some(())
     })
     .await;
-    assert_eq!(
-        store.number("SELECT count(*) FROM deliveries").await,
-        JOBS as i64,
-        "one for each job"
-    );
+    assert_eq!(store.number("SELECT count(*) FROM deliveries").await, JOBS as i64, "one for each job");
     let ids = ids_by_number(&receiver);
     assert_eq!(ids.len(), JOBS, "every job's notification came");
-    assert!(
-        ids.values().all(|ids| ids.len() == 1),
-        "and under one id only, however often it was sent"
-    );
+    assert!(ids.values().all(|ids| ids.len() == 1), "and under one id only, however often it was sent");
 }
 
 #[tokio::test]
@@ -86,10 +69,7 @@ async fn a_process_killed_again_and_again_still_gets_its_work_done() {
     for id in &accepted {
         service.job_in(id, "done").await;
     }
-    assert_eq!(
-        Store::open(&home).await.number("SELECT count(*) FROM deliveries").await,
-        50
-    );
+    assert_eq!(Store::open(&home).await.number("SELECT count(*) FROM deliveries").await, 50);
 }
 
 async fn post_jobs(service: &Service, channel: &str) -> Vec<String> {
@@ -101,9 +81,7 @@ async fn post_jobs(service: &Service, channel: &str) -> Vec<String> {
 fn ids_by_number(receiver: &Receiver) -> BTreeMap<i64, BTreeSet<String>> {
     let mut ids: BTreeMap<i64, BTreeSet<String>> = BTreeMap::new();
     for call in receiver.calls() {
-        let number = call.json()["data"]["number"]
-            .as_i64()
-            .unwrap_or_else(|| panic!("{}", call.json()));
+        let number = call.json()["data"]["number"].as_i64().unwrap_or_else(|| panic!("{}", call.json()));
         ids.entry(number).or_default().insert(call.id().to_owned());
     }
     ids

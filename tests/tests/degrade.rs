@@ -10,9 +10,7 @@ const SOON: Duration = Duration::from_secs(30);
 /// Two restarts in a minute, after 10 ms each; then it has given up.
 fn gives_up_soon(child: &str) -> Setup {
     let setup = Service::setup().fast_backoff();
-    setup
-        .set(&format!("{child}.restart.intensity"), 2)
-        .set(&format!("{child}.backoff.degraded_cap_ms"), 3000)
+    setup.set(&format!("{child}.restart.intensity"), 2).set(&format!("{child}.backoff.degraded_cap_ms"), 3000)
 }
 
 /// Uses up the restart budget: three panics, each in an incarnation that is up.
@@ -33,14 +31,7 @@ async fn a_critical_child_that_gives_up_ends_the_process_with_70_and_its_name() 
     use_up_the_budget(&service, "scheduler").await;
     let ended = service.process().wait(SOON).await;
     assert_eq!(ended.code, 70, "{}", ended.log());
-    assert!(
-        ended
-            .log()
-            .lines()
-            .any(|line| line.contains("gave up") && line.contains("scheduler")),
-        "{}",
-        ended.log()
-    );
+    assert!(ended.log().lines().any(|line| line.contains("gave up") && line.contains("scheduler")), "{}", ended.log());
 }
 
 #[tokio::test]
@@ -57,14 +48,7 @@ async fn the_store_is_critical_too() {
     }
     let ended = service.process().wait(SOON).await;
     assert_eq!(ended.code, 70, "{}", ended.log());
-    assert!(
-        ended
-            .log()
-            .lines()
-            .any(|line| line.contains("gave up") && line.contains("store")),
-        "{}",
-        ended.log()
-    );
+    assert!(ended.log().lines().any(|line| line.contains("gave up") && line.contains("store")), "{}", ended.log());
 }
 
 async fn degrades_and_comes_back(child: &str) {
@@ -77,20 +61,10 @@ async fn degrades_and_comes_back(child: &str) {
     let due = node["due_in_ms"].as_u64().unwrap();
     assert!((1..=3000).contains(&due), "tried again at the slow cap: {node:#}");
     let ready = service.admin().get("/readyz").await;
-    assert_eq!(
-        (ready.status, &ready.json()["status"]),
-        (200, &json!("degraded")),
-        "{}",
-        ready.body
-    );
+    assert_eq!((ready.status, &ready.json()["status"]), (200, &json!("degraded")), "{}", ready.body);
     assert!(ready.body.contains(child), "{}", ready.body);
     let metrics = service.metrics().await;
-    assert_eq!(
-        metrics.value("supervisor_degraded", &[("actor", child)]),
-        Some(1.0),
-        "{}",
-        metrics.text()
-    );
+    assert_eq!(metrics.value("supervisor_degraded", &[("actor", child)]), Some(1.0), "{}", metrics.text());
 
     eventually("it is tried again", SOON, || async {
         let node = service.node(child).await;
@@ -98,11 +72,7 @@ async fn degrades_and_comes_back(child: &str) {
     })
     .await;
     service.enqueue("publish", json!({"topic": "hello", "data": 1})).await;
-    assert_eq!(
-        socket.event().await["data"],
-        1,
-        "on the socket that was open all the time"
-    );
+    assert_eq!(socket.event().await["data"], 1, "on the socket that was open all the time");
 }
 
 async fn degraded(service: &Service, child: &str) -> Value {
@@ -139,13 +109,6 @@ async fn a_critical_childs_end_is_seen_in_the_log_of_the_stop_too() {
     use_up_the_budget(&service, "scheduler").await;
     let ended = service.process().wait(SOON).await;
     for child in ["api", "broadcaster", "store", "admin"] {
-        assert!(
-            ended
-                .log()
-                .lines()
-                .any(|line| line.contains("stopped") && line.contains(child)),
-            "{}",
-            ended.log()
-        );
+        assert!(ended.log().lines().any(|line| line.contains("stopped") && line.contains(child)), "{}", ended.log());
     }
 }

@@ -20,10 +20,7 @@ async fn a_posted_job_becomes_an_event_on_a_socket() {
     let event = socket.event().await;
     assert_eq!((&event["topic"], &event["data"]), (&json!("hello"), &json!({"n": 1})));
     let done = service.job_in(id, "done").await;
-    assert_eq!(
-        (&done["attempt"], &done["tenant"], &done["last_error"]),
-        (&json!(1), &json!("demo"), &Value::Null)
-    );
+    assert_eq!((&done["attempt"], &done["tenant"], &done["last_error"]), (&json!(1), &json!("demo"), &Value::Null));
 }
 
 #[tokio::test]
@@ -35,11 +32,7 @@ async fn events_reach_the_sockets_of_their_topic_only() {
         service.enqueue("publish", json!({"topic": topic, "data": n})).await;
     }
     assert_eq!(hello.event().await["data"], 1);
-    assert_eq!(
-        other.event().await["data"],
-        2,
-        "and not the other topic's event before it"
-    );
+    assert_eq!(other.event().await["data"], 2, "and not the other topic's event before it");
 }
 
 #[tokio::test]
@@ -48,10 +41,7 @@ async fn a_socket_may_change_its_topics_and_is_told_what_it_did_wrong() {
     let mut socket = Socket::open(service.api(), &["a"]).await;
     socket.send(&json!({"type": "subscribe", "topics": ["b"]})).await;
     let answer = socket.frame().await.unwrap();
-    assert_eq!(
-        (&answer["type"], &answer["topics"]),
-        (&json!("subscribed"), &json!(["b"]))
-    );
+    assert_eq!((&answer["type"], &answer["topics"]), (&json!("subscribed"), &json!(["b"])));
     socket.send(&json!({"type": "unsubscribe", "topics": ["a"]})).await;
     assert_eq!(socket.frame().await.unwrap()["type"], "unsubscribed");
     for (topic, n) in [("a", 1), ("b", 2)] {
@@ -71,19 +61,13 @@ async fn a_job_becomes_a_signed_webhook_and_is_sent_only_when_the_receiver_agree
     let receiver = Receiver::start().await;
     receiver.script([Reply::Late(Duration::from_secs(1), 200)]);
     let (channel, secret) = service.webhook(&receiver.url("/hook")).await;
-    let id = service
-        .enqueue("notify", json!({"channel": channel, "data": {"order": 7}}))
-        .await;
+    let id = service.enqueue("notify", json!({"channel": channel, "data": {"order": 7}})).await;
     let call = receiver.await_calls(1, SOON).await.remove(0);
     assert!(call.is_signed_with(&secret), "{call:?}");
     assert_eq!(call.path, "/hook");
     assert!(call.json().to_string().contains(r#""order":7"#), "{}", call.json());
     let before = service.deliveries(&channel).await;
-    assert_eq!(
-        (before.len(), &before[0]["state"]),
-        (1, &json!("sending")),
-        "the receiver has not answered yet"
-    );
+    assert_eq!((before.len(), &before[0]["state"]), (1, &json!("sending")), "the receiver has not answered yet");
     service.job_in(&id, "done").await;
     let sent = delivery_in(&service, &channel, "sent").await;
     assert_eq!((&sent["last_status"], &sent["attempt"]), (&json!(200), &json!(1)));
@@ -107,22 +91,9 @@ async fn a_receiver_that_fails_first_is_asked_again_with_the_same_id() {
 async fn a_job_for_later_waits_for_its_time() {
     let service = Service::start().await;
     let body = |at: &str| json!({"kind": "publish", "payload": {"topic": "t", "data": 1}, "run_at": at});
-    let later = service
-        .api()
-        .post("/v1/jobs", &body("2999-01-01T00:00:00Z"))
-        .await
-        .expect(201)
-        .json();
-    assert_eq!(
-        (&later["state"], &later["run_at"]),
-        (&json!("scheduled"), &json!("2999-01-01T00:00:00Z"))
-    );
-    let past = service
-        .api()
-        .post("/v1/jobs", &body("2000-01-01T00:00:00Z"))
-        .await
-        .expect(201)
-        .json();
+    let later = service.api().post("/v1/jobs", &body("2999-01-01T00:00:00Z")).await.expect(201).json();
+    assert_eq!((&later["state"], &later["run_at"]), (&json!("scheduled"), &json!("2999-01-01T00:00:00Z")));
+    let past = service.api().post("/v1/jobs", &body("2000-01-01T00:00:00Z")).await.expect(201).json();
     service.job_in(past["id"].as_str().unwrap(), "done").await;
     assert_eq!(service.job(later["id"].as_str().unwrap()).await["state"], "scheduled");
 }
@@ -145,31 +116,11 @@ async fn a_schedule_fires_again_and_again() {
 async fn a_cron_schedule_knows_its_time_zone() {
     let service = Service::start().await;
     let zone = |zone: &str| json!({"kind": "publish", "payload": {"topic": "t", "data": 1}, "cron": "30 9 * * *", "time_zone": zone});
-    let utc = service
-        .api()
-        .post("/v1/schedules", &zone("UTC"))
-        .await
-        .expect(201)
-        .json();
+    let utc = service.api().post("/v1/schedules", &zone("UTC")).await.expect(201).json();
     assert!(utc["next_fire_at"].as_str().unwrap().ends_with("T09:30:00Z"), "{utc}");
-    let india = service
-        .api()
-        .post("/v1/schedules", &zone("Asia/Kolkata"))
-        .await
-        .expect(201)
-        .json();
-    assert!(
-        india["next_fire_at"].as_str().unwrap().ends_with("T04:00:00Z"),
-        "half past nine is four in UTC: {india}"
-    );
-    assert_eq!(
-        service
-            .api()
-            .post("/v1/schedules", &zone("Europe/Atlantis"))
-            .await
-            .status,
-        422
-    );
+    let india = service.api().post("/v1/schedules", &zone("Asia/Kolkata")).await.expect(201).json();
+    assert!(india["next_fire_at"].as_str().unwrap().ends_with("T04:00:00Z"), "half past nine is four in UTC: {india}");
+    assert_eq!(service.api().post("/v1/schedules", &zone("Europe/Atlantis")).await.status, 422);
 }
 
 #[tokio::test]
@@ -196,13 +147,7 @@ async fn nobody_sees_another_tenants_job_or_event() {
     let mut ours = Socket::open(service.api(), &["t"]).await;
     service.enqueue("publish", json!({"topic": "t", "data": "ours"})).await;
     assert_eq!(ours.event().await["data"], "ours");
-    other
-        .post(
-            "/v1/jobs",
-            &json!({"kind": "publish", "payload": {"topic": "t", "data": "theirs"}}),
-        )
-        .await
-        .expect(201);
+    other.post("/v1/jobs", &json!({"kind": "publish", "payload": {"topic": "t", "data": "theirs"}})).await.expect(201);
     assert_eq!(theirs.event().await["data"], "theirs", "and not ours before it");
 }
 
@@ -217,11 +162,7 @@ async fn a_job_for_now_is_done_at_once_and_not_at_the_next_poll() {
 
 async fn delivery_in(service: &Service, channel: &str, state: &str) -> Value {
     eventually(&format!("a delivery is {state}"), SOON, || async {
-        service
-            .deliveries(channel)
-            .await
-            .into_iter()
-            .find(|delivery| delivery["state"] == state)
+        service.deliveries(channel).await.into_iter().find(|delivery| delivery["state"] == state)
     })
     .await
 }

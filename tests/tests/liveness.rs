@@ -12,13 +12,8 @@ const SOON: Duration = Duration::from_secs(20);
 /// Every loop there is.
 async fn all_loops(service: &Service) -> Vec<Value> {
     let liveness = service.liveness().await;
-    let subsystems = liveness["subsystems"]
-        .as_array()
-        .unwrap_or_else(|| panic!("subsystems in {liveness:#}"));
-    subsystems
-        .iter()
-        .flat_map(|subsystem| subsystem["loops"].as_array().unwrap().clone())
-        .collect()
+    let subsystems = liveness["subsystems"].as_array().unwrap_or_else(|| panic!("subsystems in {liveness:#}"));
+    subsystems.iter().flat_map(|subsystem| subsystem["loops"].as_array().unwrap().clone()).collect()
 }
 
 /// Every loop that lies at or below `path`.
@@ -32,11 +27,7 @@ async fn loops(service: &Service, path: &str) -> Vec<Value> {
 }
 
 async fn states(service: &Service, path: &str) -> Vec<String> {
-    loops(service, path)
-        .await
-        .iter()
-        .map(|found| found["state"].as_str().unwrap().to_owned())
-        .collect()
+    loops(service, path).await.iter().map(|found| found["state"].as_str().unwrap().to_owned()).collect()
 }
 
 #[tokio::test]
@@ -51,10 +42,7 @@ async fn every_subsystem_beats_and_says_when_it_did_so_last() {
         .await;
         for found in found {
             assert!(found["last_tick_at"].as_str().unwrap().ends_with('Z'), "{found:#}");
-            let (age, interval) = (
-                found["seconds_ago"].as_f64().unwrap(),
-                found["interval_ms"].as_f64().unwrap(),
-            );
+            let (age, interval) = (found["seconds_ago"].as_f64().unwrap(), found["interval_ms"].as_f64().unwrap());
             assert!(age * 1000.0 <= 2.0 * interval, "{found:#}");
         }
     }
@@ -65,12 +53,7 @@ async fn a_service_without_work_is_idle_and_never_stale() {
     let service = Service::setup().set("broadcaster.interval_ms", 500).start().await;
     every_loop_beats(&service).await;
     never("idle is not stuck", Duration::from_secs(5), || async {
-        let liveness = service.liveness().await;
-        let stale = liveness["loops"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|found| found["state"] != "beating");
+        let stale = all_loops(&service).await.into_iter().find(|found| found["state"] != "beating");
         stale.map(|found| format!("{found:#}"))
     })
     .await;
@@ -84,29 +67,14 @@ async fn a_loop_that_cannot_finish_its_work_is_stale_after_twice_its_interval_an
     every_loop_beats(&service).await;
     let lock = Store::open(service.home()).await.lock().await;
     let claimer = eventually("the claimer is stale", SOON, || async {
-        loops(&service, "scheduler.claimer")
-            .await
-            .into_iter()
-            .find(|found| found["state"] == "stale")
+        loops(&service, "scheduler.claimer").await.into_iter().find(|found| found["state"] == "stale")
     })
     .await;
     assert!(claimer["seconds_ago"].as_f64().unwrap() >= 2.0, "{claimer:#}");
-    assert_eq!(
-        states(&service, "health_sweep").await,
-        ["beating"],
-        "told apart from those that work"
-    );
-    assert_eq!(
-        service.admin().get("/healthz").await.status,
-        200,
-        "stale is never a failed probe by itself"
-    );
+    assert_eq!(states(&service, "health_sweep").await, ["beating"], "told apart from those that work");
+    assert_eq!(service.admin().get("/healthz").await.status, 200, "stale is never a failed probe by itself");
     let scheduler = service.node("scheduler").await;
-    assert_eq!(
-        (&scheduler["status"], &scheduler["restarts"]),
-        (&json!("up"), &json!(0)),
-        "parked, not crashed"
-    );
+    assert_eq!((&scheduler["status"], &scheduler["restarts"]), (&json!("up"), &json!(0)), "parked, not crashed");
     lock.release().await;
     every_loop_beats(&service).await;
     let id = service.enqueue("publish", json!({"topic": "t", "data": 1})).await;
@@ -119,40 +87,22 @@ async fn a_loop_that_hangs_in_the_middle_of_its_work_is_stale_while_its_actor_st
     every_loop_beats(&service).await;
     service.make_hang("scheduler.claimer").await;
     let claimer = eventually("the claimer is stale", SOON, || async {
-        loops(&service, "scheduler.claimer")
-            .await
-            .into_iter()
-            .find(|found| found["state"] == "stale")
+        loops(&service, "scheduler.claimer").await.into_iter().find(|found| found["state"] == "stale")
     })
     .await;
     assert!(claimer["seconds_ago"].as_f64().unwrap() >= 2.0, "{claimer:#}");
-    assert_eq!(
-        states(&service, "scheduler.firer").await,
-        ["beating"],
-        "told apart from a loop that is idle"
-    );
+    assert_eq!(states(&service, "scheduler.firer").await, ["beating"], "told apart from a loop that is idle");
     assert_eq!(service.node("scheduler").await["status"], "up");
     for probe in ["/readyz", "/healthz"] {
-        assert_eq!(
-            service.admin().get(probe).await.status,
-            200,
-            "stale is never a failed probe by itself"
-        );
+        assert_eq!(service.admin().get(probe).await.status, 200, "stale is never a failed probe by itself");
     }
     let metrics = service.metrics().await;
-    assert_eq!(
-        metrics.value("heartbeat_stuck", &[("actor", "scheduler.claimer")]),
-        Some(1.0),
-        "{}",
-        metrics.text()
-    );
+    assert_eq!(metrics.value("heartbeat_stuck", &[("actor", "scheduler.claimer")]), Some(1.0), "{}", metrics.text());
 }
 
 #[tokio::test]
 async fn a_critical_loop_that_hangs_for_too_long_is_wedged_and_fails_the_liveness_probe() {
-    let setup = Service::setup()
-        .set("scheduler.interval_ms", 100)
-        .set("liveness_monitor.interval_ms", 100);
+    let setup = Service::setup().set("scheduler.interval_ms", 100).set("liveness_monitor.interval_ms", 100);
     let service = setup.set("liveness_monitor.wedged_after_ms", 5000).start().await;
     every_loop_beats(&service).await;
     service.make_hang("scheduler.claimer").await;
@@ -161,18 +111,12 @@ async fn a_critical_loop_that_hangs_for_too_long_is_wedged_and_fails_the_livenes
         (answer.status == 503).then_some(answer)
     })
     .await;
-    assert!(
-        answer.body.contains("scheduler"),
-        "it names what is wedged: {}",
-        answer.body
-    );
+    assert!(answer.body.contains("scheduler"), "it names what is wedged: {}", answer.body);
 }
 
 #[tokio::test]
 async fn a_store_that_is_away_makes_it_unready_after_three_sweeps_and_ready_again_after_two() {
-    let setup = Service::setup()
-        .set("health_sweep.interval_ms", 200)
-        .set("health_sweep.probe_ms", 100);
+    let setup = Service::setup().set("health_sweep.interval_ms", 200).set("health_sweep.probe_timeout_ms", 100);
     let service = setup.start().await;
     service.admin().get("/readyz").await.expect(200);
     let lock = Store::open(service.home()).await.lock().await;
@@ -182,11 +126,7 @@ async fn a_store_that_is_away_makes_it_unready_after_three_sweeps_and_ready_agai
     })
     .await;
     assert!(answer.body.contains("store"), "{}", answer.body);
-    assert_eq!(
-        service.admin().get("/healthz").await.status,
-        200,
-        "a restart would cure nothing"
-    );
+    assert_eq!(service.admin().get("/healthz").await.status, 200, "a restart would cure nothing");
     lock.release().await;
     eventually("it is ready again", SOON, || async {
         (service.admin().get("/readyz").await.status == 200).then_some(())
@@ -196,11 +136,7 @@ async fn a_store_that_is_away_makes_it_unready_after_three_sweeps_and_ready_agai
 
 async fn every_loop_beats(service: &Service) {
     eventually("every loop beats", SOON, || async {
-        all_loops(service)
-            .await
-            .iter()
-            .all(|found| found["state"] == "beating")
-            .then_some(())
+        all_loops(service).await.iter().all(|found| found["state"] == "beating").then_some(())
     })
     .await;
 }

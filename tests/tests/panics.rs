@@ -38,10 +38,7 @@ async fn the_liveness_monitor_comes_back_alone() {
 /// The whole promise for one subsystem.
 async fn comes_back_alone(subsystem: &str) {
     let collector = Collector::start().await;
-    let service = Service::setup()
-        .telemetry(&collector, Protocol::HttpProtobuf)
-        .start()
-        .await;
+    let service = Service::setup().telemetry(&collector, Protocol::HttpProtobuf).start().await;
     let mut socket = Socket::open(service.api(), &["hello"]).await;
     let before = incarnations(&service).await;
     assert_eq!(panics(&service).await, counts(|_| 0.0), "every counter is born at 0");
@@ -50,26 +47,14 @@ async fn comes_back_alone(subsystem: &str) {
     is_waiting_with_a_backoff_and_the_service_is_degraded_but_ready(&service, subsystem).await;
     is_up_again(&service, subsystem, before[subsystem] + 1).await;
 
-    let expected = before
-        .iter()
-        .map(|(name, n)| (name.clone(), n + u64::from(name == subsystem)))
-        .collect();
+    let expected = before.iter().map(|(name, n)| (name.clone(), n + u64::from(name == subsystem))).collect();
     assert_eq!(incarnations(&service).await, expected, "the others were not touched");
-    assert_eq!(
-        panics(&service).await,
-        counts(|name| if name == subsystem { 1.0 } else { 0.0 })
-    );
+    assert_eq!(panics(&service).await, counts(|name| if name == subsystem { 1.0 } else { 0.0 }));
     the_panic_is_at_the_collector(&collector, subsystem).await;
     the_incident_is_kept(&service, subsystem).await;
 
-    service
-        .enqueue("publish", json!({"topic": "hello", "data": "still here"}))
-        .await;
-    assert_eq!(
-        socket.event().await["data"],
-        "still here",
-        "on the socket that was open all the time"
-    );
+    service.enqueue("publish", json!({"topic": "hello", "data": "still here"})).await;
+    assert_eq!(socket.event().await["data"], "still here", "on the socket that was open all the time");
 }
 
 /// 1 s, of which a fifth may be left to chance.
@@ -79,17 +64,10 @@ async fn is_waiting_with_a_backoff_and_the_service_is_degraded_but_ready(service
         (node["status"] == "waiting").then_some(node)
     })
     .await;
-    let delay = node["history"].as_array().unwrap().last().unwrap()["restart_in_ms"]
-        .as_u64()
-        .unwrap();
+    let delay = node["history"].as_array().unwrap().last().unwrap()["restart_in_ms"].as_u64().unwrap();
     assert!((800..=1000).contains(&delay), "{node:#}");
     let ready = service.admin().get("/readyz").await;
-    assert_eq!(
-        (ready.status, &ready.json()["status"]),
-        (200, &json!("degraded")),
-        "{}",
-        ready.body
-    );
+    assert_eq!((ready.status, &ready.json()["status"]), (200, &json!("degraded")), "{}", ready.body);
     assert_eq!(service.admin().get("/healthz").await.status, 200);
 }
 
@@ -102,56 +80,37 @@ async fn is_up_again(service: &Service, subsystem: &str, incarnation: u64) {
 }
 
 async fn the_panic_is_at_the_collector(collector: &Collector, subsystem: &str) {
-    let span = collector
-        .span("with the panic", SOON, |span| span.event("panic.recovered").is_some())
-        .await;
+    let span = collector.span("with the panic", SOON, |span| span.event("panic.recovered").is_some()).await;
     assert!(span.failed, "{span:?}");
     assert_eq!(span.attribute("error.type"), "panic");
     let event = span.event("panic.recovered").unwrap();
-    assert_eq!(
-        (event.attribute("component"), event.attribute("policy")),
-        (subsystem, "restart")
-    );
+    assert_eq!((event.attribute("component"), event.attribute("policy")), (subsystem, "restart"));
     let stack = event.attribute("exception.stacktrace");
     assert!(stack.lines().any(is_ours), "no line of ours in {stack}");
-    let log = collector
-        .log("of the panic", SOON, |log| log.name == "panic.recovered")
-        .await;
+    let log = collector.log("of the panic", SOON, |log| log.name == "panic.recovered").await;
     assert_eq!((&log.trace_id, &log.span_id), (&span.trace_id, &span.span_id));
     assert_eq!(log.attribute("component"), subsystem);
 
     let panics: Vec<_> = collector.spans().into_iter().flat_map(|span| span.events).collect();
-    assert_eq!(
-        panics.iter().filter(|event| event.name == "panic.recovered").count(),
-        1,
-        "recorded exactly once"
-    );
+    assert_eq!(panics.iter().filter(|event| event.name == "panic.recovered").count(), 1, "recorded exactly once");
 }
 
 /// A place in this workspace: file and line.
 fn is_ours(line: &str) -> bool {
     let place = line.trim().trim_start_matches("at ").trim_start_matches("./");
     ["supervision/src/", "actors/src/", "app/src/"].iter().any(|folder| {
-        place
-            .find(folder)
-            .is_some_and(|at| place[at..].split(':').nth(1).is_some_and(|n| n.parse::<u32>().is_ok()))
+        place.find(folder).is_some_and(|at| place[at..].split(':').nth(1).is_some_and(|n| n.parse::<u32>().is_ok()))
     })
 }
 
 async fn the_incident_is_kept(service: &Service, subsystem: &str) {
     let list = service.admin().get("/admin/incidents").await.expect(200).json();
     let items = list["items"].as_array().unwrap_or_else(|| panic!("items in {list}"));
-    let incident = items
-        .iter()
-        .find(|item| item["component"] == subsystem)
-        .unwrap_or_else(|| panic!("{list:#}"));
+    let incident = items.iter().find(|item| item["component"] == subsystem).unwrap_or_else(|| panic!("{list:#}"));
     let path = format!("/admin/incidents/{}", incident["id"].as_str().unwrap());
     let whole = eventually("its backtrace is resolved", SOON, || async {
         let whole = service.admin().get(&path).await.expect(200).json();
-        whole["backtrace"]
-            .as_str()
-            .is_some_and(|text| text.lines().any(is_ours))
-            .then_some(whole)
+        whole["backtrace"].as_str().is_some_and(|text| text.lines().any(is_ours)).then_some(whole)
     })
     .await;
     assert_eq!(whole["policy"], "restart");
@@ -172,11 +131,7 @@ async fn a_leaf_that_panics_leaves_its_brothers_alone() {
     }
     assert_eq!(service.node("scheduler").await["incarnation"], 1);
     let metrics = service.metrics().await;
-    let labels = [
-        ("component", "scheduler"),
-        ("actor", "scheduler.claimer"),
-        ("policy", "restart"),
-    ];
+    let labels = [("component", "scheduler"), ("actor", "scheduler.claimer"), ("policy", "restart")];
     assert_eq!(metrics.value("panic_recovered_total", &labels), Some(1.0));
     let id = service.enqueue("publish", json!({"topic": "t", "data": 1})).await;
     service.job_in(&id, "done").await;
@@ -210,37 +165,24 @@ async fn every_subsystem_may_panic_at_once_and_no_socket_is_closed() {
 async fn a_path_that_names_no_child_is_404_and_breaks_nothing() {
     let service = Service::start().await;
     let answer = service.admin().post("/dev/panic/no/such/child", &json!(null)).await;
-    assert_eq!(
-        (answer.status, answer.header("content-type")),
-        (404, "application/problem+json")
-    );
+    assert_eq!((answer.status, answer.header("content-type")), (404, "application/problem+json"));
     assert_eq!(panics(&service).await, counts(|_| 0.0));
 }
 
 async fn incarnations(service: &Service) -> BTreeMap<String, u64> {
     let mut found = BTreeMap::new();
     for name in SUBSYSTEMS {
-        found.insert(
-            name.to_owned(),
-            service.node(name).await["incarnation"].as_u64().unwrap(),
-        );
+        found.insert(name.to_owned(), service.node(name).await["incarnation"].as_u64().unwrap());
     }
     found
 }
 
 async fn panics(service: &Service) -> BTreeMap<String, f64> {
     let metrics = service.metrics().await;
-    let value = |name: &str| {
-        metrics
-            .value("panic_recovered_total", &[("component", name)])
-            .unwrap_or(-1.0)
-    };
+    let value = |name: &str| metrics.value("panic_recovered_total", &[("component", name)]).unwrap_or(-1.0);
     counts(value)
 }
 
 fn counts(value: impl Fn(&str) -> f64) -> BTreeMap<String, f64> {
-    SUBSYSTEMS
-        .iter()
-        .map(|name| ((*name).to_owned(), value(name)))
-        .collect()
+    SUBSYSTEMS.iter().map(|name| ((*name).to_owned(), value(name))).collect()
 }

@@ -24,22 +24,13 @@ struct Step {
 
 /// The steps of the first block that is fenced as `console`.
 fn steps(readme: &str) -> Vec<Step> {
-    let block = readme
-        .split("```console\n")
-        .nth(1)
-        .expect("a console block")
-        .split("\n```")
-        .next()
-        .unwrap();
+    let block = readme.split("```console\n").nth(1).expect("a console block").split("\n```").next().unwrap();
     let mut steps: Vec<Step> = Vec::new();
     for line in block.lines() {
         match (line.strip_prefix("$ "), steps.last_mut()) {
             (Some(command), _) => {
                 let command = command.split("   #").next().unwrap().trim_end().to_owned();
-                steps.push(Step {
-                    command,
-                    expected: Vec::new(),
-                });
+                steps.push(Step { command, expected: Vec::new() });
             }
             (None, Some(step)) => step.expected.push(line.to_owned()),
             (None, None) => panic!("a line before the first command: {line}"),
@@ -51,10 +42,7 @@ fn steps(readme: &str) -> Vec<Step> {
 /// Ids become `<id>`, every other number `0`; spaces at the end are nothing.
 fn normal(line: &str) -> String {
     let mut out = String::new();
-    for word in line
-        .trim_end()
-        .split_inclusive(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_')
-    {
+    for word in line.trim_end().split_inclusive(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_') {
         let bare = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
         match is_id(bare) {
             true => out.push_str(&word.replace(bare, "<id>")),
@@ -107,17 +95,13 @@ fn bash(command: &str) -> Process {
 }
 
 async fn shows(process: &Process, from: usize, step: &Step, within: Duration) {
-    eventually(
-        &format!("`{}` prints {:#?}", step.command, step.expected),
-        within,
-        || async {
-            let printed = process.stdout().split_off(from);
-            if process.ended().is_some_and(|status| !status.success()) {
-                panic!("`{}` failed after {printed:#?}", step.command);
-            }
-            matches(&step.expected, &printed).then_some(())
-        },
-    )
+    eventually(&format!("`{}` prints {:#?}", step.command, step.expected), within, || async {
+        let printed = process.stdout().split_off(from);
+        if process.ended().is_some_and(|status| !status.success()) {
+            panic!("`{}` failed after {printed:#?}", step.command);
+        }
+        matches(&step.expected, &printed).then_some(())
+    })
     .await;
 }
 
@@ -136,21 +120,12 @@ async fn the_first_five_minutes_are_as_the_readme_says() {
             service.signal_group(Signal::SIGINT);
             let ended = service.wait(SOON).await;
             assert_eq!(ended.code, 0, "{}", ended.log());
-            assert!(
-                matches(&step.expected, &ended.stdout[from..]),
-                "{:#?}",
-                &ended.stdout[from..]
-            );
+            assert!(matches(&step.expected, &ended.stdout[from..]), "{:#?}", &ended.stdout[from..]);
         } else {
             let command = bash(&step.command);
             let ended = command.wait(SOON).await;
             assert_eq!(ended.code, 0, "`{}` {}", step.command, ended.log());
-            assert!(
-                matches(&step.expected, &ended.stdout),
-                "`{}` printed {:#?}",
-                step.command,
-                ended.stdout
-            );
+            assert!(matches(&step.expected, &ended.stdout), "`{}` printed {:#?}", step.command, ended.stdout);
         }
     }
     assert!(service.ended().is_some(), "the transcript ends with ^C");
@@ -163,11 +138,7 @@ async fn the_first_five_minutes_are_as_the_readme_says() {
 fn the_readme_names_the_command_that_ci_runs() {
     let read = |path: &str| std::fs::read_to_string(workspace().join(path)).unwrap();
     assert!(read("README.md").lines().any(|line| line == "$ cargo xtask test"));
-    assert!(
-        read(".ci/run")
-            .lines()
-            .any(|line| line == "test_command='cargo xtask test'")
-    );
+    assert!(read(".ci/run").lines().any(|line| line == "test_command='cargo xtask test'"));
 }
 
 #[test]
@@ -177,28 +148,15 @@ fn a_transcript_is_read_as_commands_and_their_lines() {
         command: command.into(),
         expected: expected.iter().map(|line| (*line).into()).collect(),
     };
-    assert_eq!(
-        steps(readme),
-        [
-            step("cargo run", &["ready in 0.2 s"]),
-            step("curl -s x", &["{}"]),
-            step("^C", &[])
-        ]
-    );
+    assert_eq!(steps(readme), [step("cargo run", &["ready in 0.2 s"]), step("curl -s x", &["{}"]), step("^C", &[])]);
 }
 
 #[test]
 fn numbers_and_ids_are_compared_as_such_and_words_by_value() {
     let same = |a: &str, b: &str| matches(&[a.to_owned()], &[b.to_owned()]);
     assert!(same("ready in 0.2 s", "ready in 12.75 s"));
-    let (one, other) = (
-        "0190a7a0-1b2c-7000-8000-00000000abcd",
-        "0190b8b1-dead-7fff-9000-123456789abc",
-    );
-    assert!(same(
-        &format!(r#"{{"id":"{one}","n":1}}"#),
-        &format!(r#"{{"id":"{other}","n":27}}"#)
-    ));
+    let (one, other) = ("0190a7a0-1b2c-7000-8000-00000000abcd", "0190b8b1-dead-7fff-9000-123456789abc");
+    assert!(same(&format!(r#"{{"id":"{one}","n":1}}"#), &format!(r#"{{"id":"{other}","n":27}}"#)));
     assert!(!same("ready in 0.2 s", "waited for 0.2 s"));
     assert!(!same("port 8080 open", "port 8080 closed"));
 }

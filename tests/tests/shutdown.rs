@@ -14,23 +14,15 @@ const SOON: Duration = Duration::from_secs(20);
 #[tokio::test]
 async fn the_stop_is_one_trace_in_the_exact_reverse_of_the_start() {
     let collector = Collector::start().await;
-    let service = Service::setup()
-        .telemetry(&collector, Protocol::HttpProtobuf)
-        .start()
-        .await;
+    let service = Service::setup().telemetry(&collector, Protocol::HttpProtobuf).start().await;
     assert_eq!(service.stop().await.code, 0);
     let boot = collector.span("the boot", SOON, |span| span.name == "boot").await;
-    let stop = collector
-        .span("the stop, flushed before the end", SOON, |span| span.name == "shutdown")
-        .await;
+    let stop = collector.span("the stop, flushed before the end", SOON, |span| span.name == "shutdown").await;
     assert!(boot.is_root() && stop.is_root() && boot.trace_id != stop.trace_id);
     let started = paths(&collector, &boot.trace_id, "child.start", |span| span.start_ns);
     let mut stopped = paths(&collector, &stop.trace_id, "child.stop", |span| span.end_ns);
     stopped.reverse();
-    assert!(
-        started.len() > 9 && started.iter().any(|path| path == "scheduler.claimer"),
-        "{started:?}"
-    );
+    assert!(started.len() > 9 && started.iter().any(|path| path == "scheduler.claimer"), "{started:?}");
     assert_eq!(started, stopped);
 }
 
@@ -51,19 +43,12 @@ async fn sigterm_and_sigint_both_end_with_0_and_say_how_each_child_ended() {
         assert_eq!(ended.code, 0, "{}", ended.log());
         for child in ["api", "scheduler", "channel_manager", "broadcaster", "store", "admin"] {
             assert!(
-                ended
-                    .log()
-                    .lines()
-                    .any(|line| line.contains("stopped") && line.contains(child)),
+                ended.log().lines().any(|line| line.contains("stopped") && line.contains(child)),
                 "{}",
                 ended.log()
             );
         }
-        assert!(
-            ended.took < Duration::from_secs(3),
-            "nothing was running, and yet it took {:?}",
-            ended.took
-        );
+        assert!(ended.took < Duration::from_secs(3), "nothing was running, and yet it took {:?}", ended.took);
     }
 }
 
@@ -87,11 +72,7 @@ async fn while_it_drains_it_is_unready_and_still_serves_and_asks_to_close() {
     service.process().signal(Signal::SIGTERM);
     is_unready(&service).await;
     assert_eq!(service.api().get("/readyz").await.status, 503);
-    assert_eq!(
-        service.api().get("/healthz").await.status,
-        200,
-        "a restart would cure nothing"
-    );
+    assert_eq!(service.api().get("/healthz").await.status, 200, "a restart would cure nothing");
     let body = json!({"kind": "publish", "payload": {"topic": "t", "data": 1}});
     let answer = service.api().post("/v1/jobs", &body).await.expect(201);
     assert_eq!(answer.header("connection"), "close");
@@ -148,11 +129,7 @@ impl InFlight {
 #[tokio::test]
 async fn two_hundred_accepted_requests_are_all_answered_and_none_of_their_jobs_is_lost() {
     let home = Home::empty();
-    let service = Service::setup()
-        .home(&home)
-        .set("shutdown.drain_delay_ms", 500)
-        .start()
-        .await;
+    let service = Service::setup().home(&home).set("shutdown.drain_delay_ms", 500).start().await;
     let mut requests = Vec::new();
     for _ in 0..200 {
         requests.push(InFlight::begin(&service).await);
@@ -161,10 +138,7 @@ async fn two_hundred_accepted_requests_are_all_answered_and_none_of_their_jobs_i
     service.process().signal(Signal::SIGTERM);
     is_unready(&service).await;
     eventually("the listener is closed", SOON, || async {
-        TcpStream::connect(service.api().authority())
-            .await
-            .is_err()
-            .then_some(())
+        TcpStream::connect(service.api().authority()).await.is_err().then_some(())
     })
     .await;
     let mut accepted = Vec::new();
@@ -189,32 +163,17 @@ async fn a_child_that_hangs_is_killed_at_its_budget_named_and_told_by_71() {
     assert_eq!(ended.code, 71, "{}", ended.log());
     let named = |line: &&String| line.contains("health_sweep") && line.to_lowercase().contains("killed");
     assert!(ended.stderr.iter().any(|line| named(&line)), "{}", ended.log());
-    assert!(
-        ended.took >= Duration::from_millis(500) && ended.took < Duration::from_secs(4),
-        "{:?}",
-        ended.took
-    );
-    assert!(
-        ended.log().contains("admin"),
-        "the others were stopped in order all the same"
-    );
+    assert!(ended.took >= Duration::from_millis(500) && ended.took < Duration::from_secs(4), "{:?}", ended.took);
+    assert!(ended.log().contains("admin"), "the others were stopped in order all the same");
 }
 
 #[tokio::test]
 async fn a_request_that_never_ends_holds_up_the_stop_for_its_budget_and_no_longer() {
-    let service = Service::setup()
-        .set("api.stop_budget_ms", 1000)
-        .set("limits.request_ms", 60_000)
-        .start()
-        .await;
+    let service = Service::setup().set("api.stop_budget_ms", 1000).set("limits.request_ms", 60_000).start().await;
     let _never_finished = InFlight::begin(&service).await;
     service.api().get("/readyz").await.expect(200);
     let ended = service.stop().await;
-    assert!(
-        ended.took >= Duration::from_millis(900) && ended.took < Duration::from_secs(5),
-        "{:?}",
-        ended.took
-    );
+    assert!(ended.took >= Duration::from_millis(900) && ended.took < Duration::from_secs(5), "{:?}", ended.took);
     assert!([0, 71].contains(&ended.code), "{} {}", ended.code, ended.log());
 }
 

@@ -18,9 +18,7 @@ async fn a_thousand_jobs_that_panic_cost_their_tenant_alone() {
     let poison = json!({"kind": "panic", "payload": {}, "max_attempts": 1});
     let bad = post_all(&noisy, vec![poison; 1000]).await;
     let mut socket = Socket::open(&quiet, &["good"]).await;
-    let good = (0..100)
-        .map(|n| json!({"kind": "publish", "payload": {"topic": "good", "data": n}}))
-        .collect();
+    let good = (0..100).map(|n| json!({"kind": "publish", "payload": {"topic": "good", "data": n}})).collect();
     let good = post_all(&quiet, good).await;
 
     let mut seen = BTreeSet::new();
@@ -38,46 +36,27 @@ async fn a_thousand_jobs_that_panic_cost_their_tenant_alone() {
     let panics = service.metrics().await;
     let labels = [("component", "scheduler"), ("policy", "keep_running")];
     assert_eq!(panics.value("panic_recovered_total", &labels), Some(1000.0));
-    assert_eq!(
-        panics.value("panic_recovered_total", &[("policy", "restart")]),
-        Some(0.0)
-    );
-    assert_eq!(
-        Store::open(service.home())
-            .await
-            .number("SELECT count(*) FROM jobs")
-            .await,
-        0,
-        "nothing is left over"
-    );
+    assert_eq!(panics.value("panic_recovered_total", &[("policy", "restart")]), Some(0.0));
+    assert_eq!(Store::open(service.home()).await.number("SELECT count(*) FROM jobs").await, 0, "nothing is left over");
 }
 
 #[tokio::test]
 async fn a_quiet_tenants_job_overtakes_the_backlog_of_a_noisy_one() {
     let service = Service::setup().set("scheduler.concurrency", 2).start().await;
     let (noisy, quiet) = (service.tenant("noisy").await, service.tenant("quiet").await);
-    let flood = (0..600)
-        .map(|n| json!({"kind": "publish", "payload": {"topic": "flood", "data": n}}))
-        .collect();
+    let flood = (0..600).map(|n| json!({"kind": "publish", "payload": {"topic": "flood", "data": n}})).collect();
     let flood = post_all(&noisy, flood).await;
     let body = json!({"kind": "publish", "payload": {"topic": "t", "data": 1}});
     let id = post_all(&quiet, vec![body]).await.remove(0);
     let done = await_state(&quiet, &id, "done").await;
     let last = await_state(&noisy, flood.last().unwrap(), "done").await;
-    assert!(
-        done["finished_at"].as_str() < last["finished_at"].as_str(),
-        "{done} after {last}"
-    );
+    assert!(done["finished_at"].as_str() < last["finished_at"].as_str(), "{done} after {last}");
 }
 
 async fn the_scheduler_was_never_restarted(service: &Service) {
     let scheduler = service.node("scheduler").await;
     for node in scheduler["children"].as_array().unwrap().iter().chain([&scheduler]) {
-        assert_eq!(
-            (&node["incarnation"], &node["restarts"]),
-            (&json!(1), &json!(0)),
-            "{node:#}"
-        );
+        assert_eq!((&node["incarnation"], &node["restarts"]), (&json!(1), &json!(0)), "{node:#}");
     }
 }
 

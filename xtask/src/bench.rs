@@ -14,14 +14,7 @@ pub fn run(name: Option<&str>) -> Outcome {
         Some(name) => return Err(format!("no benchmark {name}; there are: {}", known.join(", "))),
     };
     for name in chosen {
-        let status = shown(&mut cargo(&[
-            "bench",
-            "--quiet",
-            "--package",
-            "tests",
-            "--bench",
-            &name,
-        ]))?;
+        let status = shown(&mut cargo(&["bench", "--quiet", "--package", "tests", "--bench", &name]))?;
         if !status.success() {
             return Err(format!("the benchmark {name} ended with {status}"));
         }
@@ -54,9 +47,6 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_answered_with_the_known_ones() {
-        assert_eq!(
-            run(Some("speed")).unwrap_err(),
-            "no benchmark speed; there are: service, supervision"
-        );
+        assert_eq!(run(Some("speed")).unwrap_err(), "no benchmark speed; there are: service, supervision");
     }
 }

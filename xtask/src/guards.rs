@@ -15,59 +15,22 @@ struct Guard {
 const GUARDS: [Guard; 4] = [
     Guard {
         reason: "two versions of one telemetry crate have two global providers: half of the spans would be lost",
-        arguments: &[
-            "tree",
-            "--workspace",
-            "--target",
-            "all",
-            "--duplicates",
-            "--edges",
-            "normal",
-            "--depth",
-            "0",
-        ],
+        arguments: &["tree", "--workspace", "--target", "all", "--duplicates", "--edges", "normal", "--depth", "0"],
         is_fault: |line| starts_with_any(line, &["opentelemetry", "tonic", "tracing-opentelemetry"]),
     },
     Guard {
         reason: "an asynchronous client on the exporter's thread kills it: only reqwest-blocking-client may be on",
-        arguments: &[
-            "tree",
-            "--workspace",
-            "--target",
-            "all",
-            "--edges",
-            "features",
-            "--invert",
-            "opentelemetry-otlp",
-        ],
+        arguments: &["tree", "--workspace", "--target", "all", "--edges", "features", "--invert", "opentelemetry-otlp"],
         is_fault: |line| contains_any(line, &["reqwest-client", "hyper-client"]),
     },
     Guard {
         reason: "ractor's span propagation puts the sender's span in place of the actor's: our wrapper carries the context",
-        arguments: &[
-            "tree",
-            "--workspace",
-            "--target",
-            "all",
-            "--edges",
-            "features",
-            "--invert",
-            "ractor",
-        ],
+        arguments: &["tree", "--workspace", "--target", "all", "--edges", "features", "--invert", "ractor"],
         is_fault: |line| line.contains("message_span"),
     },
     Guard {
         reason: "with two TLS providers in the graph rustls panics at first use: ring is the one",
-        arguments: &[
-            "tree",
-            "--workspace",
-            "--target",
-            "all",
-            "--prefix",
-            "none",
-            "--format",
-            "{p}",
-        ],
+        arguments: &["tree", "--workspace", "--target", "all", "--prefix", "none", "--format", "{p}"],
         is_fault: |line| starts_with_any(line, &["aws-lc-rs ", "aws-lc-sys ", "native-tls ", "openssl "]),
     },
 ];
@@ -80,20 +43,12 @@ pub fn run() -> Outcome {
         let found: Vec<&str> = tree.lines().filter(|line| (guard.is_fault)(line)).collect();
         if !found.is_empty() {
             faults += 1;
-            println!(
-                "cargo {}\n  {}\n  {}",
-                guard.arguments.join(" "),
-                guard.reason,
-                found.join("\n  ")
-            );
+            println!("cargo {}\n  {}\n  {}", guard.arguments.join(" "), guard.reason, found.join("\n  "));
         }
     }
     match faults {
         0 => Ok(ExitCode::SUCCESS),
-        faults => Err(format!(
-            "{faults} of {} guards found what must not be there",
-            GUARDS.len()
-        )),
+        faults => Err(format!("{faults} of {} guards found what must not be there", GUARDS.len())),
     }
 }
 

@@ -27,10 +27,7 @@ impl Report {
         let mut reader = Reader::from_str(xml);
         let (mut test, mut text) = (String::new(), String::new());
         loop {
-            match reader
-                .read_event()
-                .map_err(|error| format!("read the JUnit report: {error}"))?
-            {
+            match reader.read_event().map_err(|error| format!("read the JUnit report: {error}"))? {
                 Event::Start(tag) | Event::Empty(tag) => match tag.name().as_ref() {
                     "testcase" => test = report.testcase(&tag)?,
                     "failure" | "error" => report.fail_last(),
@@ -54,18 +51,11 @@ impl Report {
     /// Reads one more line of cargo's own runner.
     pub fn libtest_line(&mut self, line: &str) {
         if let Some(summary) = line.strip_prefix("test result: ") {
-            let count = |word: &str| {
-                summary
-                    .split(';')
-                    .find_map(|part| part.trim().strip_suffix(word))
-                    .and_then(last)
-            };
+            let count = |word: &str| summary.split(';').find_map(|part| part.trim().strip_suffix(word)).and_then(last);
             self.passed += count(" passed").unwrap_or(0);
             self.failed += count(" failed").unwrap_or(0);
-            let seconds = summary
-                .rsplit("finished in ")
-                .next()
-                .and_then(|time| time.trim_end_matches('s').parse().ok());
+            let seconds =
+                summary.rsplit("finished in ").next().and_then(|time| time.trim_end_matches('s').parse().ok());
             if let (Some(current), Some(seconds)) = (self.times.last_mut(), seconds) {
                 current.1 = seconds;
             }
@@ -98,8 +88,7 @@ impl Report {
     fn testcase(&mut self, tag: &BytesStart) -> Result<String, String> {
         let name = format!("{} {}", attribute(tag, "classname")?, attribute(tag, "name")?);
         self.passed += 1;
-        self.times
-            .push((name.clone(), attribute(tag, "time")?.parse().unwrap_or(0.0)));
+        self.times.push((name.clone(), attribute(tag, "time")?.parse().unwrap_or(0.0)));
         Ok(name)
     }
 
@@ -115,9 +104,7 @@ impl Report {
 }
 
 fn attribute(tag: &BytesStart, name: &str) -> Result<String, String> {
-    let found = tag
-        .try_get_attribute(name)
-        .map_err(|error| format!("read the JUnit report: {error}"))?;
+    let found = tag.try_get_attribute(name).map_err(|error| format!("read the JUnit report: {error}"))?;
     Ok(found.map_or_else(String::new, |attribute| attribute.value.into_owned()))
 }
 
@@ -148,10 +135,7 @@ test it_uses_redis ... ok</system-out>
     fn the_junit_report_gives_counts_times_and_skips() {
         let report = Report::from_junit(JUNIT).unwrap();
         assert_eq!((report.passed, report.failed), (2, 1));
-        assert_eq!(
-            report.skipped,
-            ["tests::boot it_uses_redis: no redis-server on this machine"]
-        );
+        assert_eq!(report.skipped, ["tests::boot it_uses_redis: no redis-server on this machine"]);
         assert_eq!(*report.slowest(1)[0], ("tests::boot it_stops".to_owned(), 1.2));
     }
 
@@ -172,10 +156,7 @@ test it_uses_redis ... ok</system-out>
     #[test]
     fn two_runs_add_up() {
         let mut all = Report::from_junit(JUNIT).unwrap();
-        all.add(Report {
-            passed: 1,
-            ..Report::default()
-        });
+        all.add(Report { passed: 1, ..Report::default() });
         assert_eq!((all.passed, all.failed, all.skipped.len()), (3, 1, 1));
     }
 

@@ -33,11 +33,7 @@ pub fn shown(command: &mut Command) -> Result<ExitStatus, String> {
 pub fn seen(command: &mut Command, mut see: impl FnMut(&str)) -> Result<ExitStatus, String> {
     let failed = |error| format!("run cargo: {error}");
     let (output, writer) = std::io::pipe().map_err(failed)?;
-    let mut child = command
-        .stdout(writer.try_clone().map_err(failed)?)
-        .stderr(writer)
-        .spawn()
-        .map_err(failed)?;
+    let mut child = command.stdout(writer.try_clone().map_err(failed)?).stderr(writer).spawn().map_err(failed)?;
     // The command keeps its ends of the pipe for a second start; the output would never end.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     for line in BufReader::new(output).lines() {
@@ -50,10 +46,7 @@ pub fn seen(command: &mut Command, mut see: impl FnMut(&str)) -> Result<ExitStat
 
 /// Runs a command and returns its standard output; what it says on standard error goes through.
 pub fn captured(command: &mut Command) -> Result<String, String> {
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| format!("start {command:?}: {error}"))?;
+    let output = command.stderr(Stdio::inherit()).output().map_err(|error| format!("start {command:?}: {error}"))?;
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         false => Err(format!("{command:?} ended with {}", output.status)),

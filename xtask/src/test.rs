@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test of the workspace, unit, outside and documentation, with nextest if it is there and with
 //! cargo's own runner if not. The last line is `N passed, N failed`.
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use crate::report::Report;
@@ -9,13 +10,13 @@ use crate::run::{Outcome, cargo, seen, shown, target};
 /// How many slow tests are named.
 const SLOWEST: usize = 10;
 
+/// Where the outside tests look for the service before they build it themselves.
+const BUILT: &str = "APP_UNDER_TEST";
+
 /// Runs all tests, or those that `filter` chooses.
 pub fn run(filter: &[String]) -> Outcome {
-    let mut report = if has_nextest() {
-        nextest(filter)?
-    } else {
-        libtest(filter)?
-    };
+    build_the_service()?;
+    let mut report = if has_nextest() { nextest(filter)? } else { libtest(filter)? };
     if filter.is_empty() {
         report.add(documentation()?);
     }
@@ -34,11 +35,19 @@ fn show(report: &Report) {
         println!("skipped, which counts as failed: {reason}");
     }
     let skipped = report.skipped.len();
-    println!(
-        "{} passed, {} failed",
-        report.passed.saturating_sub(skipped),
-        report.failed + skipped
-    );
+    println!("{} passed, {} failed", report.passed.saturating_sub(skipped), report.failed + skipped);
+}
+
+/// Builds what the outside tests start, once for all of them.
+fn build_the_service() -> Result<(), String> {
+    match shown(&mut cargo(&["build", "--bin", "app"]))?.success() {
+        true => Ok(()),
+        false => Err("the service does not build".to_owned()),
+    }
+}
+
+fn service() -> PathBuf {
+    target().join("debug/app")
 }
 
 fn has_nextest() -> bool {
@@ -51,6 +60,7 @@ fn nextest(filter: &[String]) -> Result<Report, String> {
     let file = target().join("nextest/full/junit.xml");
     let _ = std::fs::remove_file(&file);
     let mut command = cargo(&["nextest", "run", "--profile", "full", "--no-fail-fast"]);
+    command.env(BUILT, service());
     let status = shown(command.args(chosen(filter, &["--workspace"])))?;
     let xml = std::fs::read_to_string(&file).map_err(|error| format!("no report of nextest ({status}): {error}"))?;
     let mut report = Report::from_junit(&xml)?;
@@ -60,9 +70,8 @@ fn nextest(filter: &[String]) -> Result<Report, String> {
 
 fn libtest(filter: &[String]) -> Result<Report, String> {
     let mut command = cargo(&["test", "--no-fail-fast"]);
-    command
-        .args(chosen(filter, &["--workspace", "--lib", "--bins", "--tests"]))
-        .args(["--", "--show-output"]);
+    command.env(BUILT, service());
+    command.args(chosen(filter, &["--workspace", "--lib", "--bins", "--tests"])).args(["--", "--show-output"]);
     read(&mut command)
 }
 
@@ -87,11 +96,7 @@ fn count_other_failures(report: &mut Report, succeeded: bool) {
 
 /// What the caller asks for, or all.
 fn chosen<'a>(filter: &'a [String], all: &[&'a str]) -> Vec<&'a str> {
-    if filter.is_empty() {
-        all.to_vec()
-    } else {
-        filter.iter().map(String::as_str).collect()
-    }
+    if filter.is_empty() { all.to_vec() } else { filter.iter().map(String::as_str).collect() }
 }
 
 #[cfg(test)]
@@ -100,20 +105,14 @@ mod tests {
 
     #[test]
     fn a_run_that_fails_without_a_failed_test_is_a_failure() {
-        let mut report = Report {
-            passed: 3,
-            ..Report::default()
-        };
+        let mut report = Report { passed: 3, ..Report::default() };
         count_other_failures(&mut report, false);
         assert_eq!(report.failed, 1);
     }
 
     #[test]
     fn failures_that_were_counted_are_not_counted_again() {
-        let mut report = Report {
-            failed: 2,
-            ..Report::default()
-        };
+        let mut report = Report { failed: 2, ..Report::default() };
         count_other_failures(&mut report, false);
         count_other_failures(&mut report, true);
         assert_eq!(report.failed, 2);

@@ -101,9 +101,7 @@ impl Cadence {
         let cadence = Self::cron_unchecked(pattern, time_zone)?;
         match cadence.next_after(now_ms) {
             Some(_) => Ok(cadence),
-            None => Err(CadenceError::Never {
-                pattern: pattern.to_owned(),
-            }),
+            None => Err(CadenceError::Never { pattern: pattern.to_owned() }),
         }
     }
 
@@ -111,26 +109,16 @@ impl Cadence {
     pub(crate) fn cron_unchecked(pattern: &str, time_zone: &str) -> Result<Self, CadenceError> {
         if pattern.len() > PATTERN_MAX {
             let pattern = pattern.chars().take(20).collect();
-            return Err(CadenceError::Pattern {
-                pattern,
-                why: format!("longer than {PATTERN_MAX} bytes"),
-            });
+            return Err(CadenceError::Pattern { pattern, why: format!("longer than {PATTERN_MAX} bytes") });
         }
         let refused = |error: croner::errors::CronError| CadenceError::Pattern {
             pattern: pattern.to_owned(),
             why: error.to_string(),
         };
         let parsed = CronParser::new().parse(pattern).map_err(refused)?;
-        let zone = TimeZone::get(time_zone).map_err(|_| CadenceError::TimeZone {
-            time_zone: time_zone.to_owned(),
-        })?;
+        let zone = TimeZone::get(time_zone).map_err(|_| CadenceError::TimeZone { time_zone: time_zone.to_owned() })?;
         let (pattern, time_zone) = (pattern.to_owned(), time_zone.to_owned());
-        Ok(Self::Cron(Box::new(CronLine {
-            pattern,
-            time_zone,
-            parsed,
-            zone,
-        })))
+        Ok(Self::Cron(Box::new(CronLine { pattern, time_zone, parsed, zone })))
     }
 
     /// The first fire of a schedule that is made now; `None` if there never will be one.
@@ -143,9 +131,7 @@ impl Cadence {
 
     /// The next `count` fires of a schedule that is made now: what a tenant wants to see before it trusts a pattern.
     pub fn upcoming(&self, now_ms: Millis, count: usize) -> Vec<Millis> {
-        std::iter::successors(self.first(now_ms), |at| self.next_after(*at))
-            .take(count)
-            .collect()
+        std::iter::successors(self.first(now_ms), |at| self.next_after(*at)).take(count).collect()
     }
 
     /// What to do with a fire that came due at `due_ms`, which is not after `now_ms`.
@@ -154,18 +140,12 @@ impl Cadence {
             Self::Every { every_ms } => {
                 let every = i64::try_from(*every_ms).unwrap_or(i64::MAX).max(1);
                 let latest_ms = due_ms + (now_ms - due_ms).max(0) / every * every;
-                Advance {
-                    latest_ms,
-                    next_ms: latest_ms.checked_add(every),
-                }
+                Advance { latest_ms, next_ms: latest_ms.checked_add(every) }
             }
             Self::Cron(line) => {
                 // The search backwards may not step before the fire that is due: that one has not happened yet.
                 let latest_ms = line.latest(now_ms).map_or(due_ms, |latest| latest.max(due_ms));
-                Advance {
-                    latest_ms,
-                    next_ms: line.next(now_ms),
-                }
+                Advance { latest_ms, next_ms: line.next(now_ms) }
             }
         }
     }
@@ -219,24 +199,15 @@ mod tests {
     fn fires(pattern: &str, zone: &str, from: &str, count: usize) -> Vec<String> {
         let cadence = Cadence::cron(pattern, zone, at(from)).unwrap();
         let fires = cadence.upcoming(at(from), count);
-        fires
-            .into_iter()
-            .map(|ms| Timestamp::from_millisecond(ms).unwrap().to_string())
-            .collect()
+        fires.into_iter().map(|ms| Timestamp::from_millisecond(ms).unwrap().to_string()).collect()
     }
 
     #[test]
     fn a_daily_fire_keeps_its_wall_clock_time_over_both_changes() {
         let spring = fires("0 3 * * *", "Europe/Berlin", "2026-03-27T12:00:00Z", 3);
-        assert_eq!(
-            spring,
-            ["2026-03-28T02:00:00Z", "2026-03-29T01:00:00Z", "2026-03-30T01:00:00Z"]
-        );
+        assert_eq!(spring, ["2026-03-28T02:00:00Z", "2026-03-29T01:00:00Z", "2026-03-30T01:00:00Z"]);
         let autumn = fires("0 3 * * *", "Europe/Berlin", "2026-10-23T12:00:00Z", 3);
-        assert_eq!(
-            autumn,
-            ["2026-10-24T01:00:00Z", "2026-10-25T02:00:00Z", "2026-10-26T02:00:00Z"]
-        );
+        assert_eq!(autumn, ["2026-10-24T01:00:00Z", "2026-10-25T02:00:00Z", "2026-10-26T02:00:00Z"]);
     }
 
     #[test]
@@ -266,12 +237,7 @@ mod tests {
         let berlin = fires("0 * * * *", "Europe/Berlin", "2026-10-24T23:30:00Z", 4);
         assert_eq!(
             berlin,
-            [
-                "2026-10-25T00:00:00Z",
-                "2026-10-25T01:00:00Z",
-                "2026-10-25T02:00:00Z",
-                "2026-10-25T03:00:00Z"
-            ]
+            ["2026-10-25T00:00:00Z", "2026-10-25T01:00:00Z", "2026-10-25T02:00:00Z", "2026-10-25T03:00:00Z"]
         );
     }
 
@@ -301,32 +267,15 @@ mod tests {
     fn a_distance_counts_from_the_first_fire_and_does_not_drift() {
         let cadence = Cadence::every(1_000).unwrap();
         assert_eq!(cadence.first(500), Some(500));
-        assert_eq!(
-            cadence.advance(500, 500),
-            Advance {
-                latest_ms: 500,
-                next_ms: Some(1_500)
-            }
-        );
-        assert_eq!(
-            cadence.advance(500, 4_499),
-            Advance {
-                latest_ms: 3_500,
-                next_ms: Some(4_500)
-            }
-        );
+        assert_eq!(cadence.advance(500, 500), Advance { latest_ms: 500, next_ms: Some(1_500) });
+        assert_eq!(cadence.advance(500, 4_499), Advance { latest_ms: 3_500, next_ms: Some(4_500) });
     }
 
     #[test]
     fn a_pattern_that_never_fires_is_refused() {
         for pattern in ["0 0 30 2 *", "0 0 31 4,6,9,11 *", "0 0 0 1 1 * 2020"] {
             let refused = Cadence::cron(pattern, "UTC", at("2026-01-01T00:00:00Z")).unwrap_err();
-            assert_eq!(
-                refused,
-                CadenceError::Never {
-                    pattern: pattern.to_owned()
-                }
-            );
+            assert_eq!(refused, CadenceError::Never { pattern: pattern.to_owned() });
         }
     }
 
@@ -336,16 +285,10 @@ mod tests {
         let long = "1,".repeat(PATTERN_MAX);
         for pattern in ["", "* * * *", "61 * * * *", "x * * * *", "* * * * * * * *", &long] {
             let refused = Cadence::cron(pattern, "UTC", now).unwrap_err();
-            assert!(
-                matches!(refused, CadenceError::Pattern { .. }),
-                "{pattern:?}: {refused}"
-            );
+            assert!(matches!(refused, CadenceError::Pattern { .. }), "{pattern:?}: {refused}");
         }
         let refused = Cadence::cron("* * * * *", "Europe/Atlantis", now).unwrap_err();
-        assert!(
-            refused.to_string().starts_with("not a time zone: \"Europe/Atlantis\""),
-            "{refused}"
-        );
+        assert!(refused.to_string().starts_with("not a time zone: \"Europe/Atlantis\""), "{refused}");
         assert!(Cadence::every(999).is_err() && Cadence::every(EVERY_MAX_MS + 1).is_err());
     }
 }

@@ -115,17 +115,12 @@ pub enum JobError {
 impl JobError {
     /// Another attempt may succeed, after the usual backoff.
     pub fn retry(error: impl ToString) -> Self {
-        Self::Retry {
-            error: error.to_string(),
-            after_ms: None,
-        }
+        Self::Retry { error: error.to_string(), after_ms: None }
     }
 
     /// No attempt will ever succeed.
     pub fn dead(reason: impl ToString) -> Self {
-        Self::Dead {
-            reason: reason.to_string(),
-        }
+        Self::Dead { reason: reason.to_string() }
     }
 }
 
@@ -153,10 +148,7 @@ pub(crate) fn parse<T: DeserializeOwned>(payload: &Value) -> Result<T, PayloadFa
             index if index.starts_with('[') => format!("payload{index}"),
             field => format!("payload.{field}"),
         };
-        PayloadFault {
-            path,
-            reason: error.into_inner().to_string(),
-        }
+        PayloadFault { path, reason: error.into_inner().to_string() }
     })
 }
 
@@ -210,10 +202,7 @@ impl Handlers {
     pub fn check(&self, kind: &str, payload: &Value) -> Result<(), CheckError> {
         let Some(handler) = self.get(kind) else {
             let known = self.kinds().collect::<Vec<_>>().join(", ");
-            return Err(CheckError::UnknownKind {
-                kind: kind.to_owned(),
-                known,
-            });
+            return Err(CheckError::UnknownKind { kind: kind.to_owned(), known });
         };
         Ok(handler.check(payload)?)
     }
@@ -235,10 +224,7 @@ mod tests {
     fn a_kind_that_nobody_runs_is_refused_with_the_list_of_those_there_are() {
         let handlers = Handlers::new().with(Notify).with(Panic);
         let refused = handlers.check("nottify", &json!({})).unwrap_err();
-        assert_eq!(
-            refused.to_string(),
-            "no handler for the kind \"nottify\", known are: notify, panic"
-        );
+        assert_eq!(refused.to_string(), "no handler for the kind \"nottify\", known are: notify, panic");
     }
 
     #[test]

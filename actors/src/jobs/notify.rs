@@ -39,10 +39,7 @@ impl JobHandler for Notify {
         let mut delivery = NewDelivery::new(context.job.tenant.clone(), channel, data);
         delivery.job = Some(context.job.id);
         let result = Some(json!({ "delivery": delivery.id }));
-        Ok(JobDone {
-            result,
-            effects: vec![Effect::Deliver(delivery)],
-        })
+        Ok(JobDone { result, effects: vec![Effect::Deliver(delivery)] })
     }
 }
 
@@ -56,26 +53,15 @@ mod tests {
         let channel = Uuid::now_v7();
         let job = job().payload(json!({ "channel": channel, "data": "hi" }));
         let done = Notify.run(context_of(&job)).await.unwrap();
-        let [Effect::Deliver(delivery)] = &done.effects[..] else {
-            panic!("{done:?}")
-        };
-        assert_eq!(
-            (delivery.channel, delivery.job, &delivery.tenant),
-            (channel, Some(job.id), &job.tenant)
-        );
+        let [Effect::Deliver(delivery)] = &done.effects[..] else { panic!("{done:?}") };
+        assert_eq!((delivery.channel, delivery.job, &delivery.tenant), (channel, Some(job.id), &job.tenant));
         assert_eq!(done.result, Some(json!({ "delivery": delivery.id })));
     }
 
     #[tokio::test]
     async fn a_channel_that_is_no_id_is_dead_at_once() {
-        let failed = Notify
-            .run(context_of(&job().payload(json!({ "channel": "x", "data": 1 }))))
-            .await
-            .unwrap_err();
-        assert!(
-            failed.to_string().starts_with("payload.channel: UUID parsing failed"),
-            "{failed}"
-        );
+        let failed = Notify.run(context_of(&job().payload(json!({ "channel": "x", "data": 1 })))).await.unwrap_err();
+        assert!(failed.to_string().starts_with("payload.channel: UUID parsing failed"), "{failed}");
         assert!(matches!(failed, JobError::Dead { .. }));
     }
 }

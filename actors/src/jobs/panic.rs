@@ -19,9 +19,6 @@ impl JobHandler for Panic {
     }
 
     async fn run(&self, context: JobContext) -> Result<JobDone, JobError> {
-        panic!(
-            "a job of the kind `panic` did as it was told, attempt {}",
-            context.attempt
-        )
+        panic!("a job of the kind `panic` did as it was told, attempt {}", context.attempt)
     }
 }

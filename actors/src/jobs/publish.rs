@@ -53,17 +53,11 @@ impl JobHandler for Publish {
             context: TraceContext::current(),
             at_ms: now_ms(),
         };
-        self.0
-            .publish(event)
-            .await
-            .map_err(|error| match error.is_retryable() {
-                true => JobError::retry(error),
-                false => JobError::dead(error),
-            })?;
-        Ok(JobDone {
-            result: Some(json!({ "event": context.job.id })),
-            effects: Vec::new(),
-        })
+        self.0.publish(event).await.map_err(|error| match error.is_retryable() {
+            true => JobError::retry(error),
+            false => JobError::dead(error),
+        })?;
+        Ok(JobDone { result: Some(json!({ "event": context.job.id })), effects: Vec::new() })
     }
 }
 
@@ -72,14 +66,8 @@ fn checked(payload: PublishPayload) -> Result<PublishPayload, PayloadFault> {
     if !topic.is_empty() && topic.len() <= TOPIC_MAX && !topic.chars().any(char::is_control) {
         return Ok(payload);
     }
-    let reason = format!(
-        "expected 1 to {TOPIC_MAX} bytes without control characters, got {} bytes",
-        topic.len()
-    );
-    Err(PayloadFault {
-        path: "payload.topic".to_owned(),
-        reason,
-    })
+    let reason = format!("expected 1 to {TOPIC_MAX} bytes without control characters, got {} bytes", topic.len());
+    Err(PayloadFault { path: "payload.topic".to_owned(), reason })
 }
 
 #[cfg(test)]
@@ -94,13 +82,8 @@ mod tests {
         let mut listener = bus.subscribe();
         let job = job().payload(json!({ "topic": "hello", "data": { "n": 1 } }));
         let done = Publish::new(bus).run(context_of(&job)).await.unwrap();
-        let BusItem::Event(event) = listener.recv().await else {
-            panic!("no event")
-        };
-        assert_eq!(
-            (event.id, &event.tenant, event.topic.as_str()),
-            (job.id, &job.tenant, "hello")
-        );
+        let BusItem::Event(event) = listener.recv().await else { panic!("no event") };
+        assert_eq!((event.id, &event.tenant, event.topic.as_str()), (job.id, &job.tenant, "hello"));
         assert_eq!(event.data, json!({ "n": 1 }));
         assert_eq!(done.result, Some(json!({ "event": job.id })));
     }
@@ -110,33 +93,18 @@ mod tests {
         let handler = Publish::new(MemoryBus::new(MemoryBusLimits::default()));
         let cases = [
             (json!({ "data": 1 }), "payload: missing field `topic`"),
-            (
-                json!({ "topic": 7, "data": 1 }),
-                "payload.topic: invalid type: integer `7`, expected a string",
-            ),
+            (json!({ "topic": 7, "data": 1 }), "payload.topic: invalid type: integer `7`, expected a string"),
             (json!({ "topic": "a" }), "payload: missing field `data`"),
-            (
-                json!({ "topic": "a", "data": 1, "extra": 1 }),
-                "payload.extra: unknown field `extra`",
-            ),
-            (
-                json!({ "topic": "", "data": 1 }),
-                "payload.topic: expected 1 to 256 bytes",
-            ),
-            (
-                json!({ "topic": "a\nb", "data": 1 }),
-                "payload.topic: expected 1 to 256 bytes",
-            ),
+            (json!({ "topic": "a", "data": 1, "extra": 1 }), "payload.extra: unknown field `extra`"),
+            (json!({ "topic": "", "data": 1 }), "payload.topic: expected 1 to 256 bytes"),
+            (json!({ "topic": "a\nb", "data": 1 }), "payload.topic: expected 1 to 256 bytes"),
             (json!(null), "payload: invalid type: null"),
         ];
         for (payload, expected) in cases {
             let refused = handler.check(&payload).unwrap_err().to_string();
             assert!(refused.starts_with(expected), "{refused}");
             let failed = handler.run(context_of(&job().payload(payload))).await.unwrap_err();
-            assert!(
-                matches!(failed, JobError::Dead { .. }) && failed.to_string() == refused,
-                "{failed}"
-            );
+            assert!(matches!(failed, JobError::Dead { .. }) && failed.to_string() == refused, "{failed}");
         }
     }
 }

@@ -21,11 +21,7 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self {
-            base_ms: 1_000,
-            cap_ms: 600_000,
-            crashes_max: 3,
-        }
+        Self { base_ms: 1_000, cap_ms: 600_000, crashes_max: 3 }
     }
 }
 
@@ -61,10 +57,9 @@ impl RetryPolicy {
             Ending::Interrupted => Outcome::Release,
             Ending::TimedOut { timeout_ms } => self.retry(job, format!("timed out after {timeout_ms} ms"), None),
             Ending::Panicked { message } => self.crash(job, message),
-            Ending::Failed(JobError::Dead { reason }) => Outcome::Dead {
-                reason: shortened(reason),
-                fault: Fault::Failure,
-            },
+            Ending::Failed(JobError::Dead { reason }) => {
+                Outcome::Dead { reason: shortened(reason), fault: Fault::Failure }
+            }
             Ending::Failed(JobError::Retry { error, after_ms }) => self.retry(job, error, after_ms),
         }
     }
@@ -79,42 +74,23 @@ impl RetryPolicy {
 
     fn retry(&self, job: &Job, error: String, after_ms: Option<u64>) -> Outcome {
         if job.charged() >= job.max_attempts {
-            return Outcome::Dead {
-                reason: last_attempt(job, &error),
-                fault: Fault::Failure,
-            };
+            return Outcome::Dead { reason: last_attempt(job, &error), fault: Fault::Failure };
         }
-        let after_ms = after_ms
-            .unwrap_or_else(|| self.wait_ms(job.charged(), fastrand::f64()))
-            .min(self.cap_ms);
-        Outcome::Retry {
-            after_ms,
-            error: shortened(error),
-            fault: Fault::Failure,
-        }
+        let after_ms = after_ms.unwrap_or_else(|| self.wait_ms(job.charged(), fastrand::f64())).min(self.cap_ms);
+        Outcome::Retry { after_ms, error: shortened(error), fault: Fault::Failure }
     }
 
     fn crash(&self, job: &Job, message: String) -> Outcome {
         let crashes = job.crashes + 1;
         if crashes >= self.crashes_max {
             let reason = shortened(format!("quarantined after {crashes} crashes: {message}"));
-            return Outcome::Dead {
-                reason,
-                fault: Fault::Crash,
-            };
+            return Outcome::Dead { reason, fault: Fault::Crash };
         }
         if job.charged() >= job.max_attempts {
-            return Outcome::Dead {
-                reason: last_attempt(job, &message),
-                fault: Fault::Crash,
-            };
+            return Outcome::Dead { reason: last_attempt(job, &message), fault: Fault::Crash };
         }
         let after_ms = self.wait_ms(job.charged(), fastrand::f64());
-        Outcome::Retry {
-            after_ms,
-            error: shortened(message),
-            fault: Fault::Crash,
-        }
+        Outcome::Retry { after_ms, error: shortened(message), fault: Fault::Crash }
     }
 }
 
@@ -136,11 +112,7 @@ mod tests {
     use super::*;
     use crate::jobs::testing::job;
 
-    const POLICY: RetryPolicy = RetryPolicy {
-        base_ms: 1_000,
-        cap_ms: 60_000,
-        crashes_max: 3,
-    };
+    const POLICY: RetryPolicy = RetryPolicy { base_ms: 1_000, cap_ms: 60_000, crashes_max: 3 };
 
     fn failed() -> Ending {
         Ending::Failed(JobError::retry("the bus is away"))
@@ -149,10 +121,7 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_cap_and_never_pass_it() {
         let most: Vec<u64> = (1..=9).map(|failures| POLICY.wait_ms(failures, 1.0)).collect();
-        assert_eq!(
-            most,
-            [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000]
-        );
+        assert_eq!(most, [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000]);
         assert_eq!(POLICY.wait_ms(u32::MAX, 1.0), 60_000);
         assert_eq!(POLICY.wait_ms(5, 0.0), 0);
     }
@@ -160,25 +129,10 @@ mod tests {
     #[test]
     fn the_last_attempt_that_fails_is_the_end() {
         let early = POLICY.decide(&job().attempt(2).max_attempts(3), failed());
-        assert!(
-            matches!(
-                early,
-                Outcome::Retry {
-                    fault: Fault::Failure,
-                    ..
-                }
-            ),
-            "{early:?}"
-        );
+        assert!(matches!(early, Outcome::Retry { fault: Fault::Failure, .. }), "{early:?}");
         let last = POLICY.decide(&job().attempt(3).max_attempts(3), failed());
         let reason = "attempt 3 of 3: the bus is away".to_owned();
-        assert_eq!(
-            last,
-            Outcome::Dead {
-                reason,
-                fault: Fault::Failure
-            }
-        );
+        assert_eq!(last, Outcome::Dead { reason, fault: Fault::Failure });
     }
 
     #[test]
@@ -189,39 +143,17 @@ mod tests {
 
     #[test]
     fn the_third_crash_quarantines_however_many_attempts_are_left() {
-        let panicked = || Ending::Panicked {
-            message: "poison".to_owned(),
-        };
+        let panicked = || Ending::Panicked { message: "poison".to_owned() };
         let second = POLICY.decide(&job().attempt(2).crashes(1).max_attempts(99), panicked());
-        assert!(
-            matches!(
-                second,
-                Outcome::Retry {
-                    fault: Fault::Crash,
-                    ..
-                }
-            ),
-            "{second:?}"
-        );
+        assert!(matches!(second, Outcome::Retry { fault: Fault::Crash, .. }), "{second:?}");
         let third = POLICY.decide(&job().attempt(3).crashes(2).max_attempts(99), panicked());
         let reason = "quarantined after 3 crashes: poison".to_owned();
-        assert_eq!(
-            third,
-            Outcome::Dead {
-                reason,
-                fault: Fault::Crash
-            }
-        );
+        assert_eq!(third, Outcome::Dead { reason, fault: Fault::Crash });
     }
 
     #[test]
     fn a_handler_may_ask_for_a_wait_but_not_beyond_the_cap() {
-        let asked = |after_ms| {
-            Ending::Failed(JobError::Retry {
-                error: "429".to_owned(),
-                after_ms: Some(after_ms),
-            })
-        };
+        let asked = |after_ms| Ending::Failed(JobError::Retry { error: "429".to_owned(), after_ms: Some(after_ms) });
         let wait = |after_ms| match POLICY.decide(&job().attempt(1), asked(after_ms)) {
             Outcome::Retry { after_ms, .. } => after_ms,
             other => panic!("{other:?}"),
@@ -231,19 +163,14 @@ mod tests {
 
     #[test]
     fn an_interrupted_attempt_is_given_back() {
-        assert_eq!(
-            POLICY.decide(&job().attempt(1).max_attempts(1), Ending::Interrupted),
-            Outcome::Release
-        );
+        assert_eq!(POLICY.decide(&job().attempt(1).max_attempts(1), Ending::Interrupted), Outcome::Release);
     }
 
     #[test]
     fn a_long_error_is_cut_on_the_border_of_a_character() {
         let reason = "ä".repeat(ERROR_MAX);
         let outcome = POLICY.decide(&job(), Ending::Failed(JobError::Dead { reason }));
-        let Outcome::Dead { reason, .. } = outcome else {
-            panic!("{outcome:?}")
-        };
+        let Outcome::Dead { reason, .. } = outcome else { panic!("{outcome:?}") };
         assert!(reason.len() <= ERROR_MAX + 4 && reason.ends_with("ä ..."));
     }
 }

@@ -46,22 +46,14 @@ impl RunOne {
         let (ending, effects) = match self.handlers.get(&job.kind) {
             Some(handler) => self.guarded(site, handler.as_ref(), &job, cancelled).await,
             // Another version of the program may know it: this one may only be older.
-            None => (
-                Ending::Failed(JobError::retry(format!("no handler for the kind {:?}", job.kind))),
-                Vec::new(),
-            ),
+            None => (Ending::Failed(JobError::retry(format!("no handler for the kind {:?}", job.kind))), Vec::new()),
         };
         let outcome = self.retry.decide(&job, ending);
         span.record("job.outcome", outcome.as_str());
         if let Outcome::Retry { error: why, .. } | Outcome::Dead { reason: why, .. } = &outcome {
-            span.record("otel.status_code", "ERROR")
-                .record("otel.status_description", why.as_str());
+            span.record("otel.status_code", "ERROR").record("otel.status_description", why.as_str());
         }
-        Settlement {
-            fence: job.fence(),
-            outcome,
-            effects,
-        }
+        Settlement { fence: job.fence(), outcome, effects }
     }
 
     async fn guarded(
@@ -71,11 +63,7 @@ impl RunOne {
         job: &Arc<Job>,
         cancelled: CancellationToken,
     ) -> (Ending, Vec<Effect>) {
-        let context = JobContext {
-            job: Arc::clone(job),
-            attempt: job.charged(),
-            cancelled: cancelled.clone(),
-        };
+        let context = JobContext { job: Arc::clone(job), attempt: job.charged(), cancelled: cancelled.clone() };
         let work = guard(guard_site(site, job), handler.run(context));
         let timeout_ms = job.timeout_ms.unwrap_or(self.timeout_ms);
         let grace = Duration::from_millis(self.cancel_grace_ms);
@@ -100,9 +88,7 @@ impl RunOne {
 
 /// A new root: the run belongs to the story that asked for it, and links to it, but is no part of that request.
 fn run_span(job: &Job) -> tracing::Span {
-    let waited_ms = job
-        .claimed_at_ms
-        .map_or(0, |claimed| claimed.saturating_sub(job.run_at_ms));
+    let waited_ms = job.claimed_at_ms.map_or(0, |claimed| claimed.saturating_sub(job.run_at_ms));
     tracing::info_span!(
         parent: None,
         "job.run",
@@ -175,10 +161,7 @@ mod tests {
                     Ok(JobDone::default())
                 }
                 "hang" => std::future::pending().await,
-                _ => Ok(JobDone {
-                    result: Some(json!(7)),
-                    effects: Vec::new(),
-                }),
+                _ => Ok(JobDone { result: Some(json!(7)), effects: Vec::new() }),
             }
         }
     }
@@ -193,10 +176,7 @@ mod tests {
     }
 
     async fn outcome_of(job: Job, cancelled: &CancellationToken) -> Outcome {
-        let site = RunSite {
-            component: "scheduler".to_owned(),
-            actor: "scheduler.runners".to_owned(),
-        };
+        let site = RunSite { component: "scheduler".to_owned(), actor: "scheduler.runners".to_owned() };
         run_one().run(&site, job, cancelled.clone()).await.outcome
     }
 
@@ -209,34 +189,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_panic_costs_one_attempt_and_is_told() {
         let outcome = outcome_of(job().kind("panic"), &CancellationToken::new()).await;
-        let Outcome::Retry {
-            error,
-            fault: Fault::Crash,
-            ..
-        } = outcome
-        else {
-            panic!("{outcome:?}")
-        };
+        let Outcome::Retry { error, fault: Fault::Crash, .. } = outcome else { panic!("{outcome:?}") };
         assert!(error.contains("did as it was told, attempt 1"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_attempt_that_hangs_is_dropped_at_its_own_time_limit() {
         let began = tokio::time::Instant::now();
-        let outcome = outcome_of(
-            job().payload(json!("hang")).timeout_ms(1_500),
-            &CancellationToken::new(),
-        )
-        .await;
+        let outcome = outcome_of(job().payload(json!("hang")).timeout_ms(1_500), &CancellationToken::new()).await;
         assert_eq!(began.elapsed(), Duration::from_millis(1_500));
-        let Outcome::Retry {
-            error,
-            fault: Fault::Failure,
-            ..
-        } = outcome
-        else {
-            panic!("{outcome:?}")
-        };
+        let Outcome::Retry { error, fault: Fault::Failure, .. } = outcome else { panic!("{outcome:?}") };
         assert_eq!(error, "timed out after 1500 ms");
     }
 
@@ -246,10 +208,7 @@ mod tests {
             let cancelled = CancellationToken::new();
             cancelled.cancel();
             let began = tokio::time::Instant::now();
-            assert_eq!(
-                outcome_of(job().payload(json!(payload)), &cancelled).await,
-                Outcome::Release
-            );
+            assert_eq!(outcome_of(job().payload(json!(payload)), &cancelled).await, Outcome::Release);
             assert_eq!(began.elapsed(), Duration::from_millis(after_ms), "{payload}");
         }
     }
@@ -265,28 +224,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_kind_that_nobody_knows_is_tried_again_later() {
         let outcome = outcome_of(job().kind("from a newer version"), &CancellationToken::new()).await;
-        let Outcome::Retry { error, .. } = outcome else {
-            panic!("{outcome:?}")
-        };
+        let Outcome::Retry { error, .. } = outcome else { panic!("{outcome:?}") };
         assert_eq!(error, "no handler for the kind \"from a newer version\"");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_run_bears_the_origin_of_the_request_that_asked_for_it() {
         let told = Told::default();
-        let run = RunOne {
-            handlers: Handlers::new().with(told.clone()),
-            ..run_one()
-        };
+        let run = RunOne { handlers: Handlers::new().with(told.clone()), ..run_one() };
         let traceparent = format!("00-{TRACE}-b7ad6b7169203331-01");
-        let asked = Job {
-            context: TraceContext::from_parts(Some(&traceparent), None),
-            ..job().payload(json!("go"))
-        };
-        let site = RunSite {
-            component: "scheduler".to_owned(),
-            actor: "scheduler.runners".to_owned(),
-        };
+        let asked = Job { context: TraceContext::from_parts(Some(&traceparent), None), ..job().payload(json!("go")) };
+        let site = RunSite { component: "scheduler".to_owned(), actor: "scheduler.runners".to_owned() };
         run.run(&site, asked, CancellationToken::new()).await;
         assert_eq!(told.0.lock().unwrap().as_deref(), Some(TRACE));
     }

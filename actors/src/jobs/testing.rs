@@ -37,20 +37,13 @@ pub(crate) fn job() -> Job {
 
 /// What its handler would be given.
 pub(crate) fn context_of(job: &Job) -> JobContext {
-    JobContext {
-        job: Arc::new(job.clone()),
-        attempt: job.charged(),
-        cancelled: CancellationToken::new(),
-    }
+    JobContext { job: Arc::new(job.clone()), attempt: job.charged(), cancelled: CancellationToken::new() }
 }
 
 /// Changes one thing about a job.
 impl Job {
     pub(crate) fn kind(self, kind: &str) -> Self {
-        Self {
-            kind: kind.to_owned(),
-            ..self
-        }
+        Self { kind: kind.to_owned(), ..self }
     }
 
     pub(crate) fn payload(self, payload: Value) -> Self {
@@ -74,9 +67,6 @@ impl Job {
     }
 
     pub(crate) fn timeout_ms(self, timeout_ms: u64) -> Self {
-        Self {
-            timeout_ms: Some(timeout_ms),
-            ..self
-        }
+        Self { timeout_ms: Some(timeout_ms), ..self }
     }
 }

@@ -105,10 +105,7 @@ impl Working {
 
     async fn claim_from(&self, queue: &str) -> Result<Duration, StoreError> {
         let shared = &self.shared;
-        let limit = shared
-            .settings
-            .batch
-            .min(u32::try_from(shared.flight.room()).unwrap_or(u32::MAX));
+        let limit = shared.settings.batch.min(u32::try_from(shared.flight.room()).unwrap_or(u32::MAX));
         if limit == 0 {
             // The settler pokes when there is room again.
             return Ok(Duration::MAX);
@@ -127,9 +124,7 @@ impl Working {
         if !claimed.jobs.is_empty() {
             measure(queue, &claimed.jobs);
             // Counted from before the question, so that our own clock gives up before the store does.
-            shared
-                .flight
-                .take_in(claimed.jobs, asked + Duration::from_millis(shared.settings.lease_ms));
+            shared.flight.take_in(claimed.jobs, asked + Duration::from_millis(shared.settings.lease_ms));
             shared.runners.poke();
         }
         let next_due = claimed.next_due_in_ms.map_or(Duration::MAX, Duration::from_millis);
@@ -141,10 +136,7 @@ fn measure(queue: &str, jobs: &[Job]) {
     let labels = [("queue", queue)];
     CLAIMED.add(jobs.len() as u64, &labels);
     for job in jobs {
-        let waited_ms = job
-            .claimed_at_ms
-            .map_or(0, |claimed| claimed.saturating_sub(job.run_at_ms))
-            .max(0);
+        let waited_ms = job.claimed_at_ms.map_or(0, |claimed| claimed.saturating_sub(job.run_at_ms)).max(0);
         START_LATENCY.record(waited_ms as f64 / 1_000.0, &labels);
     }
 }

@@ -79,10 +79,7 @@ impl Working {
     /// Fires what is due and answers how long to wait: until the next schedule, or the interval.
     async fn fire(&mut self) -> Duration {
         let settings = &self.shared.settings;
-        let request = FireDue {
-            limit: settings.batch,
-            misfire_window_ms: settings.misfire_window_ms,
-        };
+        let request = FireDue { limit: settings.batch, misfire_window_ms: settings.misfire_window_ms };
         match self.shared.store.fire_due(request).await {
             Ok(report) => {
                 self.park.ok();

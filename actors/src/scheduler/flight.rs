@@ -48,11 +48,7 @@ pub(super) struct Departure {
 
 impl Flight {
     pub(super) fn new(held_max: usize) -> Self {
-        Self {
-            held_max,
-            table: Mutex::default(),
-            idle: Notify::new(),
-        }
+        Self { held_max, table: Mutex::default(), idle: Notify::new() }
     }
 
     /// How many more jobs may be claimed.
@@ -64,10 +60,7 @@ impl Flight {
     pub(super) fn take_in(&self, jobs: Vec<Job>, lease_until: Instant) {
         let mut table = self.table();
         for job in jobs {
-            let held = Held {
-                cancelled: CancellationToken::new(),
-                lease_until,
-            };
+            let held = Held { cancelled: CancellationToken::new(), lease_until };
             table.held.insert(job.fence(), held);
             table.waiting.push_back(job);
         }
@@ -102,9 +95,7 @@ impl Flight {
     pub(super) fn give_back_waiting(&self) -> usize {
         let mut table = self.table();
         let back: Vec<Job> = table.waiting.drain(..).collect();
-        table
-            .ended
-            .extend(back.iter().map(|job| Settlement::new(job.fence(), Outcome::Release)));
+        table.ended.extend(back.iter().map(|job| Settlement::new(job.fence(), Outcome::Release)));
         back.len()
     }
 
@@ -273,10 +264,7 @@ mod tests {
         let (flight, fences) = flight_of(3);
         flight.depart(1).unwrap();
         assert_eq!(flight.give_back_waiting(), 2);
-        let back: Vec<Settlement> = fences[1..]
-            .iter()
-            .map(|fence| Settlement::new(*fence, Outcome::Release))
-            .collect();
+        let back: Vec<Settlement> = fences[1..].iter().map(|fence| Settlement::new(*fence, Outcome::Release)).collect();
         assert_eq!(flight.oldest_ends(10), back);
         assert!(flight.depart(9).is_none());
     }

@@ -12,7 +12,7 @@
 //! The order of stop follows the way of a job: nothing new is claimed, then what runs may end, is cancelled, is given
 //! back without charge, and only then the one who writes it all down stops.
 //!
-//! The actors are thin and hold nothing: what a restart must not lose is in [`Flight`](flight), which they share. A job
+//! The actors are thin and hold nothing: what a restart must not lose is in `flight`, which they share. A job
 //! that panics costs one attempt of its own; it never reaches an actor. A store that is away parks the loops; it never
 //! ends them. Nothing here is needed for correctness that is not also a row: kill the process at any point, and after
 //! the lease the jobs run again.
@@ -174,8 +174,6 @@ fn actor<A>(id: &'static str, stop: Duration, shared: Arc<Shared>, make: fn() ->
 where
     A: ractor::Actor<Arguments = (supervision::ChildContext, Arc<Shared>)>,
 {
-    ChildSpec::actor(id, &Address::new(id), move |context| {
-        (make(), (context, Arc::clone(&shared)))
-    })
-    .stop_within(Shutdown::Within(stop))
+    ChildSpec::actor(id, &Address::new(id), move |context| (make(), (context, Arc::clone(&shared))))
+        .stop_within(Shutdown::Within(stop))
 }

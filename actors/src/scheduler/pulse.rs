@@ -78,11 +78,7 @@ pub(super) struct Park {
 impl Park {
     pub(super) fn new(name: &'static str, longest_ms: u64) -> Self {
         PARKED.born(&[("loop", name)]);
-        Self {
-            name,
-            longest: Duration::from_millis(longest_ms),
-            failures: 0,
-        }
+        Self { name, longest: Duration::from_millis(longest_ms), failures: 0 }
     }
 
     /// How long to wait after this error: between half and all of a ceiling that doubles.
@@ -114,15 +110,9 @@ mod tests {
     #[test]
     fn a_parked_loop_waits_longer_each_time_up_to_the_limit() {
         let mut park = Park::new("test", 1_000);
-        let error = StoreError::Timeout {
-            verb: "claim",
-            deadline_ms: 5,
-        };
+        let error = StoreError::Timeout { verb: "claim", deadline_ms: 5 };
         let waits: Vec<u128> = (0..40).map(|_| park.failed(&error).as_millis()).collect();
-        for (wait, ceiling) in waits
-            .iter()
-            .zip([100, 200, 400, 800].into_iter().chain(std::iter::repeat(1_000)))
-        {
+        for (wait, ceiling) in waits.iter().zip([100, 200, 400, 800].into_iter().chain(std::iter::repeat(1_000))) {
             assert!((ceiling / 2..=ceiling).contains(wait), "{waits:?}");
         }
         park.ok();
@@ -135,10 +125,7 @@ mod tests {
         let grace = Duration::from_millis(100);
         assert_eq!(until_stop(&stopped, grace, async { 7 }).await, Some(7));
         stopped.cancel();
-        assert_eq!(
-            until_stop(&stopped, grace, tokio::time::sleep(grace / 2)).await,
-            Some(())
-        );
+        assert_eq!(until_stop(&stopped, grace, tokio::time::sleep(grace / 2)).await, Some(()));
         let before = tokio::time::Instant::now();
         assert_eq!(until_stop(&stopped, grace, std::future::pending::<()>()).await, None);
         assert_eq!(before.elapsed(), grace);

@@ -57,10 +57,7 @@ impl Actor for Runners {
         (context, shared): Self::Arguments,
     ) -> Result<Working, ActorProcessingErr> {
         let interval = Duration::from_millis(shared.settings.poll_interval_ms);
-        let site = RunSite {
-            component: context.component().to_owned(),
-            actor: context.path().to_string(),
-        };
+        let site = RunSite { component: context.component().to_owned(), actor: context.path().to_string() };
         RUNNING.born(&[]);
         Ok(Working {
             site: Arc::new(site),
@@ -85,16 +82,9 @@ impl Actor for Runners {
         let shared = &state.shared;
         let given_back = shared.flight.give_back_waiting();
         shared.settler.poke();
-        if timeout(shared.settings.drain(), shared.flight.until_idle())
-            .await
-            .is_err()
-        {
+        if timeout(shared.settings.drain(), shared.flight.until_idle()).await.is_err() {
             let running = shared.flight.running();
-            tracing::warn!(
-                running,
-                given_back,
-                "jobs still run at the end of the drain, cancelling them"
-            );
+            tracing::warn!(running, given_back, "jobs still run at the end of the drain, cancelling them");
             shared.flight.cancel_all();
             let grace = Duration::from_millis(shared.settings.cancel_grace_ms) + settings::RUNNERS_MARGIN / 2;
             let _ = timeout(grace, shared.flight.until_idle()).await;
@@ -124,22 +114,13 @@ struct Run {
 impl Run {
     fn begin(shared: Arc<Shared>, fence: Fence) -> Self {
         RUNNING.add(1, &[]);
-        Self {
-            shared,
-            fence,
-            reported: false,
-        }
+        Self { shared, fence, reported: false }
     }
 
     async fn finish(self, site: Arc<RunSite>, Departure { job, cancelled }: Departure) {
         let began = Instant::now();
         // A tenant chooses the kind freely; only those that there is a handler for become a label.
-        let kind = self
-            .shared
-            .run
-            .handlers
-            .get(&job.kind)
-            .map_or("unknown", |handler| handler.kind());
+        let kind = self.shared.run.handlers.get(&job.kind).map_or("unknown", |handler| handler.kind());
         let settlement = self.shared.run.run(&site, job, cancelled).await;
         let labels = [("kind", kind), ("outcome", settlement.outcome.as_str())];
         RUN_DURATION.record(began.elapsed().as_secs_f64(), &labels);
@@ -155,7 +136,7 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         if !self.reported {
-            let _ = (self.fence, Outcome::Release);
+            self.shared.flight.ended(Settlement::new(self.fence, Outcome::Release));
         }
         RUNNING.add(-1, &[]);
         self.shared.settler.poke();

@@ -116,10 +116,7 @@ impl Settings {
         let mut faults = Vec::new();
         let mut at_least = |key, value: u64, least: u64| {
             if value < least {
-                faults.push(SettingsFault {
-                    key,
-                    reason: format!("is {value}, must be at least {least}"),
-                });
+                faults.push(SettingsFault { key, reason: format!("is {value}, must be at least {least}") });
             }
         };
         at_least("poll_interval_ms", self.poll_interval_ms, 10);
@@ -135,11 +132,7 @@ impl Settings {
         at_least("crashes_max", self.crashes_max.into(), 1);
         at_least("park_max_ms", self.park_max_ms, 10);
         let fixed = FIXED_STOP + RUNNERS_MARGIN;
-        at_least(
-            "stop_within_ms",
-            self.stop_within_ms,
-            fixed.as_millis() as u64 + self.cancel_grace_ms + DRAIN_MIN_MS,
-        );
+        at_least("stop_within_ms", self.stop_within_ms, fixed.as_millis() as u64 + self.cancel_grace_ms + DRAIN_MIN_MS);
         if self.queues.is_empty() || self.queues.iter().any(String::is_empty) {
             let reason = "must name at least one queue, and none may be empty".to_owned();
             faults.push(SettingsFault { key: "queues", reason });
@@ -150,11 +143,7 @@ impl Settings {
     /// What follows from how an attempt ended.
     #[must_use]
     pub fn retry(&self) -> RetryPolicy {
-        RetryPolicy {
-            base_ms: self.retry_base_ms,
-            cap_ms: self.retry_cap_ms,
-            crashes_max: self.crashes_max,
-        }
+        RetryPolicy { base_ms: self.retry_base_ms, cap_ms: self.retry_cap_ms, crashes_max: self.crashes_max }
     }
 
     /// What the whole subtree may take to stop.
@@ -170,8 +159,7 @@ impl Settings {
 
     /// How long running jobs may go on after the stop has begun.
     pub(super) fn drain(&self) -> Duration {
-        self.runners_stop()
-            .saturating_sub(Duration::from_millis(self.cancel_grace_ms) + RUNNERS_MARGIN)
+        self.runners_stop().saturating_sub(Duration::from_millis(self.cancel_grace_ms) + RUNNERS_MARGIN)
     }
 
     /// Jobs that this process holds at a time: those that run, and one batch that waits or has ended.
@@ -192,13 +180,8 @@ mod tests {
 
     #[test]
     fn all_contradictions_are_told_at_once() {
-        let bad = Settings {
-            lease_ms: 1_000,
-            concurrency: 0,
-            stop_within_ms: 1_000,
-            queues: vec![],
-            ..Settings::default()
-        };
+        let bad =
+            Settings { lease_ms: 1_000, concurrency: 0, stop_within_ms: 1_000, queues: vec![], ..Settings::default() };
         let told: Vec<String> = bad.faults().iter().map(ToString::to_string).collect();
         assert_eq!(
             told,

@@ -98,10 +98,7 @@ impl Actor for Settler {
         };
         if timeout(settings::SETTLER_STOP / 2, flush).await.is_err() {
             let unwritten = state.shared.flight.unwritten();
-            tracing::warn!(
-                unwritten,
-                "ends of jobs were not written; they will run again after their lease"
-            );
+            tracing::warn!(unwritten, "ends of jobs were not written; they will run again after their lease");
         }
         Ok(())
     }
@@ -111,11 +108,7 @@ impl Working {
     /// Settles and keeps leases, and answers how long to wait.
     async fn work(&mut self) -> Duration {
         let settled = self.settle_all().await;
-        let leases = if Instant::now() >= self.leases_due {
-            self.keep_leases().await
-        } else {
-            Ok(())
-        };
+        let leases = if Instant::now() >= self.leases_due { self.keep_leases().await } else { Ok(()) };
         match settled.and(leases) {
             Ok(()) => {
                 self.park.ok();
@@ -157,7 +150,7 @@ impl Working {
         };
         SETTLE_DURATION.record(began.elapsed().as_secs_f64(), &[]);
         shared.flight.written(batch.len());
-        
+        shared.claimer.poke();
         let mut delivers = false;
         for (settlement, answer) in batch.iter().zip(&answers) {
             report(settlement, answer);
@@ -179,10 +172,7 @@ impl Working {
             answer => return Ok(answer?.pop().unwrap_or(Settled::Late)),
         };
         let reason = format!("its end could not be written: {error}");
-        let dead = Outcome::Dead {
-            reason: reason.clone(),
-            fault: Fault::Failure,
-        };
+        let dead = Outcome::Dead { reason: reason.clone(), fault: Fault::Failure };
         match self.shared.store.settle(vec![Settlement::new(fence, dead)]).await {
             Err(error) if error.is_retryable() => Err(error),
             // If not even that can be written, its lease runs out, and the sweeper has it.
@@ -196,10 +186,7 @@ impl Working {
         let lease = Duration::from_millis(shared.settings.lease_ms);
         let interval = Duration::from_millis(shared.settings.heartbeat_ms);
         let (held, asked) = (shared.flight.held(), Instant::now());
-        let answer = shared
-            .store
-            .heartbeat(shared.owner, shared.settings.lease_ms, &held)
-            .await;
+        let answer = shared.store.heartbeat(shared.owner, shared.settings.lease_ms, &held).await;
         let lost = match &answer {
             Ok(lost) => shared.flight.extend(&held, lost, asked + lease),
             Err(_) => shared.flight.expire(Instant::now()),

@@ -85,11 +85,7 @@ impl Working {
         match self.sweep().await {
             Ok(more) => {
                 self.park.ok();
-                if more {
-                    Duration::ZERO
-                } else {
-                    jittered(self.shared.settings.sweep_interval_ms)
-                }
+                if more { Duration::ZERO } else { jittered(self.shared.settings.sweep_interval_ms) }
             }
             Err(error) => self.park.failed(&error),
         }
@@ -97,33 +93,19 @@ impl Working {
 
     /// Rescues, forgets, counts. Answers whether there is more to do at once.
     async fn sweep(&self) -> Result<bool, StoreError> {
-        let Shared {
-            store,
-            settings,
-            claimer,
-            ..
-        } = &*self.shared;
+        let Shared { store, settings, claimer, .. } = &*self.shared;
         let swept = store.sweep(settings.crashes_max, SWEEP_MAX).await?;
         RESCUED.add(swept.rescued, &[]);
         QUARANTINED.add(swept.quarantined, &[]);
         if swept.rescued > 0 {
-            tracing::warn!(
-                rescued = swept.rescued,
-                "jobs had lost their runner and are ready again"
-            );
+            tracing::warn!(rescued = swept.rescued, "jobs had lost their runner and are ready again");
             claimer.poke();
         }
         if swept.quarantined > 0 {
-            tracing::error!(
-                quarantined = swept.quarantined,
-                "jobs lost their runner too often and are dead"
-            );
+            tracing::error!(quarantined = swept.quarantined, "jobs lost their runner too often and are dead");
         }
-        let prune = Prune {
-            older_than_ms: settings.keep_finished_ms,
-            keep_max: settings.keep_finished_max,
-            limit: SWEEP_MAX,
-        };
+        let prune =
+            Prune { older_than_ms: settings.keep_finished_ms, keep_max: settings.keep_finished_max, limit: SWEEP_MAX };
         let pruned = store.prune(prune).await?;
         PRUNED.add(pruned, &[]);
         show(store.job_counts().await?);
@@ -133,20 +115,8 @@ impl Working {
 }
 
 fn show(counts: JobCounts) {
-    let JobCounts {
-        waiting,
-        ready,
-        running,
-        done,
-        dead,
-    } = counts;
-    let states = [
-        ("waiting", waiting),
-        ("ready", ready),
-        ("running", running),
-        ("done", done),
-        ("dead", dead),
-    ];
+    let JobCounts { waiting, ready, running, done, dead } = counts;
+    let states = [("waiting", waiting), ("ready", ready), ("running", running), ("done", done), ("dead", dead)];
     for (state, count) in states {
         KEPT.set(count as f64, &[("state", state)]);
     }

@@ -65,22 +65,12 @@ impl House {
         let scheduler = Scheduler::new(settings, Arc::clone(&store), handlers, deliveries.clone()).unwrap();
         let root = SupervisorSpec::new("root", Strategy::OneForOne).child(super::scheduler(&scheduler));
         let tree = Tree::start(root, Heartbeats::new()).await.unwrap();
-        Self {
-            scheduler,
-            store,
-            tree,
-            clock,
-            deliveries,
-            directory,
-        }
+        Self { scheduler, store, tree, clock, deliveries, directory }
     }
 
     async fn enqueue(&self, of: &str, kind: &str, payload: Value, count: usize) -> Vec<Job> {
         let new = || NewJob::new(tenant(of), kind, payload.clone());
-        self.scheduler
-            .enqueue((0..count).map(|_| new()).collect())
-            .await
-            .unwrap()
+        self.scheduler.enqueue((0..count).map(|_| new()).collect()).await.unwrap()
     }
 
     async fn read(&self, job: &Job) -> Job {
@@ -104,10 +94,7 @@ impl House {
     /// The incarnations of the subsystem and its actors.
     fn incarnations(&self) -> Vec<(String, u64)> {
         let snapshot: NodeSnapshot = self.tree.snapshot();
-        let nodes = snapshot
-            .walk()
-            .into_iter()
-            .map(|node| (node.path.to_string(), node.incarnation));
+        let nodes = snapshot.walk().into_iter().map(|node| (node.path.to_string(), node.incarnation));
         nodes.filter(|(path, _)| path.starts_with(ID)).collect()
     }
 
@@ -119,11 +106,7 @@ impl House {
 
 async fn open(directory: &tempfile::TempDir, clock: Clock, deadline_ms: u64) -> SharedStore {
     let url = format!("sqlite://{}/store.db", directory.path().display());
-    let options = SqliteOptions {
-        clock,
-        deadline_ms,
-        ..SqliteOptions::default()
-    };
+    let options = SqliteOptions { clock, deadline_ms, ..SqliteOptions::default() };
     Arc::new(SqliteStore::open(&url, options).await.unwrap())
 }
 
@@ -141,9 +124,7 @@ async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, asking)
-        .await
-        .unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
 /// A handler that counts its runs, and does one of a few things.
@@ -174,13 +155,7 @@ enum Manner {
 impl Work {
     fn new(manner: Manner) -> Self {
         let (runs, of_job, cancelled) = (AtomicU32::new(0), Mutex::default(), AtomicBool::new(false));
-        Self(Arc::new(WorkState {
-            manner,
-            runs,
-            of_job,
-            cancelled,
-            open: tokio::sync::Semaphore::new(0),
-        }))
+        Self(Arc::new(WorkState { manner, runs, of_job, cancelled, open: tokio::sync::Semaphore::new(0) }))
     }
 
     fn runs(&self) -> u32 {
@@ -237,10 +212,8 @@ async fn an_enqueued_job_runs_without_waiting_for_the_poll() {
 #[tokio::test]
 async fn a_job_for_later_runs_at_its_time_and_not_at_the_next_poll() {
     let house = House::new(quick(), Handlers::new().with(Work::new(Manner::Quick))).await;
-    let later = NewJob {
-        run_at_ms: Some(crate::model::now_ms() + 300),
-        ..NewJob::new(tenant("demo"), "work", json!({}))
-    };
+    let later =
+        NewJob { run_at_ms: Some(crate::model::now_ms() + 300), ..NewJob::new(tenant("demo"), "work", json!({})) };
     let job = house.scheduler.enqueue(vec![later]).await.unwrap().remove(0);
     assert_eq!(job.state, JobState::Scheduled);
     let done = house.until(&job, JobState::Done).await;
@@ -259,17 +232,10 @@ async fn one_tenants_thousand_panicking_jobs_cost_another_tenant_nothing() {
     for job in &bad {
         let dead = house.until(job, JobState::Dead).await;
         let reason = dead.last_error.unwrap();
-        assert!(
-            reason.starts_with("quarantined after 3 crashes: panicked: a job of the kind"),
-            "{reason}"
-        );
+        assert!(reason.starts_with("quarantined after 3 crashes: panicked: a job of the kind"), "{reason}");
         assert_eq!(dead.crashes, 3);
     }
-    assert!(
-        house.incarnations().iter().all(|(_, incarnation)| *incarnation == 1),
-        "{:?}",
-        house.incarnations()
-    );
+    assert!(house.incarnations().iter().all(|(_, incarnation)| *incarnation == 1), "{:?}", house.incarnations());
     house.stop_cleanly().await;
 }
 
@@ -301,11 +267,7 @@ async fn a_job_that_runs_may_end_during_the_drain() {
 async fn what_cannot_end_in_time_is_given_back_without_charge() {
     for manner in [Manner::UntilCancelled, Manner::Deaf] {
         let work = Work::new(manner);
-        let settings = Settings {
-            concurrency: 2,
-            stop_within_ms: 3_200,
-            ..quick()
-        };
+        let settings = Settings { concurrency: 2, stop_within_ms: 3_200, ..quick() };
         let house = House::new(settings, Handlers::new().with(work.clone())).await;
         let jobs = house.enqueue("demo", "work", json!({}), 10).await;
         work.until_runs(2).await;
@@ -331,11 +293,7 @@ async fn a_panic_of_any_of_its_actors_loses_no_job() {
     house.until_all_done(&jobs).await;
     let restarted = eventually("all to be back", async || {
         let nodes = house.incarnations();
-        nodes
-            .iter()
-            .filter(|(path, _)| path != ID)
-            .all(|(_, incarnation)| *incarnation == 2)
-            .then_some(nodes)
+        nodes.iter().filter(|(path, _)| path != ID).all(|(_, incarnation)| *incarnation == 2).then_some(nodes)
     });
     assert_eq!(restarted.await.len(), 6);
     house.stop_cleanly().await;
@@ -345,23 +303,14 @@ async fn a_panic_of_any_of_its_actors_loses_no_job() {
 async fn a_lost_lease_cancels_the_job_and_its_late_answer_changes_nothing() {
     let work = Work::new(Manner::UntilCancelled);
     // A sweep of its own would only be faster than the one here.
-    let settings = Settings {
-        sweep_interval_ms: 60_000,
-        ..quick()
-    };
+    let settings = Settings { sweep_interval_ms: 60_000, ..quick() };
     let clock = Clock::manual(START_MS);
     let house = House::with_clock(settings, Handlers::new().with(work.clone()), clock).await;
     let job = house.enqueue("demo", "work", json!({}), 1).await.remove(0);
     work.until_runs(1).await;
     // The other process finds the lease over and takes the job, between two heartbeats of this one.
     let other = Uuid::now_v7();
-    let claim = ClaimJobs {
-        queue: "default",
-        owner: other,
-        lease_ms: 90_000,
-        limit: 1,
-        tenant_running_max: 9,
-    };
+    let claim = ClaimJobs { queue: "default", owner: other, lease_ms: 90_000, limit: 1, tenant_running_max: 9 };
     let stolen = eventually("the lease to run out", async || {
         house.clock.advance(30_001);
         house.store.sweep(9, 10).await.unwrap();
@@ -369,14 +318,8 @@ async fn a_lost_lease_cancels_the_job_and_its_late_answer_changes_nothing() {
     })
     .await;
     assert_eq!((stolen.id, stolen.attempt > 1), (job.id, true));
-    eventually("the cancel", async || {
-        work.0.cancelled.load(Ordering::SeqCst).then_some(())
-    })
-    .await;
-    eventually("the late answer", async || {
-        (house.scheduler.0.flight.unwritten() == 0).then_some(())
-    })
-    .await;
+    eventually("the cancel", async || work.0.cancelled.load(Ordering::SeqCst).then_some(())).await;
+    eventually("the late answer", async || (house.scheduler.0.flight.unwritten() == 0).then_some(())).await;
     let now = house.read(&job).await;
     assert_eq!((now.state, now.attempt), (JobState::Running, stolen.attempt));
     assert_eq!(house.scheduler.0.flight.room(), quick().held_max());
@@ -387,52 +330,30 @@ async fn a_store_that_is_away_parks_the_loops_and_ends_none() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(&directory, Clock::system(), 100).await;
     let handlers = Handlers::new().with(Work::new(Manner::Quick));
-    let busy = Settings {
-        poll_interval_ms: 20,
-        sweep_interval_ms: 20,
-        ..quick()
-    };
+    let busy = Settings { poll_interval_ms: 20, sweep_interval_ms: 20, ..quick() };
     let house = House::on(store, busy, handlers, Clock::system(), directory).await;
     let before = house.enqueue("demo", "work", json!({}), 1).await;
     house.until_all_done(&before).await;
     let file = format!("sqlite://{}/store.db", house.directory.path().display());
-    let mut thief = <sqlx::SqliteConnection as sqlx::Connection>::connect(&file)
-        .await
-        .unwrap();
+    let mut thief = <sqlx::SqliteConnection as sqlx::Connection>::connect(&file).await.unwrap();
     sqlx::query("BEGIN IMMEDIATE").execute(&mut thief).await.unwrap();
-    let refused = house
-        .scheduler
-        .enqueue(vec![NewJob::new(tenant("demo"), "work", json!({}))])
-        .await
-        .unwrap_err();
+    let refused = house.scheduler.enqueue(vec![NewJob::new(tenant("demo"), "work", json!({}))]).await.unwrap_err();
     assert!(refused.is_retryable(), "{refused}");
     // Whoever ticks now has met the lock: a call ends after 100 ms at the latest.
     let met_by_ms = crate::model::now_ms() + 200;
     eventually("the claimer and the sweeper to meet the lock", async || {
         let beats = house.tree.heartbeats().snapshot();
-        let ticked = |name| {
-            beats
-                .iter()
-                .any(|beat| beat.loop_name == name && beat.last_tick_at_ms > Some(met_by_ms))
-        };
+        let ticked = |name| beats.iter().any(|beat| beat.loop_name == name && beat.last_tick_at_ms > Some(met_by_ms));
         (ticked(claimer::ID) && ticked(sweeper::ID)).then_some(())
     })
     .await;
     sqlx::query("ROLLBACK").execute(&mut thief).await.unwrap();
     let after = eventually("the store", async || {
-        house
-            .scheduler
-            .enqueue(vec![NewJob::new(tenant("demo"), "work", json!({}))])
-            .await
-            .ok()
+        house.scheduler.enqueue(vec![NewJob::new(tenant("demo"), "work", json!({}))]).await.ok()
     })
     .await;
     house.until_all_done(&after).await;
-    assert!(
-        house.incarnations().iter().all(|(_, incarnation)| *incarnation == 1),
-        "{:?}",
-        house.incarnations()
-    );
+    assert!(house.incarnations().iter().all(|(_, incarnation)| *incarnation == 1), "{:?}", house.incarnations());
 }
 
 #[tokio::test]
@@ -440,32 +361,17 @@ async fn an_end_that_cannot_be_written_holds_up_no_other() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(&directory, Clock::system(), 20_000).await;
     let channel = new_channel(&*store, "demo").await;
-    let handlers = Handlers::new()
-        .with(Work::new(Manner::Impossible(channel)))
-        .with(Notify);
+    let handlers = Handlers::new().with(Work::new(Manner::Impossible(channel))).with(Notify);
     let house = House::on(store, quick(), handlers, Clock::system(), directory).await;
     let impossible = house.enqueue("demo", "work", json!({}), 3).await;
-    let possible = house
-        .enqueue("demo", "notify", json!({ "channel": channel, "data": 1 }), 3)
-        .await;
+    let possible = house.enqueue("demo", "notify", json!({ "channel": channel, "data": 1 }), 3).await;
     house.until_all_done(&possible).await;
     for job in &impossible {
         let dead = house.until(job, JobState::Dead).await;
         let reason = dead.last_error.unwrap();
-        assert!(
-            reason.starts_with("its end could not be written: settle: UNIQUE constraint failed"),
-            "{reason}"
-        );
+        assert!(reason.starts_with("its end could not be written: settle: UNIQUE constraint failed"), "{reason}");
     }
-    assert_eq!(
-        house
-            .store
-            .list_deliveries(&tenant("demo"), channel, 10)
-            .await
-            .unwrap()
-            .len(),
-        3
-    );
+    assert_eq!(house.store.list_deliveries(&tenant("demo"), channel, 10).await.unwrap().len(), 3);
 }
 
 #[tokio::test]
@@ -475,20 +381,11 @@ async fn a_notification_is_a_delivery_of_the_same_story() {
     let origin = "0af7651916cd43dd8448eb211c80319c";
     let notify = NewJob {
         context: TraceContext::from_parts(Some(&format!("00-{origin}-b7ad6b7169203331-01")), None),
-        ..NewJob::new(
-            tenant("demo"),
-            "notify",
-            json!({ "channel": channel, "data": { "n": 1 } }),
-        )
+        ..NewJob::new(tenant("demo"), "notify", json!({ "channel": channel, "data": { "n": 1 } }))
     };
     let job = house.scheduler.enqueue(vec![notify]).await.unwrap().remove(0);
     timeout(PATIENCE, house.deliveries.wait()).await.unwrap();
-    let delivery = house
-        .store
-        .list_deliveries(&tenant("demo"), channel, 10)
-        .await
-        .unwrap()
-        .remove(0);
+    let delivery = house.store.list_deliveries(&tenant("demo"), channel, 10).await.unwrap().remove(0);
     assert_eq!((delivery.job, &delivery.data), (Some(job.id), &json!({ "n": 1 })));
     assert_eq!(delivery.context.origin().as_deref(), Some(origin));
     assert_eq!(house.read(&job).await.result, Some(json!({ "delivery": delivery.id })));
@@ -498,10 +395,7 @@ async fn a_notification_is_a_delivery_of_the_same_story() {
 async fn a_notification_for_another_tenants_channel_is_dead_with_the_reason() {
     let house = House::new(quick(), Handlers::new().with(Notify)).await;
     let foreign = new_channel(&*house.store, "other").await;
-    let job = house
-        .enqueue("demo", "notify", json!({ "channel": foreign, "data": 1 }), 1)
-        .await
-        .remove(0);
+    let job = house.enqueue("demo", "notify", json!({ "channel": foreign, "data": 1 }), 1).await.remove(0);
     let dead = house.until(&job, JobState::Dead).await;
     assert_eq!(dead.last_error, Some(format!("the tenant has no channel {foreign}")));
 }
@@ -511,11 +405,7 @@ async fn a_schedule_fires_and_its_jobs_run() {
     let clock = Clock::manual(START_MS);
     let house = House::with_clock(quick(), Handlers::new().with(Work::new(Manner::Quick)), clock).await;
     let every = Cadence::every(60_000).unwrap();
-    house
-        .scheduler
-        .create_schedule(NewSchedule::new(tenant("demo"), every, "work", json!({})))
-        .await
-        .unwrap();
+    house.scheduler.create_schedule(NewSchedule::new(tenant("demo"), every, "work", json!({}))).await.unwrap();
     let done = async |count| {
         let counts = house.store.job_counts().await.unwrap();
         (counts.done == count).then_some(())

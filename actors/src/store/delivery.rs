@@ -61,14 +61,7 @@ pub struct NewDelivery {
 impl NewDelivery {
     /// A delivery for now, caused by the current span.
     pub fn new(tenant: TenantId, channel: Uuid, data: Value) -> Self {
-        Self {
-            id: new_id(),
-            tenant,
-            channel,
-            job: None,
-            data,
-            context: TraceContext::current(),
-        }
+        Self { id: new_id(), tenant, channel, job: None, data, context: TraceContext::current() }
     }
 }
 
@@ -115,10 +108,7 @@ impl Delivery {
 
     /// What every write about the present claim must name.
     pub fn fence(&self) -> super::Fence {
-        super::Fence {
-            id: self.id,
-            attempt: self.attempt,
-        }
+        super::Fence { id: self.id, attempt: self.attempt }
     }
 }
 

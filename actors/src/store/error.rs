@@ -117,30 +117,21 @@ impl Trouble {
 fn driver_error(verb: &'static str, error: sqlx::Error) -> StoreError {
     match &error {
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
-            StoreError::Corrupt {
-                verb,
-                what: error.to_string(),
-            }
+            StoreError::Corrupt { verb, what: error.to_string() }
         }
-        sqlx::Error::Database(said) if said.kind() != sqlx::error::ErrorKind::Other => StoreError::Conflict {
-            verb,
-            what: said.message().to_owned(),
-        },
-        sqlx::Error::Database(said) if is_damage(said.code().as_deref()) => StoreError::Corrupt {
-            verb,
-            what: said.message().to_owned(),
-        },
-        _ => StoreError::Unavailable {
-            verb,
-            source: Box::new(error),
-        },
+        sqlx::Error::Database(said) if said.kind() != sqlx::error::ErrorKind::Other => {
+            StoreError::Conflict { verb, what: said.message().to_owned() }
+        }
+        sqlx::Error::Database(said) if is_damage(said.code().as_deref()) => {
+            StoreError::Corrupt { verb, what: said.message().to_owned() }
+        }
+        _ => StoreError::Unavailable { verb, source: Box::new(error) },
     }
 }
 
 /// SQLite's primary result codes CORRUPT (11) and NOTADB (26); the extended codes keep them in the low byte.
 fn is_damage(code: Option<&str>) -> bool {
-    code.and_then(|code| code.parse::<u32>().ok())
-        .is_some_and(|code| matches!(code & 0xff, 11 | 26))
+    code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| matches!(code & 0xff, 11 | 26))
 }
 
 #[cfg(test)]
@@ -151,20 +142,10 @@ mod tests {
     fn only_what_may_pass_by_itself_is_retryable() {
         let away = Trouble::Sql(sqlx::Error::PoolTimedOut).of("claim");
         assert!(away.is_retryable(), "{away}");
-        assert!(
-            StoreError::Timeout {
-                verb: "claim",
-                deadline_ms: 5
-            }
-            .is_retryable()
-        );
+        assert!(StoreError::Timeout { verb: "claim", deadline_ms: 5 }.is_retryable());
         let damaged = Trouble::Sql(sqlx::Error::ColumnNotFound("state".to_owned())).of("claim");
         assert!(!damaged.is_retryable(), "{damaged}");
-        assert!(
-            !Trouble::Conflict("the key is taken".to_owned())
-                .of("create_tenant")
-                .is_retryable()
-        );
+        assert!(!Trouble::Conflict("the key is taken".to_owned()).of("create_tenant").is_retryable());
     }
 
     #[test]

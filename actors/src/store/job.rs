@@ -109,10 +109,7 @@ impl Job {
 
     /// What every write about the present claim must name.
     pub fn fence(&self) -> Fence {
-        Fence {
-            id: self.id,
-            attempt: self.attempt,
-        }
+        Fence { id: self.id, attempt: self.attempt }
     }
 }
 
@@ -195,11 +192,7 @@ pub struct Settlement {
 impl Settlement {
     /// An ending without effects.
     pub fn new(fence: Fence, outcome: Outcome) -> Self {
-        Self {
-            fence,
-            outcome,
-            effects: Vec::new(),
-        }
+        Self { fence, outcome, effects: Vec::new() }
     }
 }
 

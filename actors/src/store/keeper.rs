@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use supervision::{Address, Backoff, ChildContext, ChildSpec, Heartbeat};
+use supervision::{Address, Backoff, ChildContext, ChildSpec, GuardSite, Heartbeat, Policy, guard};
 
 use super::{SharedStore, StoreError};
 
@@ -29,17 +29,20 @@ const BETWEEN_TRIES: Backoff = Backoff {
     first_immediate: false,
 };
 
+/// A half-done migration would corrupt data, so a panic in one ends the process: it is reported, and not gone on from.
+const MIGRATION: GuardSite<'static> = GuardSite {
+    component: "store",
+    actor: "store",
+    policy: Policy::CrashProcess,
+    phase: "prepare",
+    tenant: None,
+    detail: Vec::new(),
+};
+
 /// The child `store`, to stand in the tree before everyone who keeps something.
 pub fn store(store: SharedStore, interval: Duration) -> ChildSpec {
     ChildSpec::actor("store", &Address::new("store"), move |context| {
-        (
-            Keeper,
-            KeeperArguments {
-                store: store.clone(),
-                interval,
-                context,
-            },
-        )
+        (Keeper, KeeperArguments { store: store.clone(), interval, context })
     })
     .start_within(START_WITHIN)
 }
@@ -74,20 +77,11 @@ impl Actor for Keeper {
         myself: ActorRef<Ping>,
         arguments: KeeperArguments,
     ) -> Result<KeeperState, ActorProcessingErr> {
-        let KeeperArguments {
-            store,
-            interval,
-            context,
-        } = arguments;
+        let KeeperArguments { store, interval, context } = arguments;
         prepare(&store).await?;
         let heartbeat = context.heartbeat("keeper", interval);
         myself.cast(Ping)?;
-        Ok(KeeperState {
-            store,
-            interval,
-            heartbeat,
-            is_up: true,
-        })
+        Ok(KeeperState { store, interval, heartbeat, is_up: true })
     }
 
     async fn handle(&self, myself: ActorRef<Ping>, _: Ping, state: &mut KeeperState) -> Result<(), ActorProcessingErr> {
@@ -119,17 +113,17 @@ impl KeeperState {
     }
 }
 
-async fn prepare(store: &SharedStore) -> Result<(), StoreError> {
+async fn prepare(store: &SharedStore) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut tries = 1;
     loop {
-        match store.prepare().await {
+        match guard(MIGRATION, store.prepare()).await? {
             Err(error) if error.is_retryable() && tries < TRIES => {
                 let delay = BETWEEN_TRIES.delay(tries, fastrand::f64());
                 tracing::warn!(%error, tries, ?delay, "the store cannot be opened yet");
                 tokio::time::sleep(delay).await;
                 tries += 1;
             }
-            outcome => return outcome,
+            outcome => return Ok(outcome?),
         }
     }
 }

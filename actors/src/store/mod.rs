@@ -68,13 +68,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Gives claimed jobs back: they are ready again, and the attempt is not charged.
     async fn release(&self, fences: &[Fence]) -> Result<Vec<Settled>> {
-        self.settle(
-            fences
-                .iter()
-                .map(|fence| Settlement::new(*fence, Outcome::Release))
-                .collect(),
-        )
-        .await
+        self.settle(fences.iter().map(|fence| Settlement::new(*fence, Outcome::Release)).collect()).await
     }
 
     /// Extends the leases of the jobs that `owner` runs, in one statement. Answers which of them it no longer owns.

@@ -22,12 +22,7 @@ pub struct KeyHash(String);
 impl KeyHash {
     /// Hashes a key as the tenant sends it.
     pub fn of(key: &str) -> Self {
-        Self(
-            Sha256::digest(key.as_bytes())
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
-        )
+        Self(Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// 64 hexadecimal digits.

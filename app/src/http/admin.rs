@@ -1,5 +1,6 @@
-//! The operators' views: who beats, what the tree looks like, what went wrong, all metrics. In the development profile also
-//! the demo of it all: `POST /dev/panic/{path}` makes a child panic.
+//! The operators' views: who beats, what the tree looks like, what went wrong, all metrics. In the development profile
+//! also the demo of it all: `POST /dev/panic/{path}` makes a child panic, and
+//! `POST /dev/hang/{path}` makes it stand still.
 
 use std::sync::Arc;
 
@@ -62,7 +63,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/incidents", get(incident_list))
         .route("/admin/incidents/{id}", get(incident));
     if state.dev == Dev::Served {
-        views = views.route("/dev/panic/{*path}", post(panic));
+        views = views.route("/dev/panic/{*path}", post(panic)).route("/dev/hang/{*path}", post(hang));
     }
     let probes = state.probes.router(Detail::Reasons);
     views
@@ -110,10 +111,26 @@ async fn panic(
     State(state): State<AdminState>,
     Path(path): Path<String>,
 ) -> Result<(StatusCode, Json<Injected>), Problem> {
-    let tree = standing(&state)?;
     let named = supervision::Path::from(path.as_str());
-    match tree.inject_panic(named.clone()).await {
-        Ok(()) => Ok((StatusCode::ACCEPTED, Json(Injected { path: named.to_string(), injected: "panic" }))),
+    injected("panic", &named, standing(&state)?.inject_panic(named.clone()).await)
+}
+
+/// Any child stands still in the middle of its work, deaf to all but a kill; an actor in its next message.
+async fn hang(
+    State(state): State<AdminState>,
+    Path(path): Path<String>,
+) -> Result<(StatusCode, Json<Injected>), Problem> {
+    let named = supervision::Path::from(path.as_str());
+    injected("hang", &named, standing(&state)?.inject_hang(named.clone()).await)
+}
+
+fn injected(
+    fault: &'static str,
+    named: &supervision::Path,
+    outcome: Result<(), OperationError>,
+) -> Result<(StatusCode, Json<Injected>), Problem> {
+    match outcome {
+        Ok(()) => Ok((StatusCode::ACCEPTED, Json(Injected { path: named.to_string(), injected: fault }))),
         Err(OperationError::NotFound | OperationError::IsRoot) => {
             Err(Problem::new(StatusCode::NOT_FOUND, format!("there is no child `{named}` in the tree")))
         }

@@ -1,7 +1,7 @@
 //! Who is asking: a tenant by its key on the API, the operator by the token on the admin listener.
 //!
-//! Keys are kept as SHA-256 and looked up by it. The hash of a guess tells nothing about the hash of a key, so a lookup in
-//! an index leaks nothing that helps to guess; the operator's token is compared in constant time.
+//! Keys are kept as SHA-256 and looked up by it. The hash of a guess tells nothing about the hash of a key, so a lookup
+//! in an index leaks nothing that helps to guess; the operator's token is compared in constant time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

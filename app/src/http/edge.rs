@@ -1,7 +1,8 @@
-//! The edge of a listener, around every request: its id, its span, its metrics, its panics, and the shape of its errors.
+//! The edge of a listener, around every request: its id, its span, its metrics, its panics, and the shape of its
+//! errors.
 //!
-//! The span is a server span by the semantic conventions of OpenTelemetry, named after method and route, never after the
-//! path: a path has ids in it. Probes and `/metrics` have no span and no metrics; they would drown the rest.
+//! The span is a server span by the semantic conventions of OpenTelemetry, named after method and route, never after
+//! the path: a path has ids in it. Probes and `/metrics` have no span and no metrics; they would drown the rest.
 
 use std::future::Future;
 

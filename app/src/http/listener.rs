@@ -1,7 +1,8 @@
 //! A listening socket that survives whoever serves it.
 //!
-//! When the server of a listener panics and is started again, the socket must not be gone meanwhile: clients that connect
-//! in between wait in the system's queue instead of being refused, and a port that the system chose stays the same.
+//! When the server of a listener panics and is started again, the socket must not be gone meanwhile: clients that
+//! connect in between wait in the system's queue instead of being refused, and a port that the system chose stays the
+//! same.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -60,8 +61,8 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// A client that waits in the system's queue, if there is one. It asks the system itself: the runtime may not have heard
-    /// of that client yet.
+    /// A client that waits in the system's queue, if there is one. It asks the system itself: the runtime may not have
+    /// heard of that client yet.
     pub(super) fn waiting(&self) -> Option<(TcpStream, SocketAddr)> {
         let bound = self.listener.bound.lock().unwrap_or_else(PoisonError::into_inner);
         let (stream, peer) = bound.as_ref()?.accept().ok()?;

@@ -6,8 +6,8 @@
 //!            └── /v1: gate (places, time) ── tenant (key) ── handler: extract, check, one call, answer
 //! ```
 //!
-//! A handler is thin: it reads a checked body, asks a port one thing, and answers. Every error is a problem document, also
-//! those of the router itself.
+//! A handler is thin: it reads a checked body, asks a port one thing, and answers. Every error is a problem document,
+//! also those of the router itself.
 
 pub mod admin;
 pub mod auth;

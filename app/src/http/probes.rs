@@ -1,7 +1,7 @@
 //! The three probes: started, ready, healthy. Both listeners serve them; only the admin listener says why.
 //!
-//! `/healthz` says no only when a restart of the process would cure something. A child that is restarting or degraded makes
-//! the status `degraded` and nothing more: half a service is better than none.
+//! `/healthz` says no only when a restart of the process would cure something. A child that is restarting or degraded
+//! makes the status `degraded` and nothing more: half a service is better than none.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

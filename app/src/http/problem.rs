@@ -1,8 +1,8 @@
 //! Every error answer is a problem document: RFC 9457, `application/problem+json`.
 //!
 //! A handler returns a [`Problem`]; the edge (`edge.rs`) writes it, because only the edge knows the request's id. What
-//! others answer in plain text (the router's 404 and 405, an extractor of axum) becomes one there too, so no error leaves
-//! the house in another shape.
+//! others answer in plain text (the router's 404 and 405, an extractor of axum) becomes one there too, so no error
+//! leaves the house in another shape.
 
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};

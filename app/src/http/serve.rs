@@ -1,8 +1,9 @@
 //! The server: accepts connections, gives each a task, and ends them in order.
 //!
-//! While the process drains, answers over HTTP/1 bear `Connection: close`, so that clients go elsewhere by themselves. When
-//! `stop` fires nobody is accepted any more, idle connections are closed, and what was accepted is finished, for as long as
-//! the budget lasts. Sockets (WebSocket) are no connections any more by then: their own tasks end them.
+//! While the process drains, answers over HTTP/1 bear `Connection: close`, so that clients go elsewhere by themselves.
+//! When
+//! `stop` fires nobody is accepted any more, idle connections are closed, and what was accepted is finished, for as
+//! long as the budget lasts. Sockets (WebSocket) are no connections any more by then: their own tasks end them.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -18,7 +19,7 @@ use axum::response::Response;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Version};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use supervision::TaskGroup;
@@ -191,8 +192,7 @@ impl Connection {
     fn service(
         &self,
         heard: CancellationToken,
-    ) -> impl hyper::service::Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>
-    + use<> {
+    ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static> + use<> {
         let (router, lifecycle) = (self.server.router.clone(), Arc::clone(&self.server.lifecycle));
         let peer = Peer(self.peer);
         service_fn(move |mut request: Request<Incoming>| {
@@ -202,7 +202,8 @@ impl Connection {
         })
     }
 
-    /// An idle connection goes at once, one that is answering goes after its answer, and a new one after its first request.
+    /// An idle connection goes at once, one that is answering goes after its answer, and a new one after its first
+    /// request.
     async fn time_to_go(&self, heard: &CancellationToken) {
         self.stop.cancelled().await;
         let _ = tokio::time::timeout(FIRST_REQUEST_WITHIN, heard.cancelled()).await;
@@ -226,8 +227,8 @@ impl Connection {
         builder
     }
 
-    /// Resolves when the first request does not come. The builder reads the first bytes itself, to tell HTTP/1 from HTTP/2,
-    /// and has no time limit there.
+    /// Resolves when the first request does not come. The builder reads the first bytes itself, to tell HTTP/1 from
+    /// HTTP/2, and has no time limit there.
     async fn silent(&self, heard: &CancellationToken) {
         tokio::time::sleep(self.server.limits.header_read).await;
         if heard.is_cancelled() {

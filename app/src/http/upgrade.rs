@@ -1,5 +1,5 @@
-//! `/v1/socket`: the door to the broadcaster. What is refused is refused here, as plain HTTP; what comes after the upgrade
-//! is the business of `socket.rs`.
+//! `/v1/socket`: the door to the broadcaster. What is refused is refused here, as plain HTTP; what comes after the
+//! upgrade is the business of `socket.rs`.
 
 use actors::broadcast::{Refused, Topic};
 use axum::extract::{FromRequestParts, RawQuery, State, WebSocketUpgrade};

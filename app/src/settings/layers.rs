@@ -1,7 +1,7 @@
 //! Where values come from, one layer over the other.
 //!
-//! Every layer is checked against the keys there are before it is laid over the others, so that a section can never be lost
-//! under a stray value.
+//! Every layer is checked against the keys there are before it is laid over the others, so that a section can never be
+//! lost under a stray value.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

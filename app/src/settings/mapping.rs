@@ -1,5 +1,5 @@
-//! From the sections to what each part takes. Each default here is also the part's own default, held by a test, so that a
-//! part behaves the same whether it is used through this binary or not.
+//! From the sections to what each part takes. Each default here is also the part's own default, held by a test, so that
+//! a part behaves the same whether it is used through this binary or not.
 
 use std::time::Duration;
 

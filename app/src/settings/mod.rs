@@ -1,8 +1,8 @@
 //! The settings: read, checked and explained before anything is bound or opened.
 //!
-//! Layers, the later over the earlier: `app/config/default.toml` (complete, compiled in), the profile's file (compiled in), a
-//! file of your own (`--config`, `APP_CONFIG_FILE`), the environment (`APP__API__LISTEN`), `--profile`. Every fault is
-//! reported at once, with the place its value came from and with what is allowed there.
+//! Layers, the later over the earlier: `app/config/default.toml` (complete, compiled in), the profile's file (compiled
+//! in), a file of your own (`--config`, `APP_CONFIG_FILE`), the environment (`APP__API__LISTEN`), `--profile`. Every
+//! fault is reported at once, with the place its value came from and with what is allowed there.
 
 mod checks;
 mod fault;

@@ -1,4 +1,5 @@
-//! Which keys there are. `default.toml` is complete, so it is the list: what is not in it is refused, with a suggestion.
+//! Which keys there are. `default.toml` is complete, so it is the list: what is not in it is refused, with a
+//! suggestion.
 
 use std::collections::BTreeSet;
 

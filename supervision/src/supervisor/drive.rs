@@ -26,8 +26,8 @@ impl Supervisor {
             tokio::select! {
                 biased;
                 request = stop_request(&mut self.inputs.stop), if self.ending.is_none() => self.stop_asked(request),
-                () = self.inputs.inject_panic.cancelled(), if self.ending.is_none() => {
-                    panic!("injected panic: supervisor {} was asked to", self.context.path())
+                () = self.inputs.drill.given(), if self.ending.is_none() => {
+                    self.inputs.drill.carry_out(self.context.path()).await;
                 }
                 Some(request) = self.inputs.operations.recv() => self.operate(request),
                 Some((sequence, incarnation, ended)) = self.ends.next(), if !self.ends.is_empty() => {

@@ -26,7 +26,7 @@ use tracing::Span;
 
 use crate::{
     ChildContext, ChildSpec, Exit, OperationError, SupervisorSpec, door,
-    process::{Ended, Process, StartChild, StartFailure, Started},
+    process::{Drill, DrillOrder, Ended, Process, StartChild, StartFailure, Started},
 };
 use state::Supervisor;
 
@@ -119,7 +119,7 @@ struct Control {
     stop: watch::Sender<Option<StopRequest>>,
     kill: CancellationToken,
     operations: mpsc::Sender<Request>,
-    inject_panic: CancellationToken,
+    drill: DrillOrder,
 }
 
 /// What a supervisor is told when it must end.
@@ -151,8 +151,8 @@ pub(crate) enum Operation {
     Delete,
     /// Add a child to the supervisor at the path.
     Add(Box<ChildSpec>),
-    /// Make it panic.
-    InjectPanic,
+    /// Bring about a fault in it.
+    Drill(Drill),
 }
 
 impl SupervisorControl {
@@ -172,8 +172,8 @@ impl SupervisorControl {
         self.0.kill.cancel();
     }
 
-    pub(crate) fn inject_panic(&self) {
-        self.0.inject_panic.cancel();
+    pub(crate) fn drill(&self, drill: Drill) {
+        self.0.drill.give(drill);
     }
 
     /// Hands over an operation; its answer comes through the request.

@@ -4,7 +4,10 @@ use super::{
     Operation, Request,
     state::{Goal, Sequence, State, Step, Supervisor},
 };
-use crate::{ChildSpec, OperationError, Restart, Status, Strategy, process::Process};
+use crate::{
+    ChildSpec, OperationError, Restart, Status, Strategy,
+    process::{Drill, Process},
+};
 
 type Reply = tokio::sync::oneshot::Sender<Result<(), OperationError>>;
 
@@ -17,7 +20,7 @@ impl Supervisor {
         match (request.path.as_slice(), &request.operation) {
             ([], Operation::Add(_)) => self.add(request),
             ([], _) => answer(request.reply, Err(OperationError::IsRoot)),
-            ([_], Operation::Restart | Operation::Stop | Operation::Start | Operation::Delete | Operation::InjectPanic) => {
+            ([_], Operation::Restart | Operation::Stop | Operation::Start | Operation::Delete | Operation::Drill(_)) => {
                 self.operate_child(request);
             }
             _ => self.hand_down(request),
@@ -40,8 +43,8 @@ impl Supervisor {
         let Some(sequence) = self.by_id.get(&request.path[0]).copied() else {
             return answer(request.reply, Err(OperationError::NotFound));
         };
-        if matches!(request.operation, Operation::InjectPanic) {
-            return self.inject_panic(sequence, request.reply);
+        if let Operation::Drill(drill) = request.operation {
+            return self.drill(sequence, drill, request.reply);
         }
         if self.must_wait(sequence, &request.operation) {
             return self.queued.push_back(request);
@@ -124,11 +127,11 @@ impl Supervisor {
         }
     }
 
-    fn inject_panic(&mut self, sequence: Sequence, reply: Reply) {
+    fn drill(&mut self, sequence: Sequence, drill: Drill, reply: Reply) {
         let process = self.slots.get(&sequence).filter(|slot| matches!(slot.state, State::Up { .. }));
         match process.and_then(|slot| slot.process.as_ref()) {
             Some(process) => {
-                process.inject_panic();
+                process.drill(drill);
                 answer(reply, Ok(()));
             }
             None => answer(reply, Err(OperationError::NotRunning)),

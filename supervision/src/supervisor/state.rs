@@ -23,7 +23,7 @@ use crate::{
     context::Identity,
     intensity::RestartWindow,
     node::Node,
-    process::{Ended, Process, StartFailure, Started},
+    process::{DrillOrder, Ended, Process, StartFailure, Started},
 };
 
 /// A child's place in start order. Never used twice, so it also tells a child from its successor of the same id.
@@ -65,7 +65,7 @@ pub(crate) struct Supervisor {
 pub(super) struct Inputs {
     pub(super) stop: watch::Receiver<Option<StopRequest>>,
     pub(super) operations: mpsc::Receiver<Request>,
-    pub(super) inject_panic: CancellationToken,
+    pub(super) drill: DrillOrder,
     /// At most one message for each child that is starting.
     pub(super) starts: mpsc::UnboundedReceiver<StartDone>,
     pub(super) start_done: mpsc::UnboundedSender<StartDone>,
@@ -177,7 +177,7 @@ impl Supervisor {
         let (stop, stop_receiver) = watch::channel(None);
         let (operations, operations_receiver) = mpsc::channel(OPERATIONS_MAX);
         let (start_done, starts) = mpsc::unbounded_channel();
-        let inject_panic = CancellationToken::new();
+        let drill = DrillOrder::default();
         context.node().disown_all();
         let mut supervisor = Self {
             context: context.clone(),
@@ -194,7 +194,7 @@ impl Supervisor {
             inputs: Inputs {
                 stop: stop_receiver,
                 operations: operations_receiver,
-                inject_panic: inject_panic.clone(),
+                drill: drill.clone(),
                 starts,
                 start_done,
             },
@@ -210,7 +210,7 @@ impl Supervisor {
         for child in supervisor.spec.children.clone() {
             supervisor.add_slot(child);
         }
-        let control = Control { context, stop, kill: CancellationToken::new(), operations, inject_panic };
+        let control = Control { context, stop, kill: CancellationToken::new(), operations, drill };
         (supervisor, SupervisorControl(Arc::new(control)))
     }
 

@@ -5,6 +5,7 @@ use super::providers::Providers;
 use crate::{door, panic};
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use std::fmt;
+use std::sync::mpsc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
@@ -91,6 +92,22 @@ pub(super) async fn flush(providers: Providers, runtime: Handle, budget: Duratio
     let outcomes = [(Signal::Traces, traces), (Signal::Metrics, metrics), (Signal::Logs, logs)];
     let signals = outcomes.into_iter().map(|(signal, outcome)| SignalReport { signal, outcome }).collect();
     FlushReport { signals, took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX) }
+}
+
+/// As [`flush`], from any thread, also one that belongs to a runtime: before the process aborts.
+pub(super) fn flush_blocking(providers: Providers, runtime: Handle, budget: Duration) {
+    let (done, finished) = mpsc::sync_channel(1);
+    let flushing = flush(providers, runtime.clone(), budget);
+    door::spawn(&runtime, async move {
+        let report = flushing.await;
+        // Too late; the process is about to abort.
+        let _ = done.send(report);
+    });
+    if let Ok(report) = finished.recv_timeout(budget)
+        && !report.is_clean()
+    {
+        eprintln!("{report}");
+    }
 }
 
 /// Only the flush tells what was lost: the shutdown says all is well with spans gone. Both are done; the first error counts.

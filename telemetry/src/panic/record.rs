@@ -109,7 +109,7 @@ enum Patience {
 }
 
 fn note(event: Event, site: PanicSite<'_>, mut panic: CapturedPanic, patience: Patience) -> IncidentId {
-    ensure_span(event, &mut panic);
+    ensure_span(event, patience, &mut panic);
     let span = panic.context.span();
     span.set_status(Status::error(panic.message.clone()));
     span.set_attribute(KeyValue::new("error.type", "panic"));
@@ -124,9 +124,10 @@ fn note(event: Event, site: PanicSite<'_>, mut panic: CapturedPanic, patience: P
     id
 }
 
-/// An event needs a recorded span. Without one it gets a root of its own, with a link to the trace there was.
-fn ensure_span(event: Event, panic: &mut CapturedPanic) {
-    if panic.context.span().is_recording() {
+/// An event needs a recorded span that will end. Without one it gets a root of its own, with a link to the trace there was;
+/// so also in a process that is about to abort, where the spans around the panic never end.
+fn ensure_span(event: Event, patience: Patience, panic: &mut CapturedPanic) {
+    if panic.context.span().is_recording() && matches!(patience, Patience::None) {
         return;
     }
     let linked = panic.context.span().span_context().clone();

@@ -64,12 +64,7 @@ impl Collector {
         });
         let (http, http_server) = servers::http(heap.clone()).await;
         let (grpc, grpc_server) = servers::grpc(heap.clone()).await;
-        Collector {
-            http,
-            grpc,
-            heap,
-            servers: vec![http_server, grpc_server],
-        }
+        Collector { http, grpc, heap, servers: vec![http_server, grpc_server] }
     }
 
     /// The variables that make a service send here, often enough for a test to wait for it.
@@ -116,11 +111,7 @@ impl Collector {
 
     /// The spans of one trace, the earliest first.
     pub fn trace(&self, trace_id: &str) -> Vec<Span> {
-        let mut spans: Vec<Span> = self
-            .spans()
-            .into_iter()
-            .filter(|span| span.trace_id == trace_id)
-            .collect();
+        let mut spans: Vec<Span> = self.spans().into_iter().filter(|span| span.trace_id == trace_id).collect();
         spans.sort_by_key(|span| span.start_ns);
         spans
     }
@@ -132,10 +123,7 @@ impl Collector {
     /// After `within`, with the names of all spans that came.
     pub async fn span(&self, what: &str, within: Duration, wanted: impl Fn(&Span) -> bool) -> Span {
         let _names = NamesOnFailure(self);
-        eventually(&format!("a span: {what}"), within, || async {
-            self.spans().into_iter().find(&wanted)
-        })
-        .await
+        eventually(&format!("a span: {what}"), within, || async { self.spans().into_iter().find(&wanted) }).await
     }
 
     /// Waits for a log record for which `wanted` holds.
@@ -144,10 +132,7 @@ impl Collector {
     ///
     /// After `within`.
     pub async fn log(&self, what: &str, within: Duration, wanted: impl Fn(&Log) -> bool) -> Log {
-        eventually(&format!("a log record: {what}"), within, || async {
-            self.logs().into_iter().find(&wanted)
-        })
-        .await
+        eventually(&format!("a log record: {what}"), within, || async { self.logs().into_iter().find(&wanted) }).await
     }
 
     /// Waits for a point of a metric for which `wanted` holds.
@@ -156,10 +141,7 @@ impl Collector {
     ///
     /// After `within`.
     pub async fn point(&self, what: &str, within: Duration, wanted: impl Fn(&Point) -> bool) -> Point {
-        eventually(&format!("a point: {what}"), within, || async {
-            self.points().into_iter().find(&wanted)
-        })
-        .await
+        eventually(&format!("a point: {what}"), within, || async { self.points().into_iter().find(&wanted) }).await
     }
 }
 
@@ -197,40 +179,22 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
 
     fn request(name: &str) -> ExportTraceServiceRequest {
-        let spans = vec![Sent {
-            name: name.into(),
-            trace_id: vec![1; 16],
-            span_id: vec![2; 8],
-            ..Sent::default()
-        }];
-        let scope_spans = vec![ScopeSpans {
-            spans,
-            ..ScopeSpans::default()
-        }];
-        ExportTraceServiceRequest {
-            resource_spans: vec![ResourceSpans {
-                scope_spans,
-                ..ResourceSpans::default()
-            }],
-        }
+        let spans = vec![Sent { name: name.into(), trace_id: vec![1; 16], span_id: vec![2; 8], ..Sent::default() }];
+        let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
+        ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }
     }
 
     async fn post(collector: &Collector, name: &str) -> u16 {
         let client = Client::new(&format!("http://{}", collector.http));
         let body = request(name).encode_to_vec();
-        try_send(client.request(reqwest::Method::POST, "/v1/traces").body(body))
-            .await
-            .unwrap()
-            .status
+        try_send(client.request(reqwest::Method::POST, "/v1/traces").body(body)).await.unwrap().status
     }
 
     #[tokio::test]
     async fn spans_come_in_over_both_protocols() {
         let collector = Collector::start().await;
         assert_eq!(post(&collector, "by http").await, 200);
-        let mut client = TraceServiceClient::connect(format!("http://{}", collector.grpc))
-            .await
-            .unwrap();
+        let mut client = TraceServiceClient::connect(format!("http://{}", collector.grpc)).await.unwrap();
         client.export(request("by grpc")).await.unwrap();
         collector.span("over http", SOON, |span| span.name == "by http").await;
         collector.span("over grpc", SOON, |span| span.name == "by grpc").await;

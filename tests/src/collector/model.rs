@@ -136,9 +136,7 @@ impl Log {
 impl Point {
     /// Whether it bears these labels.
     pub fn bears(&self, labels: &[(&str, &str)]) -> bool {
-        labels
-            .iter()
-            .all(|(name, value)| self.attributes.get(*name).is_some_and(|found| found == value))
+        labels.iter().all(|(name, value)| self.attributes.get(*name).is_some_and(|found| found == value))
     }
 }
 
@@ -154,14 +152,9 @@ pub(super) fn spans(request: ExportTraceServiceRequest) -> Vec<Span> {
 }
 
 fn span(sent: trace::v1::Span, resource: &Arc<Attributes>) -> Span {
-    let event = |event: trace::v1::span::Event| SpanEvent {
-        name: event.name,
-        attributes: attributes(event.attributes),
-    };
-    let link = |link: trace::v1::span::Link| Link {
-        trace_id: hex(&link.trace_id),
-        span_id: hex(&link.span_id),
-    };
+    let event =
+        |event: trace::v1::span::Event| SpanEvent { name: event.name, attributes: attributes(event.attributes) };
+    let link = |link: trace::v1::span::Link| Link { trace_id: hex(&link.trace_id), span_id: hex(&link.span_id) };
     Span {
         name: sent.name,
         trace_id: hex(&sent.trace_id),
@@ -173,9 +166,7 @@ fn span(sent: trace::v1::Span, resource: &Arc<Attributes>) -> Span {
         attributes: attributes(sent.attributes),
         events: sent.events.into_iter().map(event).collect(),
         links: sent.links.into_iter().map(link).collect(),
-        failed: sent
-            .status
-            .is_some_and(|status| status.code == trace::v1::status::StatusCode::Error as i32),
+        failed: sent.status.is_some_and(|status| status.code == trace::v1::status::StatusCode::Error as i32),
         resource: resource.clone(),
     }
 }
@@ -205,10 +196,7 @@ fn log(sent: logs::v1::LogRecord, resource: &Arc<Attributes>) -> Log {
 }
 
 pub(super) fn points(request: ExportMetricsServiceRequest) -> Vec<Point> {
-    let scopes = request
-        .resource_metrics
-        .into_iter()
-        .flat_map(|of_resource| of_resource.scope_metrics);
+    let scopes = request.resource_metrics.into_iter().flat_map(|of_resource| of_resource.scope_metrics);
     let metrics = scopes.flat_map(|of_scope| of_scope.metrics);
     metrics
         .flat_map(|metric| {
@@ -234,11 +222,9 @@ fn values(data: Option<Data>) -> Vec<(Attributes, f64)> {
     match data {
         Some(Data::Gauge(gauge)) => gauge.data_points.into_iter().map(number).collect(),
         Some(Data::Sum(sum)) => sum.data_points.into_iter().map(number).collect(),
-        Some(Data::Histogram(histogram)) => histogram
-            .data_points
-            .into_iter()
-            .map(|point| (attributes(point.attributes), point.count as f64))
-            .collect(),
+        Some(Data::Histogram(histogram)) => {
+            histogram.data_points.into_iter().map(|point| (attributes(point.attributes), point.count as f64)).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -248,9 +234,7 @@ fn resource(sent: Option<Resource>) -> Arc<Attributes> {
 }
 
 fn attributes(sent: Vec<KeyValue>) -> Attributes {
-    sent.into_iter()
-        .map(|pair| (pair.key, pair.value.map_or_else(String::new, text)))
-        .collect()
+    sent.into_iter().map(|pair| (pair.key, pair.value.map_or_else(String::new, text))).collect()
 }
 
 fn text(value: AnyValue) -> String {

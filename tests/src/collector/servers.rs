@@ -37,10 +37,7 @@ pub(super) async fn http(heap: Arc<Heap>) -> (SocketAddr, JoinHandle<()>) {
         .with_state(heap);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    (
-        address,
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() }),
-    )
+    (address, tokio::spawn(async move { axum::serve(listener, router).await.unwrap() }))
 }
 
 /// Listens for gRPC.
@@ -52,10 +49,7 @@ pub(super) async fn grpc(heap: Arc<Heap>) -> (SocketAddr, JoinHandle<()>) {
         .add_service(LogsServiceServer::new(Service(heap)).accept_compressed(gzip));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    (
-        address,
-        tokio::spawn(async move { server.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap() }),
-    )
+    (address, tokio::spawn(async move { server.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap() }))
 }
 
 /// One of the three requests of OTLP.
@@ -102,10 +96,7 @@ async fn take<E: Export>(State(heap): State<Arc<Heap>>, headers: HeaderMap, body
         Some(encoding) if encoding == "gzip" => unzip(&body),
         _ => body.to_vec(),
     };
-    match heap
-        .admit(Protocol::HttpProtobuf, E::decode(body.as_slice()).unwrap())
-        .await
-    {
+    match heap.admit(Protocol::HttpProtobuf, E::decode(body.as_slice()).unwrap()).await {
         Ok(()) => StatusCode::OK,
         Err(()) => StatusCode::SERVICE_UNAVAILABLE,
     }

@@ -17,16 +17,10 @@ pub(crate) async fn a_job_reads_back_as_it_was_given(fixture: &Fixture) {
     };
     let kept = fixture.enqueue(vec![given.clone()]).await.remove(0);
     assert_eq!(fixture.read(&kept).await, kept);
-    assert_eq!(
-        (kept.id, &kept.tenant, &kept.kind, &kept.queue),
-        (given.id, &given.tenant, &given.kind, &given.queue)
-    );
+    assert_eq!((kept.id, &kept.tenant, &kept.kind, &kept.queue), (given.id, &given.tenant, &given.kind, &given.queue));
     assert_eq!((&kept.payload, &kept.context), (&given.payload, &given.context));
     assert_eq!((kept.priority, kept.max_attempts, kept.timeout_ms), (-3, 4, Some(250)));
-    assert_eq!(
-        (kept.state, kept.run_at_ms, kept.created_at_ms),
-        (JobState::Scheduled, START_MS + 1_000, START_MS)
-    );
+    assert_eq!((kept.state, kept.run_at_ms, kept.created_at_ms), (JobState::Scheduled, START_MS + 1_000, START_MS));
     fixture.advance(1_000);
     assert_eq!(fixture.read(&kept).await.state, JobState::Ready);
     fixture.claim(1).await;
@@ -35,11 +29,7 @@ pub(crate) async fn a_job_reads_back_as_it_was_given(fixture: &Fixture) {
 
 pub(crate) async fn a_batch_is_kept_whole_or_not_at_all(fixture: &Fixture) {
     let twice = new_job("demo");
-    let refused = fixture
-        .store
-        .enqueue(vec![new_job("demo"), twice.clone(), twice])
-        .await
-        .unwrap_err();
+    let refused = fixture.store.enqueue(vec![new_job("demo"), twice.clone(), twice]).await.unwrap_err();
     assert_eq!(refused.kind(), "conflict");
     assert_eq!(fixture.store.job_counts().await.unwrap().ready, 0);
 }
@@ -52,15 +42,8 @@ pub(crate) async fn a_late_answer_of_a_lost_worker_is_refused(fixture: &Fixture)
     assert_eq!((again.id, again.attempt), (lost.id, lost.attempt + 1));
     let endings = [
         DONE,
-        Outcome::Retry {
-            after_ms: 0,
-            error: "late".to_owned(),
-            fault: Fault::Failure,
-        },
-        Outcome::Dead {
-            reason: "late".to_owned(),
-            fault: Fault::Crash,
-        },
+        Outcome::Retry { after_ms: 0, error: "late".to_owned(), fault: Fault::Failure },
+        Outcome::Dead { reason: "late".to_owned(), fault: Fault::Crash },
         Outcome::Release,
     ];
     for late in endings {
@@ -69,51 +52,31 @@ pub(crate) async fn a_late_answer_of_a_lost_worker_is_refused(fixture: &Fixture)
         assert_eq!(fixture.read(&again).await, before);
     }
     assert_eq!(fixture.settle(again.fence(), DONE).await, Settled::Applied);
-    assert_eq!(
-        fixture.settle(again.fence(), DONE).await,
-        Settled::Late,
-        "settled twice"
-    );
+    assert_eq!(fixture.settle(again.fence(), DONE).await, Settled::Late, "settled twice");
 }
 
 pub(crate) async fn a_done_job_keeps_its_result(fixture: &Fixture) {
     let job = fixture.claimed().await;
     fixture.advance(40);
     let result = Some(json!({ "sent": [1, 2] }));
-    fixture
-        .settle(job.fence(), Outcome::Done { result: result.clone() })
-        .await;
+    fixture.settle(job.fence(), Outcome::Done { result: result.clone() }).await;
     let done = fixture.read(&job).await;
-    assert_eq!(
-        (done.state, done.result, done.finished_at_ms),
-        (JobState::Done, result, Some(START_MS + 40))
-    );
+    assert_eq!((done.state, done.result, done.finished_at_ms), (JobState::Done, result, Some(START_MS + 40)));
     assert!(fixture.claim(1).await.is_empty());
 }
 
 pub(crate) async fn a_retry_waits_and_tells_why(fixture: &Fixture) {
     let job = fixture.claimed().await;
     let error = "the bus is away".to_owned();
-    let retry = Outcome::Retry {
-        after_ms: 700,
-        error: error.clone(),
-        fault: Fault::Failure,
-    };
+    let retry = Outcome::Retry { after_ms: 700, error: error.clone(), fault: Fault::Failure };
     assert_eq!(fixture.settle(job.fence(), retry).await, Settled::Applied);
     let waiting = fixture.read(&job).await;
-    assert_eq!(
-        (waiting.state, waiting.last_error, waiting.crashes),
-        (JobState::Retrying, Some(error), 0)
-    );
+    assert_eq!((waiting.state, waiting.last_error, waiting.crashes), (JobState::Retrying, Some(error), 0));
     assert!(fixture.claim(1).await.is_empty());
     fixture.advance(700);
     let again = fixture.claim(1).await.remove(0);
     assert_eq!((again.attempt, again.charged()), (2, 2));
-    let crash = Outcome::Retry {
-        after_ms: 0,
-        error: "panicked".to_owned(),
-        fault: Fault::Crash,
-    };
+    let crash = Outcome::Retry { after_ms: 0, error: "panicked".to_owned(), fault: Fault::Crash };
     fixture.settle(again.fence(), crash).await;
     assert_eq!(fixture.read(&job).await.crashes, 1);
 }
@@ -139,30 +102,15 @@ pub(crate) async fn a_heartbeat_keeps_the_lease_and_tells_what_is_lost(fixture: 
     let held: Vec<Fence> = jobs.iter().map(Job::fence).collect();
     fixture.settle(held[0], DONE).await;
     fixture.advance(LEASE_MS - 1);
-    let lost = fixture
-        .store
-        .heartbeat(fixture.owner, LEASE_MS, &held[..2])
-        .await
-        .unwrap();
+    let lost = fixture.store.heartbeat(fixture.owner, LEASE_MS, &held[..2]).await.unwrap();
     assert_eq!(lost, [held[0]]);
     fixture.advance(LEASE_MS - 1);
     // The second was kept alive, the third was not.
     assert_eq!(fixture.store.sweep(3, 100).await.unwrap().rescued, 1);
     assert_eq!(fixture.claim(3).await.remove(0).id, held[2].id);
-    let lost = fixture
-        .store
-        .heartbeat(Uuid::now_v7(), LEASE_MS, &held[1..2])
-        .await
-        .unwrap();
+    let lost = fixture.store.heartbeat(Uuid::now_v7(), LEASE_MS, &held[1..2]).await.unwrap();
     assert_eq!(lost, [held[1]], "another owner's heartbeat extended the lease");
-    assert_eq!(
-        fixture
-            .store
-            .heartbeat(fixture.owner, LEASE_MS, &held[2..])
-            .await
-            .unwrap(),
-        [held[2]]
-    );
+    assert_eq!(fixture.store.heartbeat(fixture.owner, LEASE_MS, &held[2..]).await.unwrap(), [held[2]]);
 }
 
 pub(crate) async fn a_sweep_rescues_a_job_whose_lease_ran_out(fixture: &Fixture) {
@@ -172,10 +120,7 @@ pub(crate) async fn a_sweep_rescues_a_job_whose_lease_ran_out(fixture: &Fixture)
     assert_eq!(fixture.store.sweep(3, 100).await.unwrap().rescued, 1);
     let ready = fixture.read(&job).await;
     assert_eq!((ready.state, ready.crashes, ready.charged()), (JobState::Ready, 1, 0));
-    assert_eq!(
-        ready.last_error.as_deref(),
-        Some("its runner was lost: the lease ran out")
-    );
+    assert_eq!(ready.last_error.as_deref(), Some("its runner was lost: the lease ran out"));
 }
 
 pub(crate) async fn the_third_crash_quarantines_a_job_with_the_reason(fixture: &Fixture) {
@@ -199,23 +144,12 @@ pub(crate) async fn an_effect_is_committed_with_the_end_of_its_job_only(fixture:
     let channel = webhook(fixture, "demo").await;
     let job = fixture.claimed().await;
     let deliver = || Effect::Deliver(NewDelivery::new(job.tenant.clone(), channel.id, json!("hi")));
-    let with_effect = |fence| Settlement {
-        fence,
-        outcome: DONE,
-        effects: vec![deliver()],
-    };
-    let stale = Fence {
-        attempt: job.attempt + 1,
-        ..job.fence()
-    };
+    let with_effect = |fence| Settlement { fence, outcome: DONE, effects: vec![deliver()] };
+    let stale = Fence { attempt: job.attempt + 1, ..job.fence() };
     let batch = vec![with_effect(stale), with_effect(job.fence()), with_effect(job.fence())];
     let answers = fixture.store.settle(batch).await.unwrap();
     assert_eq!(answers, [Settled::Late, Settled::Applied, Settled::Late]);
-    let kept = fixture
-        .store
-        .list_deliveries(&job.tenant, channel.id, 10)
-        .await
-        .unwrap();
+    let kept = fixture.store.list_deliveries(&job.tenant, channel.id, 10).await.unwrap();
     assert_eq!(kept.len(), 1, "an effect without its end, or twice");
 }
 
@@ -227,11 +161,7 @@ pub(crate) async fn an_impossible_effect_costs_its_own_job_only(fixture: &Fixtur
     let answers = fixture
         .store
         .settle(vec![
-            Settlement {
-                fence: jobs[0].fence(),
-                outcome: DONE,
-                effects: deliver(foreign.id),
-            },
+            Settlement { fence: jobs[0].fence(), outcome: DONE, effects: deliver(foreign.id) },
             Settlement::new(jobs[1].fence(), DONE),
         ])
         .await
@@ -240,14 +170,7 @@ pub(crate) async fn an_impossible_effect_costs_its_own_job_only(fixture: &Fixtur
     assert_eq!(answers, [Settled::Refused { reason: reason.clone() }, Settled::Applied]);
     let dead = fixture.read(&jobs[0]).await;
     assert_eq!((dead.state, dead.last_error), (JobState::Dead, Some(reason)));
-    assert!(
-        fixture
-            .store
-            .list_deliveries(&foreign.tenant, foreign.id, 10)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(fixture.store.list_deliveries(&foreign.tenant, foreign.id, 10).await.unwrap().is_empty());
 }
 
 pub(crate) async fn finished_jobs_are_forgotten_by_age_and_by_number(fixture: &Fixture) {
@@ -256,11 +179,7 @@ pub(crate) async fn finished_jobs_are_forgotten_by_age_and_by_number(fixture: &F
         fixture.settle(job.fence(), DONE).await;
         fixture.advance(1_000);
     }
-    let prune = |older_than_ms, keep_max| Prune {
-        older_than_ms,
-        keep_max,
-        limit: 100,
-    };
+    let prune = |older_than_ms, keep_max| Prune { older_than_ms, keep_max, limit: 100 };
     assert_eq!(fixture.store.prune(prune(4_500, 100)).await.unwrap(), 2);
     assert_eq!(fixture.store.prune(prune(60_000, 1)).await.unwrap(), 3);
     assert_eq!(fixture.store.prune(prune(60_000, 1)).await.unwrap(), 0);
@@ -268,35 +187,13 @@ pub(crate) async fn finished_jobs_are_forgotten_by_age_and_by_number(fixture: &F
 }
 
 pub(crate) async fn counts_follow_a_job_through_its_life(fixture: &Fixture) {
-    let later = NewJob {
-        run_at_ms: Some(START_MS + 60_000),
-        ..new_job("demo")
-    };
-    fixture
-        .enqueue(vec![
-            new_job("demo"),
-            new_job("demo"),
-            new_job("demo"),
-            new_job("demo"),
-            later,
-        ])
-        .await;
+    let later = NewJob { run_at_ms: Some(START_MS + 60_000), ..new_job("demo") };
+    fixture.enqueue(vec![new_job("demo"), new_job("demo"), new_job("demo"), new_job("demo"), later]).await;
     let jobs = fixture.claim(3).await;
     fixture.settle(jobs[0].fence(), DONE).await;
-    fixture
-        .settle(
-            jobs[1].fence(),
-            Outcome::Dead {
-                reason: "no".to_owned(),
-                fault: Fault::Failure,
-            },
-        )
-        .await;
+    fixture.settle(jobs[1].fence(), Outcome::Dead { reason: "no".to_owned(), fault: Fault::Failure }).await;
     let counts = fixture.store.job_counts().await.unwrap();
-    assert_eq!(
-        (counts.waiting, counts.ready, counts.running, counts.done, counts.dead),
-        (1, 1, 1, 1, 1)
-    );
+    assert_eq!((counts.waiting, counts.ready, counts.running, counts.done, counts.dead), (1, 1, 1, 1, 1));
 }
 
 pub(crate) async fn another_tenants_job_is_absent(fixture: &Fixture) {

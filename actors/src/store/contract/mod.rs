@@ -111,21 +111,11 @@ impl Fixture {
     }
 
     fn request(&self, limit: u32) -> ClaimJobs<'static> {
-        ClaimJobs {
-            queue: "default",
-            owner: self.owner,
-            lease_ms: LEASE_MS,
-            limit,
-            tenant_running_max: 1_000,
-        }
+        ClaimJobs { queue: "default", owner: self.owner, lease_ms: LEASE_MS, limit, tenant_running_max: 1_000 }
     }
 
     async fn settle(&self, fence: Fence, outcome: Outcome) -> Settled {
-        self.store
-            .settle(vec![Settlement::new(fence, outcome)])
-            .await
-            .unwrap()
-            .remove(0)
+        self.store.settle(vec![Settlement::new(fence, outcome)]).await.unwrap().remove(0)
     }
 
     async fn read(&self, job: &Job) -> Job {

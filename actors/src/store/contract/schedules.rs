@@ -8,22 +8,13 @@ const HOUR_MS: u64 = 3_600_000;
 
 async fn every(fixture: &Fixture, every_ms: u64) -> Schedule {
     let cadence = Cadence::every(every_ms).unwrap();
-    let schedule = NewSchedule {
-        context: context(),
-        ..NewSchedule::new(tenant("demo"), cadence, "publish", json!({}))
-    };
+    let schedule =
+        NewSchedule { context: context(), ..NewSchedule::new(tenant("demo"), cadence, "publish", json!({})) };
     fixture.store.create_schedule(schedule).await.unwrap()
 }
 
 async fn fire(fixture: &Fixture) -> FireReport {
-    fixture
-        .store
-        .fire_due(FireDue {
-            limit: 100,
-            misfire_window_ms: HOUR_MS,
-        })
-        .await
-        .unwrap()
+    fixture.store.fire_due(FireDue { limit: 100, misfire_window_ms: HOUR_MS }).await.unwrap()
 }
 
 pub(crate) async fn a_schedule_fires_once_for_each_time_it_is_due(fixture: &Fixture) {
@@ -34,12 +25,7 @@ pub(crate) async fn a_schedule_fires_once_for_each_time_it_is_due(fixture: &Fixt
     fixture.advance(10_250);
     let second = fire(fixture).await.fired.remove(0);
     assert_eq!((second.fire_at_ms, second.late_ms), (START_MS + 10_000, 250));
-    let job = fixture
-        .store
-        .get_job(&schedule.tenant, second.job)
-        .await
-        .unwrap()
-        .unwrap();
+    let job = fixture.store.get_job(&schedule.tenant, second.job).await.unwrap().unwrap();
     assert_eq!(job.fired, Some((schedule.id, START_MS + 10_000)));
     assert_eq!((&job.kind, &job.context), (&schedule.kind, &schedule.context));
     assert_eq!(fixture.claim(10).await.len(), 2);
@@ -59,10 +45,7 @@ pub(crate) async fn of_missed_fires_only_the_latest_is_made_up_for(fixture: &Fix
     every(fixture, 10_000).await;
     fixture.advance(95_000);
     let fired = fire(fixture).await.fired;
-    assert_eq!(
-        (fired.len(), fired[0].fire_at_ms, fired[0].late_ms),
-        (1, START_MS + 90_000, 5_000)
-    );
+    assert_eq!((fired.len(), fired[0].fire_at_ms, fired[0].late_ms), (1, START_MS + 90_000, 5_000));
     assert_eq!(fire(fixture).await.next_due_in_ms, Some(5_000));
 }
 
@@ -72,12 +55,7 @@ pub(crate) async fn a_fire_that_is_too_old_is_missed(fixture: &Fixture) {
     fixture.advance(25 * HOUR_MS + 1);
     let report = fire(fixture).await;
     assert_eq!((report.fired.len(), report.missed), (0, 1));
-    let after = fixture
-        .store
-        .get_schedule(&schedule.tenant, schedule.id)
-        .await
-        .unwrap()
-        .unwrap();
+    let after = fixture.store.get_schedule(&schedule.tenant, schedule.id).await.unwrap().unwrap();
     assert_eq!(after.next_fire_at_ms, Some(START_MS + 48 * HOUR_MS as i64));
     assert_eq!(after.last_fire_at_ms, Some(START_MS));
 }
@@ -95,20 +73,12 @@ pub(crate) async fn a_cron_schedule_fires_by_the_clock_of_its_place(fixture: &Fi
 
 pub(crate) async fn jitter_delays_the_job_and_not_the_fire(fixture: &Fixture) {
     let cadence = Cadence::every(10_000).unwrap();
-    let jittered = NewSchedule {
-        jitter_ms: 5_000,
-        ..NewSchedule::new(tenant("demo"), cadence, "publish", json!({}))
-    };
+    let jittered = NewSchedule { jitter_ms: 5_000, ..NewSchedule::new(tenant("demo"), cadence, "publish", json!({})) };
     let schedule = fixture.store.create_schedule(jittered).await.unwrap();
     let mut delays = Vec::new();
     for _ in 0..2 {
         let fired = fire(fixture).await.fired.remove(0);
-        let job = fixture
-            .store
-            .get_job(&schedule.tenant, fired.job)
-            .await
-            .unwrap()
-            .unwrap();
+        let job = fixture.store.get_job(&schedule.tenant, fired.job).await.unwrap().unwrap();
         delays.push(job.run_at_ms - fired.fire_at_ms);
         fixture.advance(10_000);
     }
@@ -123,8 +93,5 @@ pub(crate) async fn a_schedule_reads_back_as_it_was_given(fixture: &Fixture) {
         (kept.cadence.every_ms(), kept.next_fire_at_ms, kept.context),
         (Some(10_000), Some(START_MS), context())
     );
-    assert_eq!(
-        fixture.store.get_schedule(&tenant("other"), kept.id).await.unwrap(),
-        None
-    );
+    assert_eq!(fixture.store.get_schedule(&tenant("other"), kept.id).await.unwrap(), None);
 }

@@ -29,7 +29,7 @@ const WAITING_TENANTS: &str = "
     SELECT waiting.tenant FROM waiting
     LEFT JOIN turns ON turns.queue = ?1 AND turns.tenant = waiting.tenant
     WHERE waiting.tenant IS NOT NULL
-    ORDER BY waiting.tenant
+    ORDER BY coalesce(turns.turn, 0), waiting.tenant
     LIMIT ?2";
 
 const TAKE: &str = "
@@ -46,11 +46,7 @@ const TURN: &str = "
 pub(super) async fn claim(store: &SqliteStore, claim: ClaimJobs<'_>) -> Inner<ClaimedJobs> {
     let now = store.now();
     let mut write = store.write().await?;
-    sqlx::query(PROMOTE)
-        .bind(now)
-        .bind(PROMOTE_MAX)
-        .execute(&mut *write)
-        .await?;
+    sqlx::query(PROMOTE).bind(now).bind(PROMOTE_MAX).execute(&mut *write).await?;
     let mut candidates = candidates(&mut write, &claim).await?;
     let mut taken: Vec<(String, Vec<Job>)> = Vec::new();
     let mut left = claim.limit;
@@ -60,11 +56,7 @@ pub(super) async fn claim(store: &SqliteStore, claim: ClaimJobs<'_>) -> Inner<Cl
         let mut hungry = Vec::new();
         for (tenant, room) in candidates {
             let wanted = share.min(room).min(left);
-            let jobs = if wanted > 0 {
-                take(&mut write, &claim, &tenant, wanted, now).await?
-            } else {
-                Vec::new()
-            };
+            let jobs = if wanted > 0 { take(&mut write, &claim, &tenant, wanted, now).await? } else { Vec::new() };
             let got = jobs.len() as u32;
             left -= got.min(left);
             if got == wanted && room > got && got > 0 {
@@ -75,36 +67,23 @@ pub(super) async fn claim(store: &SqliteStore, claim: ClaimJobs<'_>) -> Inner<Cl
         candidates = hungry;
     }
     pass_the_turn(&mut write, claim.queue, &taken).await?;
-    let next: Option<Millis> = sqlx::query_scalar("SELECT min(run_at_ms) FROM jobs WHERE state = 'waiting'")
-        .fetch_one(&mut *write)
-        .await?;
+    let next: Option<Millis> =
+        sqlx::query_scalar("SELECT min(run_at_ms) FROM jobs WHERE state = 'waiting'").fetch_one(&mut *write).await?;
     write.commit().await?;
     let jobs = alternate(taken.into_iter().map(|(_, jobs)| jobs.into()).collect());
-    Ok(ClaimedJobs {
-        jobs,
-        next_due_in_ms: rows::until(next, now),
-    })
+    Ok(ClaimedJobs { jobs, next_due_in_ms: rows::until(next, now) })
 }
 
 /// Tenants that wait, the one with the oldest turn first, each with how many more of its jobs may run.
 async fn candidates(write: &mut Write, claim: &ClaimJobs<'_>) -> Inner<Vec<(String, u32)>> {
-    let running: HashMap<String, u32> = sqlx::query_as(RUNNING)
-        .bind(claim.queue)
-        .fetch_all(&mut **write)
-        .await?
-        .into_iter()
-        .collect();
+    let running: HashMap<String, u32> =
+        sqlx::query_as(RUNNING).bind(claim.queue).fetch_all(&mut **write).await?.into_iter().collect();
     // One more for each tenant that may turn out to be at its limit.
     let most = claim.limit.saturating_add(running.len() as u32);
-    let waiting: Vec<String> = sqlx::query_scalar(WAITING_TENANTS)
-        .bind(claim.queue)
-        .bind(most)
-        .fetch_all(&mut **write)
-        .await?;
+    let waiting: Vec<String> =
+        sqlx::query_scalar(WAITING_TENANTS).bind(claim.queue).bind(most).fetch_all(&mut **write).await?;
     let with_room = waiting.into_iter().filter_map(|tenant| {
-        let room = claim
-            .tenant_running_max
-            .saturating_sub(running.get(&tenant).copied().unwrap_or(0));
+        let room = claim.tenant_running_max.saturating_sub(running.get(&tenant).copied().unwrap_or(0));
         (room > 0).then_some((tenant, room))
     });
     Ok(with_room.take(claim.limit as usize).collect())
@@ -146,12 +125,7 @@ fn keep(taken: &mut Vec<(String, Vec<Job>)>, tenant: String, jobs: Vec<Job>) {
 async fn pass_the_turn(write: &mut Write, queue: &str, served: &[(String, Vec<Job>)]) -> Inner<()> {
     for (position, (tenant, _)) in served.iter().enumerate() {
         let step = i64::from(position == 0);
-        sqlx::query(TURN)
-            .bind(queue)
-            .bind(tenant)
-            .bind(step)
-            .execute(&mut **write)
-            .await?;
+        sqlx::query(TURN).bind(queue).bind(tenant).bind(step).execute(&mut **write).await?;
     }
     Ok(())
 }
@@ -179,33 +153,18 @@ mod tests {
     async fn a_job_that_cannot_be_read_is_dead_and_stops_no_other() {
         let directory = tempfile::tempdir().unwrap();
         let (store, _) = open_in(&directory).await;
-        let jobs = store
-            .enqueue(vec![new_job("demo"), new_job("demo"), new_job("demo")])
-            .await
-            .unwrap();
+        let jobs = store.enqueue(vec![new_job("demo"), new_job("demo"), new_job("demo")]).await.unwrap();
         let damage = "UPDATE jobs SET schedule_id = 'no id' WHERE id = ?1";
         let damaged = sqlx::query(damage).bind(jobs[1].id.to_string());
         damaged.execute(&store.writer().unwrap()).await.unwrap();
         let owner = uuid::Uuid::now_v7();
-        let request = ClaimJobs {
-            queue: "default",
-            owner,
-            lease_ms: LEASE_MS,
-            limit: 9,
-            tenant_running_max: 9,
-        };
+        let request = ClaimJobs { queue: "default", owner, lease_ms: LEASE_MS, limit: 9, tenant_running_max: 9 };
         let claimed = store.claim(request).await.unwrap().jobs;
-        assert_eq!(
-            claimed.iter().map(|job| job.id).collect::<Vec<_>>(),
-            [jobs[0].id, jobs[2].id]
-        );
+        assert_eq!(claimed.iter().map(|job| job.id).collect::<Vec<_>>(), [jobs[0].id, jobs[2].id]);
         assert_eq!(store.job_counts().await.unwrap().dead, 1);
         let undamaged = store.get_job(&jobs[0].tenant, jobs[0].id).await.unwrap().unwrap();
         assert_eq!(undamaged.state, JobState::Running);
-        assert_eq!(
-            store.get_job(&jobs[1].tenant, jobs[1].id).await.unwrap_err().kind(),
-            "corrupt"
-        );
+        assert_eq!(store.get_job(&jobs[1].tenant, jobs[1].id).await.unwrap_err().kind(), "corrupt");
     }
 
     #[tokio::test]
@@ -218,18 +177,12 @@ mod tests {
                 query = query.bind(1);
             }
             let steps = query.fetch_all(&store.readers().unwrap()).await.unwrap();
-            steps
-                .iter()
-                .map(|step| sqlx::Row::get::<String, _>(step, "detail"))
-                .collect::<Vec<_>>()
+            steps.iter().map(|step| sqlx::Row::get::<String, _>(step, "detail")).collect::<Vec<_>>()
         };
         for (sql, binds) in [(PROMOTE, 2), (RUNNING, 1), (WAITING_TENANTS, 2), (TAKE, 6)] {
             let steps = plan(sql, binds).await;
             let scans = steps.iter().any(|step| step.starts_with("SCAN jobs"));
-            assert!(
-                !scans && steps.iter().any(|step| step.contains("INDEX")),
-                "{sql}: {steps:#?}"
-            );
+            assert!(!scans && steps.iter().any(|step| step.contains("INDEX")), "{sql}: {steps:#?}");
         }
     }
 }

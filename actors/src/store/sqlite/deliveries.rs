@@ -49,17 +49,11 @@ pub(super) async fn check(write: &mut Write, delivery: &NewDelivery) -> Inner<()
     let select = sqlx::query("SELECT disabled FROM channels WHERE id = ?1 AND tenant = ?2");
     let bound = select.bind(delivery.channel.to_string()).bind(delivery.tenant.as_str());
     let Some(row) = bound.fetch_optional(&mut **write).await? else {
-        return Err(Trouble::NotFound(format!(
-            "the tenant has no channel {}",
-            delivery.channel
-        )));
+        return Err(Trouble::NotFound(format!("the tenant has no channel {}", delivery.channel)));
     };
     match row.try_get::<Option<String>, _>("disabled")? {
         None => Ok(()),
-        Some(why) => Err(Trouble::Conflict(format!(
-            "the channel {} is disabled: {why}",
-            delivery.channel
-        ))),
+        Some(why) => Err(Trouble::Conflict(format!("the channel {} is disabled: {why}", delivery.channel))),
     }
 }
 
@@ -93,16 +87,9 @@ pub(super) async fn claim(store: &SqliteStore, claim: ClaimDeliveries) -> Inner<
         .await?;
     let mut deliveries = claimed.iter().map(rows::delivery).collect::<Inner<Vec<Delivery>>>()?;
     deliveries.sort_by_key(|delivery| delivery.id);
-    let next: Option<Millis> = sqlx::query_scalar(NEXT)
-        .bind(&channel)
-        .bind(now)
-        .fetch_one(&mut *write)
-        .await?;
+    let next: Option<Millis> = sqlx::query_scalar(NEXT).bind(&channel).bind(now).fetch_one(&mut *write).await?;
     write.commit().await?;
-    Ok(ClaimedDeliveries {
-        deliveries,
-        next_due_in_ms: rows::until(next, now),
-    })
+    Ok(ClaimedDeliveries { deliveries, next_due_in_ms: rows::until(next, now) })
 }
 
 pub(super) async fn settle(store: &SqliteStore, fence: Fence, outcome: DeliveryOutcome) -> Inner<Settled> {
@@ -110,12 +97,7 @@ pub(super) async fn settle(store: &SqliteStore, fence: Fence, outcome: DeliveryO
     let id = fence.id.to_string();
     let written = match outcome {
         DeliveryOutcome::Release => {
-            sqlx::query(RELEASE)
-                .bind(&id)
-                .bind(fence.attempt)
-                .bind(now)
-                .execute(&store.writer()?)
-                .await?
+            sqlx::query(RELEASE).bind(&id).bind(fence.attempt).bind(now).execute(&store.writer()?).await?
         }
         ended => {
             let end = End::of(ended, now);
@@ -132,11 +114,7 @@ pub(super) async fn settle(store: &SqliteStore, fence: Fence, outcome: DeliveryO
                 .await?
         }
     };
-    Ok(if written.rows_affected() > 0 {
-        Settled::Applied
-    } else {
-        Settled::Late
-    })
+    Ok(if written.rows_affected() > 0 { Settled::Applied } else { Settled::Late })
 }
 
 /// The columns that an attempt changes.
@@ -154,51 +132,24 @@ impl End {
         let (state, due_at, status, error, provider_id) = match outcome {
             DeliveryOutcome::Sent { status, provider_id } => ("sent", now, status, None, provider_id),
             DeliveryOutcome::Dead { status, reason } => ("dead", now, status, Some(reason), None),
-            DeliveryOutcome::Retry {
-                after_ms,
-                status,
-                error,
-            } => (
-                "pending",
-                now.saturating_add(rows::signed(after_ms)),
-                status,
-                Some(error),
-                None,
-            ),
+            DeliveryOutcome::Retry { after_ms, status, error } => {
+                ("pending", now.saturating_add(rows::signed(after_ms)), status, Some(error), None)
+            }
             DeliveryOutcome::Release => ("pending", now, None, None, None),
         };
         let finished_at = (state != "pending").then_some(now);
-        Self {
-            state,
-            due_at,
-            finished_at,
-            status,
-            error,
-            provider_id,
-        }
+        Self { state, due_at, finished_at, status, error, provider_id }
     }
 }
 
 pub(super) async fn get(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<Option<Delivery>> {
     let select = sqlx::query("SELECT * FROM deliveries WHERE id = ?1 AND tenant = ?2");
-    let row = select
-        .bind(id.to_string())
-        .bind(tenant.as_str())
-        .fetch_optional(&store.readers()?)
-        .await?;
+    let row = select.bind(id.to_string()).bind(tenant.as_str()).fetch_optional(&store.readers()?).await?;
     row.map(|row| rows::delivery(&row)).transpose()
 }
 
 pub(super) async fn list(store: &SqliteStore, tenant: &TenantId, channel: Uuid, limit: u32) -> Inner<Vec<Delivery>> {
     let select = "SELECT * FROM deliveries WHERE channel_id = ?1 AND tenant = ?2 ORDER BY id DESC LIMIT ?3";
-    let bound = sqlx::query(select)
-        .bind(channel.to_string())
-        .bind(tenant.as_str())
-        .bind(limit);
-    bound
-        .fetch_all(&store.readers()?)
-        .await?
-        .iter()
-        .map(rows::delivery)
-        .collect()
+    let bound = sqlx::query(select).bind(channel.to_string()).bind(tenant.as_str()).bind(limit);
+    bound.fetch_all(&store.readers()?).await?.iter().map(rows::delivery).collect()
 }

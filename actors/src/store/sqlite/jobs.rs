@@ -17,7 +17,7 @@ const INSERT: &str = "
 const HEARTBEAT: &str = "
     UPDATE jobs SET lease_until_ms = ?1
     FROM (SELECT value ->> 0 AS held_id, value ->> 1 AS held_attempt FROM json_each(?2))
-    WHERE id = held_id AND attempt = held_attempt AND state = 'running' AND ?3 = ?3
+    WHERE id = held_id AND attempt = held_attempt AND state = 'running' AND owner = ?3
     RETURNING id, attempt";
 
 pub(super) async fn enqueue(store: &SqliteStore, jobs: Vec<NewJob>) -> Inner<Vec<Job>> {
@@ -74,16 +74,9 @@ pub(super) async fn heartbeat(store: &SqliteStore, owner: Uuid, lease_ms: u64, h
         .await?;
     let mut still_owned = std::collections::HashSet::with_capacity(extended.len());
     for row in extended {
-        still_owned.insert(Fence {
-            id: rows::id(row.try_get("id")?)?,
-            attempt: row.try_get("attempt")?,
-        });
+        still_owned.insert(Fence { id: rows::id(row.try_get("id")?)?, attempt: row.try_get("attempt")? });
     }
-    Ok(held
-        .iter()
-        .filter(|fence| !still_owned.contains(fence))
-        .copied()
-        .collect())
+    Ok(held.iter().filter(|fence| !still_owned.contains(fence)).copied().collect())
 }
 
 pub(super) async fn get(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<Option<Job>> {
@@ -126,18 +119,11 @@ pub(super) async fn counts(store: &SqliteStore) -> Inner<JobCounts> {
 
 pub(super) async fn prune(store: &SqliteStore, prune: Prune) -> Inner<u64> {
     let oldest_ms = store.now().saturating_sub(rows::signed(prune.older_than_ms));
-    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs_done")
-        .fetch_one(&store.readers()?)
-        .await?;
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs_done").fetch_one(&store.readers()?).await?;
     let above = kept.saturating_sub(rows::signed(prune.keep_max)).max(0);
     let delete = "DELETE FROM jobs_done WHERE rowid IN (
                       SELECT rowid FROM jobs_done WHERE finished_at_ms < ?1 ORDER BY finished_at_ms LIMIT ?3)
                   OR rowid IN (SELECT rowid FROM jobs_done ORDER BY finished_at_ms LIMIT min(?2, ?3))";
-    let deleted = sqlx::query(delete)
-        .bind(oldest_ms)
-        .bind(above)
-        .bind(prune.limit)
-        .execute(&store.writer()?)
-        .await?;
+    let deleted = sqlx::query(delete).bind(oldest_ms).bind(above).bind(prune.limit).execute(&store.writer()?).await?;
     Ok(deleted.rows_affected())
 }

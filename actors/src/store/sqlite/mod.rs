@@ -70,23 +70,11 @@ impl SqliteStore {
     }
 
     fn writer(&self) -> Inner<SqlitePool> {
-        Ok(self
-            .pools
-            .load()
-            .as_ref()
-            .ok_or(sqlx::Error::PoolClosed)?
-            .writer
-            .clone())
+        Ok(self.pools.load().as_ref().ok_or(sqlx::Error::PoolClosed)?.writer.clone())
     }
 
     fn readers(&self) -> Inner<SqlitePool> {
-        Ok(self
-            .pools
-            .load()
-            .as_ref()
-            .ok_or(sqlx::Error::PoolClosed)?
-            .readers
-            .clone())
+        Ok(self.pools.load().as_ref().ok_or(sqlx::Error::PoolClosed)?.readers.clone())
     }
 
     async fn write(&self) -> Inner<Write> {
@@ -109,9 +97,7 @@ impl SqliteStore {
     async fn touch(&self) -> Inner<()> {
         let write = "INSERT INTO pings (id, at_ms) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET at_ms = ?1";
         sqlx::query(write).bind(self.now()).execute(&self.writer()?).await?;
-        sqlx::query("SELECT at_ms FROM pings")
-            .fetch_one(&self.readers()?)
-            .await?;
+        sqlx::query("SELECT at_ms FROM pings").fetch_one(&self.readers()?).await?;
         Ok(())
     }
 }
@@ -131,8 +117,7 @@ impl Store for SqliteStore {
     }
 
     async fn heartbeat(&self, owner: Uuid, lease_ms: u64, held: &[Fence]) -> Result<Vec<Fence>> {
-        self.within("heartbeat", jobs::heartbeat(self, owner, lease_ms, held))
-            .await
+        self.within("heartbeat", jobs::heartbeat(self, owner, lease_ms, held)).await
     }
 
     async fn sweep(&self, crashes_max: u32, limit: u32) -> Result<SweepReport> {
@@ -176,8 +161,7 @@ impl Store for SqliteStore {
     }
 
     async fn disable_channel(&self, id: Uuid, reason: &str) -> Result<bool> {
-        self.within("disable_channel", channels::disable(self, id, reason))
-            .await
+        self.within("disable_channel", channels::disable(self, id, reason)).await
     }
 
     async fn due_channels(&self, limit: u32) -> Result<DueChannels> {
@@ -193,8 +177,7 @@ impl Store for SqliteStore {
     }
 
     async fn settle_delivery(&self, fence: Fence, outcome: DeliveryOutcome) -> Result<Settled> {
-        self.within("settle_delivery", deliveries::settle(self, fence, outcome))
-            .await
+        self.within("settle_delivery", deliveries::settle(self, fence, outcome)).await
     }
 
     async fn get_delivery(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Delivery>> {
@@ -202,8 +185,7 @@ impl Store for SqliteStore {
     }
 
     async fn list_deliveries(&self, tenant: &TenantId, channel: Uuid, limit: u32) -> Result<Vec<Delivery>> {
-        self.within("list_deliveries", deliveries::list(self, tenant, channel, limit))
-            .await
+        self.within("list_deliveries", deliveries::list(self, tenant, channel, limit)).await
     }
 
     async fn create_tenant(&self, id: &TenantId, key: &KeyHash) -> Result<Tenant> {
@@ -245,23 +227,14 @@ pub(crate) mod tests {
     pub(crate) async fn open() -> Fixture {
         let directory = tempfile::tempdir().unwrap();
         let (store, clock) = open_in(&directory).await;
-        Fixture {
-            store: Arc::new(store),
-            clock,
-            owner: Uuid::now_v7(),
-            _keep: Box::new(directory),
-        }
+        Fixture { store: Arc::new(store), clock, owner: Uuid::now_v7(), _keep: Box::new(directory) }
     }
 
     /// The store in `directory`, with a clock that stands still.
     pub(crate) async fn open_in(directory: &tempfile::TempDir) -> (SqliteStore, Clock) {
         let clock = Clock::manual(START_MS);
         let url = format!("sqlite://{}/store.db", directory.path().display());
-        let options = SqliteOptions {
-            clock: clock.clone(),
-            deadline_ms: 20_000,
-            ..SqliteOptions::default()
-        };
+        let options = SqliteOptions { clock: clock.clone(), deadline_ms: 20_000, ..SqliteOptions::default() };
         (SqliteStore::open(&url, options).await.unwrap(), clock)
     }
 

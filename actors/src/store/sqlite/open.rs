@@ -8,7 +8,6 @@ use std::time::Duration;
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use supervision::{GuardSite, Policy, guard};
 
 use super::{Pools, SqliteStore};
 use crate::model::Clock;
@@ -33,11 +32,7 @@ pub struct SqliteOptions {
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self {
-            deadline_ms: 5_000,
-            readers: 4,
-            clock: Clock::system(),
-        }
+        Self { deadline_ms: 5_000, readers: 4, clock: Clock::system() }
     }
 }
 
@@ -50,13 +45,7 @@ impl SqliteStore {
     pub fn new(url: &str, options: SqliteOptions) -> Result<Self, StoreError> {
         let deadline = Duration::from_millis(options.deadline_ms);
         let (connect, pools) = (connect_options(url, deadline)?, Arc::default());
-        Ok(Self {
-            connect,
-            readers_max: options.readers.max(1),
-            pools,
-            clock: options.clock,
-            deadline,
-        })
+        Ok(Self { connect, readers_max: options.readers.max(1), pools, clock: options.clock, deadline })
     }
 
     /// The store in the file at `url`, open.
@@ -75,20 +64,12 @@ pub(super) async fn prepare(store: &SqliteStore) -> Result<(), StoreError> {
     create_directory(store.connect.get_filename()).await?;
     let opened = async {
         let (connect, deadline) = (store.connect.clone(), store.deadline);
-        let writer = pool(deadline)
-            .max_connections(1)
-            .connect_with(connect.clone().create_if_missing(true))
-            .await?;
-        migrate_or_crash(&writer).await?;
-        let readers = pool(deadline)
-            .max_connections(store.readers_max)
-            .connect_with(connect.read_only(true))
-            .await?;
+        let writer = pool(deadline).max_connections(1).connect_with(connect.clone().create_if_missing(true)).await?;
+        migrate(&writer).await?;
+        let readers = pool(deadline).max_connections(store.readers_max).connect_with(connect.read_only(true)).await?;
         Ok(Pools { writer, readers })
     };
-    let pools = tokio::time::timeout(OPEN_DEADLINE, opened)
-        .await
-        .unwrap_or(Err(Opening::Late))?;
+    let pools = tokio::time::timeout(OPEN_DEADLINE, opened).await.unwrap_or(Err(Opening::Late))?;
     store.close().await;
     store.pools.store(Some(Arc::new(pools)));
     Ok(())
@@ -112,10 +93,7 @@ impl From<Opening> for StoreError {
         match opening {
             Opening::Trouble(error) => Trouble::Sql(error).of("open"),
             Opening::Schema(error) => error,
-            Opening::Late => Self::Timeout {
-                verb: "open",
-                deadline_ms: OPEN_DEADLINE.as_millis() as u64,
-            },
+            Opening::Late => Self::Timeout { verb: "open", deadline_ms: OPEN_DEADLINE.as_millis() as u64 },
         }
     }
 }
@@ -126,9 +104,7 @@ fn connect_options(url: &str, deadline: Duration) -> Result<SqliteConnectOptions
         return Err(refused(format!("{url:?} does not begin with \"sqlite:\"")));
     };
     if path.contains(":memory:") || path.contains("mode=memory") || path.trim_start_matches('/').is_empty() {
-        return Err(refused(format!(
-            "{url:?} names no file, expected one such as \"sqlite://data/perennial.db\""
-        )));
+        return Err(refused(format!("{url:?} names no file, expected one such as \"sqlite://data/perennial.db\"")));
     }
     let options = SqliteConnectOptions::from_str(url).map_err(|error| refused(format!("{url:?}: {error}")))?;
     Ok(options
@@ -141,11 +117,7 @@ fn connect_options(url: &str, deadline: Duration) -> Result<SqliteConnectOptions
 
 fn pool(deadline: Duration) -> SqlitePoolOptions {
     // A connection to a file does not go stale: no test before use, no end of life.
-    SqlitePoolOptions::new()
-        .acquire_timeout(deadline)
-        .test_before_acquire(false)
-        .idle_timeout(None)
-        .max_lifetime(None)
+    SqlitePoolOptions::new().acquire_timeout(deadline).test_before_acquire(false).idle_timeout(None).max_lifetime(None)
 }
 
 async fn create_directory(file: &Path) -> Result<(), StoreError> {
@@ -153,29 +125,9 @@ async fn create_directory(file: &Path) -> Result<(), StoreError> {
         return Ok(());
     };
     tokio::fs::create_dir_all(directory).await.map_err(|error| {
-        let told = std::io::Error::new(
-            error.kind(),
-            format!("create the directory {}: {error}", directory.display()),
-        );
-        StoreError::Unavailable {
-            verb: "open",
-            source: Box::new(told),
-        }
+        let told = std::io::Error::new(error.kind(), format!("create the directory {}: {error}", directory.display()));
+        StoreError::Unavailable { verb: "open", source: Box::new(told) }
     })
-}
-
-/// A schema that is half done would corrupt data: a panic in here ends the process.
-async fn migrate_or_crash(writer: &SqlitePool) -> Result<(), Opening> {
-    let site = GuardSite {
-        component: "store",
-        actor: "store",
-        policy: Policy::CrashProcess,
-        phase: "migrate",
-        tenant: None,
-        detail: Vec::new(),
-    };
-    let migrated = guard(site, migrate(writer)).await;
-    migrated.unwrap_or_else(|panicked| Err(Opening::Trouble(sqlx::Error::AnyDriverError(Box::new(panicked)))))
 }
 
 async fn migrate(writer: &SqlitePool) -> Result<(), Opening> {
@@ -184,18 +136,15 @@ async fn migrate(writer: &SqlitePool) -> Result<(), Opening> {
     });
     let newest = MIGRATIONS.map(|(version, ..)| version).into_iter().max().unwrap_or(0);
     let told = |found, hint| Opening::Schema(StoreError::Schema { found, newest, hint });
-    Migrator::with_migrations(known.to_vec())
-        .run(writer)
-        .await
-        .map_err(|error| match error {
-            MigrateError::VersionMissing(found) if found > newest => {
-                told(found, "a newer program wrote it; start that one, or restore a backup")
-            }
-            MigrateError::VersionMissing(found) => told(found, "a step of its history is unknown to this program"),
-            MigrateError::VersionMismatch(found) => told(found, "this step of its history differs from this program's"),
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => Opening::Trouble(error),
-            other => Opening::Trouble(sqlx::Error::Migrate(Box::new(other))),
-        })
+    Migrator::with_migrations(known.to_vec()).run(writer).await.map_err(|error| match error {
+        MigrateError::VersionMissing(found) if found > newest => {
+            told(found, "a newer program wrote it; start that one, or restore a backup")
+        }
+        MigrateError::VersionMissing(found) => told(found, "a step of its history is unknown to this program"),
+        MigrateError::VersionMismatch(found) => told(found, "this step of its history differs from this program's"),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => Opening::Trouble(error),
+        other => Opening::Trouble(sqlx::Error::Migrate(Box::new(other))),
+    })
 }
 
 #[cfg(test)]
@@ -210,9 +159,7 @@ mod tests {
     async fn the_file_and_its_directory_are_made_and_found_again() {
         let directory = tempfile::tempdir().unwrap();
         for _ in 0..2 {
-            let store = SqliteStore::open(&url(&directory), SqliteOptions::default())
-                .await
-                .unwrap();
+            let store = SqliteStore::open(&url(&directory), SqliteOptions::default()).await.unwrap();
             store.ping().await.unwrap();
             store.close().await;
             let closed = store.ping().await.unwrap_err();
@@ -223,43 +170,29 @@ mod tests {
     #[tokio::test]
     async fn the_pragmas_are_in_force() {
         let directory = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(&url(&directory), SqliteOptions::default())
-            .await
-            .unwrap();
+        let store = SqliteStore::open(&url(&directory), SqliteOptions::default()).await.unwrap();
         let pragma = async |sql: &'static str| {
-            sqlx::query_scalar::<_, i64>(sql)
-                .fetch_one(&store.writer().ok().unwrap())
-                .await
-                .unwrap()
+            sqlx::query_scalar::<_, i64>(sql).fetch_one(&store.writer().ok().unwrap()).await.unwrap()
         };
         assert_eq!(pragma("PRAGMA synchronous").await, 2);
         assert_eq!(pragma("PRAGMA foreign_keys").await, 1);
         assert_eq!(pragma("PRAGMA busy_timeout").await, 2_500);
-        let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
-            .fetch_one(&store.readers().ok().unwrap())
-            .await
-            .unwrap();
+        let mode: String =
+            sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&store.readers().ok().unwrap()).await.unwrap();
         assert_eq!(mode, "wal");
     }
 
     #[tokio::test]
     async fn a_file_of_a_newer_program_is_refused_clearly() {
         let directory = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(&url(&directory), SqliteOptions::default())
-            .await
-            .unwrap();
+        let store = SqliteStore::open(&url(&directory), SqliteOptions::default()).await.unwrap();
         let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
                      VALUES (999, 'from the future', 1, x'00', 0)";
         sqlx::query(newer).execute(&store.writer().ok().unwrap()).await.unwrap();
         store.close().await;
-        let refused = SqliteStore::open(&url(&directory), SqliteOptions::default())
-            .await
-            .unwrap_err();
+        let refused = SqliteStore::open(&url(&directory), SqliteOptions::default()).await.unwrap_err();
         let text = refused.to_string();
-        assert!(
-            text.starts_with("the store has schema version 999, this program knows up to 1: a newer"),
-            "{text}"
-        );
+        assert!(text.starts_with("the store has schema version 999, this program knows up to 1: a newer"), "{text}");
         assert!(!refused.is_retryable());
     }
 
@@ -275,13 +208,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_names_no_file_is_refused() {
-        for bad in [
-            "postgres://x/y",
-            "sqlite::memory:",
-            "sqlite://",
-            "sqlite://x?mode=memory",
-            "sqlite://x?mode=7",
-        ] {
+        for bad in ["postgres://x/y", "sqlite::memory:", "sqlite://", "sqlite://x?mode=memory", "sqlite://x?mode=7"] {
             let refused = SqliteStore::open(bad, SqliteOptions::default()).await.unwrap_err();
             assert!(matches!(refused, StoreError::Address { .. }), "{bad}: {refused}");
         }
@@ -291,19 +218,14 @@ mod tests {
     async fn a_directory_that_cannot_be_made_is_named() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("deep"), "a file in the way").unwrap();
-        let refused = SqliteStore::open(&url(&directory), SqliteOptions::default())
-            .await
-            .unwrap_err();
+        let refused = SqliteStore::open(&url(&directory), SqliteOptions::default()).await.unwrap_err();
         assert!(refused.to_string().contains("create the directory"), "{refused}");
     }
 
     #[tokio::test]
     async fn a_file_locked_by_another_process_ends_the_call_in_time() {
         let directory = tempfile::tempdir().unwrap();
-        let options = SqliteOptions {
-            deadline_ms: 200,
-            ..SqliteOptions::default()
-        };
+        let options = SqliteOptions { deadline_ms: 200, ..SqliteOptions::default() };
         let store = SqliteStore::open(&url(&directory), options.clone()).await.unwrap();
         let other = SqliteStore::open(&url(&directory), options).await.unwrap();
         let held = other.write().await.unwrap_or_else(|_| panic!("no lock"));

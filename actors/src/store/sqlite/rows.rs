@@ -87,9 +87,7 @@ pub(super) fn schedule(row: &SqliteRow) -> Inner<Schedule> {
 
 fn cadence(row: &SqliteRow) -> Inner<Cadence> {
     if let Some(every_ms) = row.try_get::<Option<i64>, _>("every_ms")? {
-        return Ok(Cadence::Every {
-            every_ms: unsigned(every_ms),
-        });
+        return Ok(Cadence::Every { every_ms: unsigned(every_ms) });
     }
     Cadence::cron_unchecked(row.try_get("cron")?, row.try_get("time_zone")?)
         .map_err(|error| Trouble::Corrupt(error.to_string()))
@@ -138,16 +136,12 @@ pub(super) fn delivery(row: &SqliteRow) -> Inner<Delivery> {
 }
 
 fn context(row: &SqliteRow) -> Inner<TraceContext> {
-    Ok(TraceContext::from_parts(
-        row.try_get("traceparent")?,
-        row.try_get("origin_trace_id")?,
-    ))
+    Ok(TraceContext::from_parts(row.try_get("traceparent")?, row.try_get("origin_trace_id")?))
 }
 
 /// An id as it is kept.
 pub(super) fn id(text: &str) -> Inner<Uuid> {
-    text.parse()
-        .map_err(|_| Trouble::Corrupt(format!("not an id: {text:?}")))
+    text.parse().map_err(|_| Trouble::Corrupt(format!("not an id: {text:?}")))
 }
 
 /// A tenant's name as it is kept.

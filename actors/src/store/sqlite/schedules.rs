@@ -22,7 +22,7 @@ const DUE: &str = "
 // Only the one who finds the fire still due moves the schedule on.
 const ADVANCE: &str = "
     UPDATE schedules SET next_fire_at_ms = ?3, last_fire_at_ms = coalesce(?4, last_fire_at_ms)
-    WHERE id = ?1 AND ?2 = ?2";
+    WHERE id = ?1 AND next_fire_at_ms = ?2";
 
 const BREAK: &str = "UPDATE schedules SET next_fire_at_ms = NULL, last_error = ?2 WHERE id = ?1";
 
@@ -51,21 +51,13 @@ pub(super) async fn create(store: &SqliteStore, schedule: NewSchedule) -> Inner<
 
 pub(super) async fn get(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<Option<Schedule>> {
     let select = sqlx::query("SELECT * FROM schedules WHERE id = ?1 AND tenant = ?2");
-    let row = select
-        .bind(id.to_string())
-        .bind(tenant.as_str())
-        .fetch_optional(&store.readers()?)
-        .await?;
+    let row = select.bind(id.to_string()).bind(tenant.as_str()).fetch_optional(&store.readers()?).await?;
     row.map(|row| rows::schedule(&row)).transpose()
 }
 
 pub(super) async fn fire_due(store: &SqliteStore, fire: FireDue) -> Inner<FireReport> {
     let now = store.now();
-    let due = sqlx::query(DUE)
-        .bind(now)
-        .bind(fire.limit)
-        .fetch_all(&store.readers()?)
-        .await?;
+    let due = sqlx::query(DUE).bind(now).bind(fire.limit).fetch_all(&store.readers()?).await?;
     // Patterns are evaluated here, before the file is locked.
     let steps: Vec<Step> = due.iter().map(|row| step(row, &fire, now)).collect::<Inner<_>>()?;
     let mut report = FireReport::default();
@@ -84,19 +76,9 @@ pub(super) async fn fire_due(store: &SqliteStore, fire: FireDue) -> Inner<FireRe
 
 /// What a due schedule is to do.
 enum Step {
-    Fire {
-        schedule: Box<Schedule>,
-        fire_at: Millis,
-        next: Option<Millis>,
-    },
-    Miss {
-        schedule: Box<Schedule>,
-        next: Option<Millis>,
-    },
-    Break {
-        id: String,
-        error: String,
-    },
+    Fire { schedule: Box<Schedule>, fire_at: Millis, next: Option<Millis> },
+    Miss { schedule: Box<Schedule>, next: Option<Millis> },
+    Break { id: String, error: String },
 }
 
 fn step(row: &SqliteRow, fire: &FireDue, now: Millis) -> Inner<Step> {
@@ -104,10 +86,7 @@ fn step(row: &SqliteRow, fire: &FireDue, now: Millis) -> Inner<Step> {
         Ok(schedule) => Box::new(schedule),
         // One schedule that cannot be read must not stop all others.
         Err(Trouble::Corrupt(error)) => {
-            return Ok(Step::Break {
-                id: row.try_get("id")?,
-                error,
-            });
+            return Ok(Step::Break { id: row.try_get("id")?, error });
         }
         Err(other) => return Err(other),
     };
@@ -115,15 +94,7 @@ fn step(row: &SqliteRow, fire: &FireDue, now: Millis) -> Inner<Step> {
     let advance = schedule.cadence.advance(due, now);
     let next = advance.next_ms;
     let too_old = now.saturating_sub(advance.latest_ms) > rows::signed(fire.misfire_window_ms);
-    Ok(if too_old {
-        Step::Miss { schedule, next }
-    } else {
-        Step::Fire {
-            schedule,
-            fire_at: advance.latest_ms,
-            next,
-        }
-    })
+    Ok(if too_old { Step::Miss { schedule, next } } else { Step::Fire { schedule, fire_at: advance.latest_ms, next } })
 }
 
 async fn apply(write: &mut Write, step: Step, now: Millis, report: &mut FireReport) -> Inner<()> {
@@ -134,11 +105,7 @@ async fn apply(write: &mut Write, step: Step, now: Millis, report: &mut FireRepo
         Step::Miss { schedule, next } => {
             report.missed += u64::from(advance(write, &schedule, next, None).await?);
         }
-        Step::Fire {
-            schedule,
-            fire_at,
-            next,
-        } => {
+        Step::Fire { schedule, fire_at, next } => {
             if advance(write, &schedule, next, Some(fire_at)).await? {
                 report.fired.push(insert_job(write, &schedule, fire_at, now).await?);
             }
@@ -148,16 +115,8 @@ async fn apply(write: &mut Write, step: Step, now: Millis, report: &mut FireRepo
 }
 
 async fn advance(write: &mut Write, schedule: &Schedule, next: Option<Millis>, fired: Option<Millis>) -> Inner<bool> {
-    let advance = sqlx::query(ADVANCE)
-        .bind(schedule.id.to_string())
-        .bind(schedule.next_fire_at_ms);
-    Ok(advance
-        .bind(next)
-        .bind(fired)
-        .execute(&mut **write)
-        .await?
-        .rows_affected()
-        > 0)
+    let advance = sqlx::query(ADVANCE).bind(schedule.id.to_string()).bind(schedule.next_fire_at_ms);
+    Ok(advance.bind(next).bind(fired).execute(&mut **write).await?.rows_affected() > 0)
 }
 
 async fn insert_job(write: &mut Write, schedule: &Schedule, fire_at: Millis, now: Millis) -> Inner<Fired> {
@@ -176,12 +135,7 @@ async fn insert_job(write: &mut Write, schedule: &Schedule, fire_at: Millis, now
     let run_at = fire_at.saturating_add(jitter(schedule));
     jobs::insert(write, &job, run_at, Some((schedule.id, fire_at)), now).await?;
     let late_ms = now.saturating_sub(fire_at).max(0) as u64;
-    Ok(Fired {
-        schedule: schedule.id,
-        job: job.id,
-        fire_at_ms: fire_at,
-        late_ms,
-    })
+    Ok(Fired { schedule: schedule.id, job: job.id, fire_at_ms: fire_at, late_ms })
 }
 
 /// The same part of the schedule's jitter each time: the end of its id is random.

@@ -25,7 +25,7 @@ const RETRY: &str = "
 
 const RELEASE: &str = "
     UPDATE jobs SET state = 'ready', refunds = refunds + 1, owner = NULL, lease_until_ms = NULL
-    WHERE id = ?1 AND ?2 = ?2 AND state = 'running'";
+    WHERE id = ?1 AND attempt = ?2 AND state = 'running'";
 
 // What was lost is counted as a crash, and not charged as an attempt: the job may never have begun.
 const RESCUE: &str = "
@@ -53,23 +53,14 @@ pub(super) async fn settle(store: &SqliteStore, batch: Vec<Settlement>) -> Inner
 }
 
 async fn settle_one(write: &mut Write, settlement: Settlement, now: Millis) -> Inner<Settled> {
-    let Settlement {
-        fence,
-        outcome,
-        effects,
-    } = settlement;
+    let Settlement { fence, outcome, effects } = settlement;
     let written = match outcome {
         Outcome::Done { result } => return finish_with_effects(write, fence, result, effects, now).await,
         Outcome::Dead { reason, fault } => finish(write, fence, End::Dead { reason: &reason, fault }, now).await?,
         Outcome::Retry { after_ms, error, fault } => {
             let retry = sqlx::query(RETRY).bind(fence.id.to_string()).bind(fence.attempt);
             let due = now.saturating_add(rows::signed(after_ms));
-            let done = retry
-                .bind(due)
-                .bind(error)
-                .bind(crashes(fault))
-                .execute(&mut **write)
-                .await?;
+            let done = retry.bind(due).bind(error).bind(crashes(fault)).execute(&mut **write).await?;
             done.rows_affected() > 0
         }
         Outcome::Release => {
@@ -94,16 +85,9 @@ async fn finish_with_effects(
             Err(Trouble::NotFound(reason) | Trouble::Conflict(reason)) => reason,
             Err(other) => return Err(other),
         };
-        let end = End::Dead {
-            reason: &reason,
-            fault: Fault::Failure,
-        };
+        let end = End::Dead { reason: &reason, fault: Fault::Failure };
         let written = finish(write, fence, end, now).await?;
-        return Ok(if written {
-            Settled::Refused { reason }
-        } else {
-            Settled::Late
-        });
+        return Ok(if written { Settled::Refused { reason } } else { Settled::Late });
     }
     if !finish(write, fence, End::Done { result }, now).await? {
         return Ok(Settled::Late);
@@ -124,18 +108,7 @@ pub(super) async fn bury(write: &mut Write, row: &SqliteRow, what: &str, now: Mi
     let (id, attempt): (&str, u32) = (row.try_get("id")?, row.try_get("attempt")?);
     tracing::error!(id, what, "a job cannot be read, it is dead");
     let reason = format!("it cannot be read: {what}");
-    finish_as(
-        write,
-        id,
-        attempt,
-        End::Dead {
-            reason: &reason,
-            fault: Fault::Failure,
-        },
-        now,
-    )
-    .await
-    .map(drop)
+    finish_as(write, id, attempt, End::Dead { reason: &reason, fault: Fault::Failure }, now).await.map(drop)
 }
 
 /// Moves a job to the finished ones, if the fence still holds.
@@ -161,10 +134,7 @@ async fn finish_as(write: &mut Write, id: &str, attempt: u32, end: End<'_>, now:
     if moved.rows_affected() == 0 {
         return Ok(false);
     }
-    sqlx::query("DELETE FROM jobs WHERE id = ?1")
-        .bind(id)
-        .execute(&mut **write)
-        .await?;
+    sqlx::query("DELETE FROM jobs WHERE id = ?1").bind(id).execute(&mut **write).await?;
     Ok(true)
 }
 
@@ -175,39 +145,19 @@ fn crashes(fault: Fault) -> i64 {
 pub(super) async fn sweep(store: &SqliteStore, crashes_max: u32, limit: u32) -> Inner<SweepReport> {
     let now = store.now();
     let mut write = store.write().await?;
-    let lost = sqlx::query(LOST_TOO_OFTEN)
-        .bind(now)
-        .bind(crashes_max)
-        .bind(limit)
-        .fetch_all(&mut *write)
-        .await?;
+    let lost = sqlx::query(LOST_TOO_OFTEN).bind(now).bind(crashes_max).bind(limit).fetch_all(&mut *write).await?;
     for row in &lost {
-        let fence = Fence {
-            id: rows::id(row.try_get("id")?)?,
-            attempt: row.try_get("attempt")?,
-        };
+        let fence = Fence { id: rows::id(row.try_get("id")?)?, attempt: row.try_get("attempt")? };
         quarantine(&mut write, fence, row.try_get::<u32, _>("crashes")? + 1, now).await?;
     }
     let rescue = sqlx::query(RESCUE).bind(now).bind(crashes_max).bind(limit);
     let rescued = rescue.execute(&mut *write).await?.rows_affected();
     write.commit().await?;
-    Ok(SweepReport {
-        rescued,
-        quarantined: lost.len() as u64,
-    })
+    Ok(SweepReport { rescued, quarantined: lost.len() as u64 })
 }
 
 async fn quarantine(write: &mut Write, fence: Fence, crashes: u32, now: Millis) -> Inner<Uuid> {
     let reason = format!("quarantined after {crashes} crashes: its runner was lost, the lease ran out");
-    finish(
-        write,
-        fence,
-        End::Dead {
-            reason: &reason,
-            fault: Fault::Crash,
-        },
-        now,
-    )
-    .await?;
+    finish(write, fence, End::Dead { reason: &reason, fault: Fault::Crash }, now).await?;
     Ok(fence.id)
 }

@@ -22,12 +22,7 @@ pub(super) async fn create(store: &SqliteStore, id: &TenantId, key: &KeyHash) ->
         return Err(Trouble::Conflict(format!("the tenant {id} {what}")));
     }
     let insert = sqlx::query("INSERT INTO tenants (id, key_hash, created_at_ms) VALUES (?1, ?2, ?3) RETURNING *");
-    let row = insert
-        .bind(id.as_str())
-        .bind(key.as_str())
-        .bind(store.now())
-        .fetch_one(&mut *write)
-        .await?;
+    let row = insert.bind(id.as_str()).bind(key.as_str()).bind(store.now()).fetch_one(&mut *write).await?;
     write.commit().await?;
     tenant(&row)
 }
@@ -40,18 +35,9 @@ pub(super) async fn by_key_hash(store: &SqliteStore, key: &KeyHash) -> Inner<Opt
 
 pub(super) async fn list(store: &SqliteStore, limit: u32) -> Inner<Vec<Tenant>> {
     let select = sqlx::query("SELECT * FROM tenants ORDER BY id LIMIT ?1");
-    select
-        .bind(limit)
-        .fetch_all(&store.readers()?)
-        .await?
-        .iter()
-        .map(tenant)
-        .collect()
+    select.bind(limit).fetch_all(&store.readers()?).await?.iter().map(tenant).collect()
 }
 
 fn tenant(row: &SqliteRow) -> Inner<Tenant> {
-    Ok(Tenant {
-        id: rows::tenant(row.try_get("id")?)?,
-        created_at_ms: row.try_get("created_at_ms")?,
-    })
+    Ok(Tenant { id: rows::tenant(row.try_get("id")?)?, created_at_ms: row.try_get("created_at_ms")? })
 }
