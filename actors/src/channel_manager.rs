@@ -158,11 +158,7 @@ impl ChannelManager {
 
 fn checked(settings: &Settings) -> Result<(), ChannelManagerError> {
     let faults = settings.faults();
-    if faults.is_empty() {
-        Ok(())
-    } else {
-        Err(ChannelManagerError::Settings(faults))
-    }
+    if faults.is_empty() { Ok(()) } else { Err(ChannelManagerError::Settings(faults)) }
 }
 
 /// The child of the root. [`ChannelManager::attach`] must follow when the tree is up.
@@ -171,14 +167,9 @@ pub fn channel_manager(manager: &ChannelManager) -> ChildSpec {
     bear_counters(manager);
     let shared = Arc::clone(&manager.0);
     let budget = shared.stop_budget();
-    let couriers = SupervisorSpec::new(
-        COURIERS,
-        Strategy::Dynamic {
-            max_children: shared.settings.channels_max,
-        },
-    )
-    // Each courier has its own budget: what one tenant's channel does is not counted against another's.
-    .no_shared_intensity();
+    let couriers = SupervisorSpec::new(COURIERS, Strategy::Dynamic { max_children: shared.settings.channels_max })
+        // Each courier has its own budget: what one tenant's channel does is not counted against another's.
+        .no_shared_intensity();
     let dispatcher = ChildSpec::actor(DISPATCHER, &Address::new(DISPATCHER), move |context| {
         (Dispatcher, (context, Arc::clone(&shared)))
     });

@@ -24,7 +24,7 @@ use crate::model::now_ms;
 
 telemetry::declare_metrics! {
     /// Whether a dependency is healthy, after hysteresis: 1 or 0.
-    pub static STATUS: Gauge = ("health.status", "1");
+    pub static STATUS: Gauge = ("health.status", "{dependency}");
     /// How long a dependency took to answer a probe.
     pub static PROBE_DURATION: Histogram = ("health.probe.duration", "s", [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 2.0, 5.0]);
 }
@@ -84,18 +84,11 @@ impl Sweep {
     pub fn new(settings: Settings, probes: Vec<Box<dyn Probe>>) -> Result<Self, UnknownProbe> {
         let known: Vec<_> = probes.iter().map(|probe| probe.name()).collect();
         if let Some(name) = settings.required.iter().find(|name| !known.contains(&name.as_str())) {
-            return Err(UnknownProbe {
-                name: name.clone(),
-                known: known.join(", "),
-            });
+            return Err(UnknownProbe { name: name.clone(), known: known.join(", ") });
         }
         let unknown = |name: &&'static str| Status::unknown(name, settings.required.iter().any(|r| r == name));
         let health = Health::new(known.iter().map(unknown).collect());
-        Ok(Self {
-            probes: Arc::new(probes),
-            settings: Arc::new(settings),
-            health,
-        })
+        Ok(Self { probes: Arc::new(probes), settings: Arc::new(settings), health })
     }
 
     /// The verdicts, to be read by the probes of the HTTP surface.
@@ -107,10 +100,7 @@ impl Sweep {
     /// Asks every probe once, all at the same time, and publishes the verdicts.
     pub async fn run(&self) {
         let samples = join_all(self.probes.iter().map(|probe| self.ask(probe.as_ref()))).await;
-        let thresholds = Thresholds {
-            bad_sweeps: self.settings.bad_sweeps,
-            good_sweeps: self.settings.good_sweeps,
-        };
+        let thresholds = Thresholds { bad_sweeps: self.settings.bad_sweeps, good_sweeps: self.settings.good_sweeps };
         let before = self.health.statuses();
         let after = before.iter().zip(samples).map(|(status, sample)| {
             let next = status.after(sample, thresholds);
@@ -129,11 +119,7 @@ impl Sweep {
         };
         let took = asked.elapsed();
         PROBE_DURATION.record(took.as_secs_f64(), &[("probe", probe.name())]);
-        Sample {
-            at_ms: now_ms(),
-            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            fault,
-        }
+        Sample { at_ms: now_ms(), took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX), fault }
     }
 }
 
@@ -144,10 +130,7 @@ fn report(before: &Status, after: &Status) {
     if before.state == after.state {
         return;
     }
-    let fault = after
-        .last()
-        .and_then(|sample| sample.fault.as_deref())
-        .unwrap_or_default();
+    let fault = after.last().and_then(|sample| sample.fault.as_deref()).unwrap_or_default();
     match (healthy, after.required) {
         (true, _) => tracing::info!(probe = after.name, "dependency is healthy"),
         (false, required) => tracing::warn!(probe = after.name, required, fault, "dependency is unhealthy"),
@@ -158,9 +141,7 @@ fn report(before: &Status, after: &Status) {
 #[must_use]
 pub fn health_sweep(sweep: &Sweep) -> ChildSpec {
     let sweep = sweep.clone();
-    ChildSpec::actor(ID, &Address::new(ID), move |context| {
-        (HealthSweep, (context, sweep.clone()))
-    })
+    ChildSpec::actor(ID, &Address::new(ID), move |context| (HealthSweep, (context, sweep.clone())))
 }
 
 struct HealthSweep;
@@ -189,11 +170,7 @@ impl Actor for HealthSweep {
         let interval = Duration::from_millis(sweep.settings.interval_ms);
         let heartbeat = context.heartbeat("sweep", interval);
         myself.cast(Beat)?;
-        Ok(Working {
-            context,
-            sweep,
-            heartbeat,
-        })
+        Ok(Working { context, sweep, heartbeat })
     }
 
     async fn handle(&self, myself: ActorRef<Beat>, _: Beat, state: &mut Working) -> Result<(), ActorProcessingErr> {
@@ -228,20 +205,14 @@ mod tests {
         }
 
         async fn check(&self, _limit: Duration) -> Result<(), String> {
-            if self.1.load(Ordering::SeqCst) {
-                Ok(())
-            } else {
-                std::future::pending().await
-            }
+            if self.1.load(Ordering::SeqCst) { Ok(()) } else { std::future::pending().await }
         }
     }
 
     fn sweep() -> (Sweep, Arc<AtomicBool>, Arc<AtomicBool>) {
         let (store, bus) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
-        let probes: Vec<Box<dyn Probe>> = vec![
-            Box::new(Switch("store", Arc::clone(&store))),
-            Box::new(Switch("bus", Arc::clone(&bus))),
-        ];
+        let probes: Vec<Box<dyn Probe>> =
+            vec![Box::new(Switch("store", Arc::clone(&store))), Box::new(Switch("bus", Arc::clone(&bus)))];
         (Sweep::new(Settings::default(), probes).unwrap(), store, bus)
     }
 
@@ -293,10 +264,7 @@ mod tests {
 
     #[test]
     fn a_required_dependency_without_a_probe_is_refused() {
-        let settings = Settings {
-            required: vec!["redis".to_owned()],
-            ..Settings::default()
-        };
+        let settings = Settings { required: vec!["redis".to_owned()], ..Settings::default() };
         let probes: Vec<Box<dyn Probe>> = vec![Box::new(Switch("store", Arc::default()))];
         let refused = Sweep::new(settings, probes).err().unwrap();
         assert_eq!(refused.to_string(), "no probe named redis, there are: store");

@@ -42,10 +42,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            interval_ms: 1_000,
-            wedged_after_ms: 60_000,
-        }
+        Self { interval_ms: 1_000, wedged_after_ms: 60_000 }
     }
 }
 
@@ -61,9 +58,7 @@ impl Settings {
 #[must_use]
 pub fn liveness_monitor(view: &LivenessView, settings: &Settings) -> ChildSpec {
     let (view, interval) = (view.clone(), Duration::from_millis(settings.interval_ms));
-    ChildSpec::actor(ID, &Address::new(ID), move |context| {
-        (LivenessMonitor, (context, view.clone(), interval))
-    })
+    ChildSpec::actor(ID, &Address::new(ID), move |context| (LivenessMonitor, (context, view.clone(), interval)))
 }
 
 struct LivenessMonitor;
@@ -92,12 +87,7 @@ impl Actor for LivenessMonitor {
     ) -> Result<Working, ActorProcessingErr> {
         let heartbeat = context.heartbeat("watch", interval);
         myself.cast(Beat)?;
-        Ok(Working {
-            view,
-            interval,
-            heartbeat,
-            watch: Watch::default(),
-        })
+        Ok(Working { view, interval, heartbeat, watch: Watch::default() })
     }
 
     async fn handle(&self, myself: ActorRef<Beat>, _: Beat, state: &mut Working) -> Result<(), ActorProcessingErr> {
@@ -124,13 +114,7 @@ struct Change {
 
 impl Change {
     fn tell(&self) {
-        let Self {
-            component,
-            path,
-            name,
-            state,
-            seconds_ago,
-        } = self;
+        let Self { component, path, name, state, seconds_ago } = self;
         if *state < State::Stale {
             return tracing::info!(%path, name, "loop beats again");
         }
@@ -186,10 +170,7 @@ fn measure(liveness: &Liveness) {
 }
 
 fn all_loops(liveness: &Liveness) -> impl Iterator<Item = (&str, &Loop)> {
-    liveness
-        .subsystems
-        .iter()
-        .flat_map(|part| part.loops.iter().map(|each| (part.name.as_str(), each)))
+    liveness.subsystems.iter().flat_map(|part| part.loops.iter().map(|each| (part.name.as_str(), each)))
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub fn tree(parts: &Parts) -> SupervisorSpec {
         critical(admin_listener(parts), set.admin.stop_budget, Recovery::usual()),
         // Nothing is accepted without a place to keep it.
         critical(
-            store::store(parts.store.clone(), set.health_sweep.interval),
+            store::store(parts.store.clone(), set.store.interval),
             set.store.stop_budget,
             Recovery::usual(),
         ),
@@ -140,8 +140,12 @@ fn api_listener(parts: &Parts) -> ChildSpec {
             let state: ApiState = parts.api_state(context.tasks());
             let within = parts.settings.api.stop_budget;
             let listening = listen("api", &parts.api, router(state), within, &parts, &context);
-            let (served, ()) = tokio::join!(listening, see_sockets_off(&parts, &context));
-            served
+            // A listener that cannot serve fails at once, and waits for no stop.
+            let sockets = async {
+                see_sockets_off(&parts, &context).await;
+                Ok(())
+            };
+            tokio::try_join!(listening, sockets).map(drop)
         }
     })
     .start_when_ready()

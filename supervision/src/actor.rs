@@ -20,7 +20,7 @@ use crate::{
     door,
     exit::chain,
     heartbeat::Activity,
-    process::{Drill, Ended, LastWords, Process, StartChild, StartFailure, Started},
+    process::{Ended, LastWords, Process, StartChild, StartFailure, Started},
     task::end_scoped_tasks,
 };
 
@@ -218,19 +218,20 @@ impl<A: Actor> Actor for Supervised<A> {
         }
     }
 
-    async fn post_start(
-        &self,
-        myself: ActorRef<Self::Msg>,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
         let Some(live) = state else { return Err(ALREADY_FAILED.into()) };
         let outcome = telemetry::panic::catch(async { self.inner.post_start(myself, live).await }).await;
         self.end("post_start", state, outcome)
     }
 
     async fn post_stop(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
-        if self.words.drill.is(Drill::Panic) {
-            let drill = async { Ok(self.words.drill.carry_out(self.context.path()).await) };
+        if self.words.drill.is_given() {
+            // One that hangs is shown as busy from now on.
+            let _ = self.meter.as_ref().map(|meter| meter.activity.enter());
+            let drill = async {
+                self.words.drill.carry_out(self.context.path()).await;
+                Ok(())
+            };
             return self.end("drill", state, telemetry::panic::catch(drill).await);
         }
         let Some(live) = state else { return Err(ALREADY_FAILED.into()) };
@@ -251,9 +252,6 @@ impl<A: Actor> Actor for Supervised<A> {
         self.mailbox.taken();
         let Some(live) = state else { return Err(ALREADY_FAILED.into()) };
         let entered = self.meter.as_ref().map(|meter| meter.activity.enter());
-        if self.words.drill.is(Drill::Hang) {
-            std::future::pending::<()>().await;
-        }
         // A trace that is not kept needs no span.
         let sender = self.context_of.map(|context_of| context_of(&message)).filter(|sender| sender.is_sampled());
         let outcome = match sender.cloned() {
@@ -276,7 +274,8 @@ impl<A: Actor> Actor for Supervised<A> {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         let Some(live) = state else { return Err(ALREADY_FAILED.into()) };
-        let outcome = telemetry::panic::catch(async { self.inner.handle_supervisor_evt(myself, event, live).await }).await;
+        let outcome =
+            telemetry::panic::catch(async { self.inner.handle_supervisor_evt(myself, event, live).await }).await;
         self.end("handle_supervisor_evt", state, outcome)
     }
 }
@@ -285,7 +284,11 @@ impl<A: Actor> Actor for Supervised<A> {
 const ALREADY_FAILED: &str = "the actor has already failed";
 
 /// One message in process: the handling is a child of the sending span.
-async fn in_span_of_sender<M, T>(context: &ChildContext, sender: &TraceContext, handling: impl Future<Output = T>) -> T {
+async fn in_span_of_sender<M, T>(
+    context: &ChildContext,
+    sender: &TraceContext,
+    handling: impl Future<Output = T>,
+) -> T {
     let span = tracing::info_span!(
         "actor.message",
         actor = context.path().as_str(),

@@ -35,19 +35,14 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// Exports the panic counter of this child as 0: one that is born at its first increment hides the first panic.
-    pub(crate) fn bear_panic_counter(&self) {
+    pub(crate) fn bear_counters(&self) {
         let policy = Policy::Restart.as_str();
         PANIC_RECOVERED.born(&[("component", self.path.component()), ("actor", &self.label), ("policy", policy)]);
     }
 }
 
 impl ChildContext {
-    pub(crate) fn new(
-        node: Arc<Node>,
-        tree: Arc<TreeShared>,
-        incarnation: u64,
-        cancelled: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(node: Arc<Node>, tree: Arc<TreeShared>, incarnation: u64, cancelled: CancellationToken) -> Self {
         let (ready, tasks) = (watch::Sender::new(false), OnceLock::new());
         Self(Arc::new(Inner { node, tree, incarnation, cancelled, ready, tasks }))
     }

@@ -25,7 +25,11 @@ pub(crate) fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 /// # Errors
 /// If the runtime or the thread cannot be made.
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
-pub(crate) fn spawn_on_own_runtime<F>(name: &str, future: F, done: impl FnOnce(F::Output) + Send + 'static) -> io::Result<()>
+pub(crate) fn spawn_on_own_runtime<F>(
+    name: &str,
+    future: F,
+    done: impl FnOnce(F::Output) + Send + 'static,
+) -> io::Result<()>
 where
     F: Future + Send + 'static,
 {

@@ -88,8 +88,8 @@ impl DrillOrder {
         self.0.1.cancel();
     }
 
-    pub(crate) fn is(&self, drill: Drill) -> bool {
-        self.0.0.get() == Some(&drill)
+    pub(crate) fn is_given(&self) -> bool {
+        self.0.0.get().is_some()
     }
 
     /// Waits for the order.
@@ -116,16 +116,13 @@ impl Process {
         }
     }
 
-    /// Brings about a fault: at once in a task and in a supervisor. An actor panics as soon as it is idle, and hangs in its
-    /// next message.
+    /// Brings about a fault: at once in a task and in a supervisor, in an actor as soon as it has handled its message.
     pub(crate) fn drill(&self, drill: Drill) {
         match self {
             Self::Actor { cell, words } => {
                 words.drill.give(drill);
-                if drill == Drill::Panic {
-                    // Wakes it; the callback panics instead of stopping.
-                    cell.stop(None);
-                }
+                // Wakes it; the callback carries out the order instead of stopping.
+                cell.stop(None);
             }
             Self::Task { controls } => controls.drill.give(drill),
             Self::Supervisor(control) => control.drill(drill),

@@ -117,7 +117,11 @@ fn ended_before_ready(ended: Ended, context: &ChildContext) -> StartFailure {
 }
 
 /// Runs the task, ends what it spawned, and says how it ended. Its future is dropped before this returns.
-async fn run_to_end(run: BoxFuture<'static, Result<(), BoxError>>, context: ChildContext, controls: TaskControls) -> Ended {
+async fn run_to_end(
+    run: BoxFuture<'static, Result<(), BoxError>>,
+    context: ChildContext,
+    controls: TaskControls,
+) -> Ended {
     let (order, path) = (controls.drill.clone(), context.path().clone());
     let work = telemetry::panic::catch(async move {
         let mut run = run;

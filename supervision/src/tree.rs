@@ -161,7 +161,7 @@ impl Tree {
         spec.check().map_err(StartError::Unsound)?;
         let shared = Arc::new(TreeShared { heartbeats, events: broadcast::Sender::new(EVENTS_MAX) });
         let identity = Identity { path: Path::root(), label: "root".to_owned() };
-        identity.bear_panic_counter();
+        identity.bear_counters();
         let node = Node::new(identity, spec.id.clone(), Kind::Supervisor, false);
         node.data().incarnation = 1;
         node.data().set(Status::Starting);
@@ -251,8 +251,7 @@ impl Tree {
         self.operate(path.into(), Operation::Drill(Drill::Panic)).await
     }
 
-    /// Makes a child stand still in the middle of its work, deaf to everything but a kill: a drill. An actor hangs in its
-    /// next message.
+    /// Makes a child stand still, deaf to everything but a kill: a drill.
     ///
     /// # Errors
     /// See [`OperationError`].

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use common::*;
 use supervision::{
-    Backoff, BeatState, CallError, ChildSpec, EventKind, Exit, OperationError, SendError, Shutdown, Status, StopOutcome,
-    Strategy, SupervisorSpec,
+    Backoff, BeatState, CallError, ChildSpec, EventKind, Exit, OperationError, SendError, Shutdown, Status,
+    StopOutcome, Strategy, SupervisorSpec,
 };
 
 fn single(journal: &Journal, a: &supervision::Address<Message>) -> SupervisorSpec {
@@ -253,7 +253,6 @@ impl ractor::Actor for Hasty {
     type State = ();
     type Arguments = u64;
 
-    #[expect(clippy::manual_async_fn, reason = "the panic must be outside the future")]
     fn pre_start(
         &self,
         _: ractor::ActorRef<()>,
@@ -263,7 +262,6 @@ impl ractor::Actor for Hasty {
         async { Ok(()) }
     }
 
-    #[expect(clippy::manual_async_fn, reason = "the panic must be outside the future")]
     fn handle(
         &self,
         _: ractor::ActorRef<()>,

@@ -53,8 +53,7 @@ async fn one_for_all_stops_all_in_reverse_and_starts_all_in_order() {
     journal.take();
     b.try_send(Message::Panic).unwrap();
     settle().await;
-    let expected =
-        ["drop b#1", "stop c#1", "drop c#1", "stop a#1", "drop a#1", "start a#2", "start b#2", "start c#2"];
+    let expected = ["drop b#1", "stop c#1", "drop c#1", "stop a#1", "drop a#1", "start a#2", "start b#2", "start c#2"];
     assert_eq!(journal.take(), expected);
     tree.stop().await;
 }
@@ -233,9 +232,11 @@ async fn the_last_significant_child_that_ends_for_good_ends_its_supervisor() {
 #[tokio::test(start_paused = true)]
 async fn a_supervisor_that_panics_stops_its_children_in_order_and_is_restarted() {
     let (journal, x) = (Journal::default(), address("x"));
-    let inner = SupervisorSpec::new("inner", Strategy::OneForOne)
-        .child(worker("x", &journal, &x))
-        .child(worker("y", &journal, &address("y")));
+    let inner = SupervisorSpec::new("inner", Strategy::OneForOne).child(worker("x", &journal, &x)).child(worker(
+        "y",
+        &journal,
+        &address("y"),
+    ));
     let inner = ChildSpec::supervisor(inner).backoff(Backoff::NONE);
     let tree = start(SupervisorSpec::new("root", Strategy::OneForOne).intensity(generous()).child(inner)).await;
     journal.take();

@@ -8,7 +8,7 @@
 //! 3. Whoever knows what it means calls [`record`] with it. A `CapturedPanic` cannot be cloned, so it is recorded once.
 //!
 //! Resolving the backtrace takes up to half a second the first time. A thread of telemetry's own does it, and the span is
-//! held open for it, 2 s at most. A panic that no one catches is logged and kept as an incident by the hook itself.
+//! held open for it, 5 s at most. A panic that no one catches is logged and kept as an incident by the hook itself.
 
 mod catch;
 mod frames;

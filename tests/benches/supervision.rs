@@ -132,7 +132,7 @@ async fn plain_messages() {
     let (tree, address) =
         supervised(|id, address| ChildSpec::actor(id, address, |_| (Counter::new(None), ())).unmetered());
     let tree = tree.await;
-    let (bare, _) = bare_counter().await;
+    let (bare, _) = bare_counter::<()>().await;
     let (mut ours, mut reference) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ours.push(flood_ours(&address, || ()).await);
@@ -145,11 +145,12 @@ async fn plain_messages() {
 async fn full_messages() {
     let (tree, address) = supervised(|id, address| {
         ChildSpec::traced_actor(id, address, |context| {
-            (Counter { heartbeat: Some(context.heartbeat("messages", Duration::from_secs(1))) }, ())
+            let heartbeat = context.heartbeat("messages", Duration::from_secs(1));
+            (Counter::new(Some(heartbeat)), ())
         })
     });
     let tree = tree.await;
-    let (bare, _) = bare_counter().await;
+    let (bare, _) = bare_counter::<TraceContext>().await;
     assert!(!TraceContext::current().is_empty(), "the sender is in a span, though nobody keeps it");
     let (mut ours, mut reference) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -176,7 +177,7 @@ async fn flood_bare<C: Default + Send + 'static>(actor: &ActorRef<Message<C>>) -
     let cost = bench::cost(async {
         for _ in 0..BATCHES {
             for n in 0..BATCH {
-                actor.send_message(Message::Add(n as u64, TraceContext::default())).unwrap();
+                actor.send_message(Message::Add(n as u64, C::default())).unwrap();
             }
             ractor::call!(actor, Message::Total).unwrap();
         }
@@ -192,8 +193,7 @@ fn message_row(name: &str, ours: Vec<f64>, reference: Vec<f64>, goal: f64) {
 /// From the message that makes it panic to the first answer of the next incarnation, or, for bare ractor, to the start
 /// hook of the next one that a supervisor written by hand starts when it hears of the failure.
 async fn crashes() {
-    let (tree, address) =
-        supervised(|id, address| ChildSpec::actor(id, address, |_| (Counter::new(None), ())));
+    let (tree, address) = supervised(|id, address| ChildSpec::actor(id, address, |_| (Counter::new(None), ())));
     let tree = tree.await;
     let (mut ours, mut reference) = (Vec::new(), Vec::new());
     telemetry::panic::install_hook();

@@ -112,6 +112,15 @@ impl Service {
         self.admin.get("/admin/liveness").await.expect(200).json()
     }
 
+    /// Every loop of `/admin/liveness` at or below `path` (dots); all of them if it is empty.
+    pub async fn loops(&self, path: &str) -> Vec<Value> {
+        let liveness = self.liveness().await;
+        let subsystems = liveness["subsystems"].as_array().unwrap_or_else(|| panic!("subsystems in {liveness:#}"));
+        let loops = subsystems.iter().flat_map(|subsystem| subsystem["loops"].as_array().unwrap());
+        let below = |found: &str| path.is_empty() || found == path || found.starts_with(&format!("{path}."));
+        loops.filter(|found| below(found["path"].as_str().unwrap())).cloned().collect()
+    }
+
     /// The node at `path` (dots) of `/admin/tree` now.
     pub async fn node(&self, path: &str) -> Value {
         let tree = self.admin.get("/admin/tree").await.expect(200).json();
@@ -126,6 +135,15 @@ impl Service {
     /// Makes the child at `path` (dots) hang in the middle of its work, deaf to every wish to stop.
     pub async fn make_hang(&self, path: &str) {
         self.make("hang", path).await;
+    }
+
+    /// Waits until the child at `path` (dots) is stuck in a message: it hangs in its next one, when that comes.
+    pub async fn is_hanging(&self, path: &str) {
+        eventually(&format!("{path} hangs in a message"), SOON, || async {
+            let busy = |found: &Value| found["busy"]["for_ms"].as_u64().is_some_and(|ms| ms >= 100);
+            self.loops(path).await.iter().any(busy).then_some(())
+        })
+        .await;
     }
 
     async fn make(&self, fault: &str, path: &str) {

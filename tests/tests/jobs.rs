@@ -143,6 +143,7 @@ async fn nobody_sees_another_tenants_job_or_event() {
     let other: Client = service.tenant("other").await;
     let id = service.enqueue("publish", json!({"topic": "t", "data": 1})).await;
     assert_eq!(other.get(&format!("/v1/jobs/{id}")).await.status, 404);
+    service.job_in(&id, "done").await;
     let mut theirs = Socket::open(&other, &["t"]).await;
     let mut ours = Socket::open(service.api(), &["t"]).await;
     service.enqueue("publish", json!({"topic": "t", "data": "ours"})).await;

@@ -159,6 +159,7 @@ async fn two_hundred_accepted_requests_are_all_answered_and_none_of_their_jobs_i
 async fn a_child_that_hangs_is_killed_at_its_budget_named_and_told_by_71() {
     let service = Service::start().await;
     service.make_hang("health_sweep").await;
+    service.is_hanging("health_sweep").await;
     let ended = service.stop().await;
     assert_eq!(ended.code, 71, "{}", ended.log());
     let named = |line: &&String| line.contains("health_sweep") && line.to_lowercase().contains("killed");

@@ -53,28 +53,14 @@ impl Actor for Courier {
         myself: ActorRef<Word>,
         (context, shared, channel): Self::Arguments,
     ) -> Result<Working, ActorProcessingErr> {
-        let destination = Destination {
-            url: channel.url.clone(),
-            secret: channel.secret.clone(),
-        };
+        let destination = Destination { url: channel.url.clone(), secret: channel.secret.clone() };
         // A channel that cannot be opened is the tenant's fault, told with each delivery, and none of the actor's.
-        let adapter = shared
-            .adapters
-            .open(&channel.kind, &destination)
-            .map_err(|error| describe(&error));
+        let adapter = shared.adapters.open(&channel.kind, &destination).map_err(|error| describe(&error));
         let entry = shared.board.entry(channel.id);
         let cut = CancellationToken::new();
         let cut_on_drop = cut.clone().drop_guard();
         myself.cast(Word::Wake)?;
-        Ok(Working {
-            context,
-            shared,
-            channel,
-            adapter,
-            entry,
-            cut,
-            _cut_on_drop: cut_on_drop,
-        })
+        Ok(Working { context, shared, channel, adapter, entry, cut, _cut_on_drop: cut_on_drop })
     }
 
     /// Both words mean the same: see whether there is room, and something to send.
@@ -145,10 +131,7 @@ impl Working {
             lease_until,
             cut: self.cut.clone(),
         };
-        let ending = Ending {
-            in_flight: Some(self.entry.begin()),
-            courier: myself.clone(),
-        };
+        let ending = Ending { in_flight: Some(self.entry.begin()), courier: myself.clone() };
         self.context.tasks().spawn("deliver", async move {
             attempt.run().await;
             drop(ending);

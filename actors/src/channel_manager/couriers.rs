@@ -53,10 +53,7 @@ impl Couriers {
             return HashSet::new();
         };
         let snapshot = tree.snapshot();
-        let children = snapshot
-            .find(&supervisor())
-            .map(|node| node.children.as_slice())
-            .unwrap_or_default();
+        let children = snapshot.find(&supervisor()).map(|node| node.children.as_slice()).unwrap_or_default();
         children.iter().map(|child| child.id.clone()).collect()
     }
 

@@ -58,12 +58,7 @@ impl Actor for Dispatcher {
     ) -> Result<Working, ActorProcessingErr> {
         let interval = Duration::from_millis(shared.settings.interval_ms);
         let heartbeat = context.heartbeat("dispatch", interval);
-        let state = Working {
-            context,
-            shared,
-            heartbeat,
-            store_is_away: false,
-        };
+        let state = Working { context, shared, heartbeat, store_is_away: false };
         state.forget_the_gone();
         myself.cast(Beat)?;
         Ok(state)
@@ -109,10 +104,7 @@ impl Working {
     /// Wakes the courier of every due channel; a new one wakes by itself.
     async fn serve(&self, due: DueChannels) {
         let settings = &self.shared.settings;
-        let places = Places {
-            all: settings.channels_max,
-            tenant: settings.tenant_channels_max,
-        };
+        let places = Places { all: settings.channels_max, tenant: settings.tenant_channels_max };
         for channel in due.channels {
             match self.shared.roster.seat(channel.id, &channel.tenant, places) {
                 // A courier that restarts, or has enough words waiting, needs none now.

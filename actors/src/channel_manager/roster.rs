@@ -59,25 +59,14 @@ impl Roster {
             return Seated::Full;
         }
         let address = Address::with_capacity("channel", MAILBOX_MAX);
-        seats.insert(
-            channel,
-            Seat {
-                tenant: tenant.clone(),
-                address: address.clone(),
-                used: Instant::now(),
-            },
-        );
+        seats.insert(channel, Seat { tenant: tenant.clone(), address: address.clone(), used: Instant::now() });
         Seated::Now(address)
     }
 
     /// Channels whose seat was not used for `idle_after`.
     pub(super) fn idle(&self, idle_after: Duration) -> Vec<Uuid> {
         let seats = self.seats();
-        seats
-            .iter()
-            .filter(|(_, seat)| seat.used.elapsed() >= idle_after)
-            .map(|(channel, _)| *channel)
-            .collect()
+        seats.iter().filter(|(_, seat)| seat.used.elapsed() >= idle_after).map(|(channel, _)| *channel).collect()
     }
 
     /// Takes a seat away.
@@ -131,10 +120,7 @@ mod tests {
             roster.seat(channel(n), &tenant("a"), PLACES);
         }
         tokio::time::advance(Duration::from_secs(40)).await;
-        assert!(matches!(
-            roster.seat(channel(0), &tenant("a"), PLACES),
-            Seated::Before(_)
-        ));
+        assert!(matches!(roster.seat(channel(0), &tenant("a"), PLACES), Seated::Before(_)));
         tokio::time::advance(Duration::from_secs(20)).await;
         assert_eq!(roster.idle(idle_after), [channel(1)]);
     }

@@ -104,10 +104,7 @@ impl Settings {
         let mut faults = Vec::new();
         let mut at_least = |key, value: u64, least: u64| {
             if value < least {
-                faults.push(SettingsFault {
-                    key,
-                    reason: format!("is {value}, must be at least {least}"),
-                });
+                faults.push(SettingsFault { key, reason: format!("is {value}, must be at least {least}") });
             }
         };
         at_least("interval_ms", self.interval_ms, 10);
@@ -117,18 +114,11 @@ impl Settings {
         at_least("in_flight_max", self.in_flight_max as u64, 1);
         at_least("connect_timeout_ms", self.connect_timeout_ms, 1);
         at_least("request_timeout_ms", self.request_timeout_ms, self.connect_timeout_ms);
-        at_least(
-            "lease_ms",
-            self.lease_ms,
-            self.request_timeout_ms.saturating_add(LEASE_MARGIN_MS),
-        );
+        at_least("lease_ms", self.lease_ms, self.request_timeout_ms.saturating_add(LEASE_MARGIN_MS));
         at_least("breaker_failures_max", u64::from(self.breaker_failures_max), 1);
         at_least("stop_within_ms", self.stop_within_ms, 1_500);
         if self.user_agent.is_empty() || !self.user_agent.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-            faults.push(SettingsFault {
-                key: "user_agent",
-                reason: "must be printable ASCII, not empty".to_owned(),
-            });
+            faults.push(SettingsFault { key: "user_agent", reason: "must be printable ASCII, not empty".to_owned() });
         }
         faults
     }
@@ -136,21 +126,9 @@ impl Settings {
     /// Which URLs may be stored and called.
     #[must_use]
     pub fn target_rules(&self) -> TargetRules {
-        let reach = if self.allow_private_addresses {
-            Reach::PublicAndPrivate
-        } else {
-            Reach::Public
-        };
-        let schemes = if self.allow_http {
-            Schemes::HttpAndHttps
-        } else {
-            Schemes::HttpsOnly
-        };
-        TargetRules {
-            reach,
-            schemes,
-            ports: self.ports.clone(),
-        }
+        let reach = if self.allow_private_addresses { Reach::PublicAndPrivate } else { Reach::Public };
+        let schemes = if self.allow_http { Schemes::HttpAndHttps } else { Schemes::HttpsOnly };
+        TargetRules { reach, schemes, ports: self.ports.clone() }
     }
 
     /// The limits of the shared client.
@@ -171,12 +149,7 @@ impl Settings {
     #[must_use]
     pub fn schedule(&self) -> RetrySchedule {
         RetrySchedule {
-            delays: self
-                .retry_delays_ms
-                .iter()
-                .copied()
-                .map(Duration::from_millis)
-                .collect(),
+            delays: self.retry_delays_ms.iter().copied().map(Duration::from_millis).collect(),
             retry_after_max: Duration::from_millis(self.retry_after_max_ms),
         }
     }
@@ -207,12 +180,8 @@ mod tests {
 
     #[test]
     fn every_contradiction_is_told_at_once() {
-        let settings = Settings {
-            lease_ms: 10_000,
-            in_flight_max: 0,
-            user_agent: "ü".to_owned(),
-            ..Settings::default()
-        };
+        let settings =
+            Settings { lease_ms: 10_000, in_flight_max: 0, user_agent: "ü".to_owned(), ..Settings::default() };
         let told: Vec<_> = settings.faults().iter().map(ToString::to_string).collect();
         assert_eq!(
             told,

@@ -64,12 +64,7 @@ impl House {
     }
 
     fn couriers(&self) -> Vec<supervision::NodeSnapshot> {
-        self.tree
-            .snapshot()
-            .find("channel_manager.channels")
-            .unwrap()
-            .children
-            .clone()
+        self.tree.snapshot().find("channel_manager.channels").unwrap().children.clone()
     }
 
     async fn stop(self) -> (Kept, StopReport) {
@@ -79,32 +74,19 @@ impl House {
 }
 
 fn slow_then_ok(slow: Duration) -> impl Fn(usize) -> (Duration, axum::response::Response) + Send + Sync {
-    move |turn| {
-        (
-            if turn == 0 { slow } else { Duration::ZERO },
-            StatusCode::OK.into_response(),
-        )
-    }
+    move |turn| (if turn == 0 { slow } else { Duration::ZERO }, StatusCode::OK.into_response())
 }
 
 #[tokio::test]
 async fn a_poked_delivery_is_signed_sent_and_settled() {
-    let house = House::start(Settings {
-        interval_ms: 60_000,
-        idle_after_ms: 60_000,
-        ..settings()
-    })
-    .await;
+    let house = House::start(Settings { interval_ms: 60_000, idle_after_ms: 60_000, ..settings() }).await;
     let receiver = Receiver::answering(|_| StatusCode::OK).await;
     let channel = house.kept.channel(webhook::KIND, &receiver.url).await;
     let id = house.deliver(&channel).await;
     let row = house.until_state(id, DeliveryState::Sent).await;
     assert_eq!((row.charged(), row.last_status), (1, Some(200)));
     let request = receiver.requests().remove(0);
-    standardwebhooks::Webhook::new(SECRET)
-        .unwrap()
-        .verify(&request.body, &request.headers)
-        .unwrap();
+    standardwebhooks::Webhook::new(SECRET).unwrap().verify(&request.body, &request.headers).unwrap();
     assert!(house.stop().await.1.is_clean());
 }
 
@@ -122,11 +104,7 @@ async fn a_receivers_retry_after_is_waited_for_and_the_id_stays_the_same() {
     let row = house.until_state(id, DeliveryState::Sent).await;
     assert_eq!(row.charged(), 2);
     assert!(started.elapsed() >= Duration::from_secs(1));
-    let ids: Vec<_> = receiver
-        .requests()
-        .iter()
-        .map(|request| request.headers["webhook-id"].clone())
-        .collect();
+    let ids: Vec<_> = receiver.requests().iter().map(|request| request.headers["webhook-id"].clone()).collect();
     assert_eq!(ids, [id.to_string(), id.to_string()]);
 }
 
@@ -139,15 +117,7 @@ async fn gone_disables_the_channel_and_says_why() {
     house.until_state(id, DeliveryState::Dead).await;
     let tenant = house.kept.tenant.clone();
     until("it is disabled", async || {
-        house
-            .kept
-            .store
-            .get_channel(&tenant, channel.id)
-            .await
-            .unwrap()
-            .unwrap()
-            .disabled
-            .is_some()
+        house.kept.store.get_channel(&tenant, channel.id).await.unwrap().unwrap().disabled.is_some()
     })
     .await;
     let further = store::NewDelivery::new(tenant, channel.id, serde_json::Value::Null);
@@ -170,12 +140,7 @@ async fn a_receiver_that_always_fails_gets_every_attempt_and_no_more() {
 
 #[tokio::test]
 async fn a_slow_receiver_reaches_the_timeout_and_is_tried_again() {
-    let house = House::start(Settings {
-        connect_timeout_ms: 400,
-        request_timeout_ms: 500,
-        ..settings()
-    })
-    .await;
+    let house = House::start(Settings { connect_timeout_ms: 400, request_timeout_ms: 500, ..settings() }).await;
     let receiver = Receiver::start(Arc::new(slow_then_ok(Duration::from_secs(60)))).await;
     let channel = house.kept.channel(webhook::KIND, &receiver.url).await;
     let id = house.deliver(&channel).await;
@@ -184,12 +149,7 @@ async fn a_slow_receiver_reaches_the_timeout_and_is_tried_again() {
 
 #[tokio::test]
 async fn an_open_breaker_uses_up_no_attempts() {
-    let breaker = Settings {
-        breaker_failures_max: 2,
-        breaker_open_ms: 60_000,
-        in_flight_max: 1,
-        ..settings()
-    };
+    let breaker = Settings { breaker_failures_max: 2, breaker_open_ms: 60_000, in_flight_max: 1, ..settings() };
     let house = House::start(breaker).await;
     let receiver = Receiver::answering(|_| StatusCode::INTERNAL_SERVER_ERROR).await;
     let healthy = Receiver::answering(|_| StatusCode::OK).await;
@@ -234,11 +194,7 @@ async fn a_panic_in_one_channel_leaves_anothers_deliveries_alone() {
     for (poisoned, sound) in ids {
         assert_eq!(house.until_state(sound, DeliveryState::Sent).await.charged(), 1);
         let row = house.until_state(poisoned, DeliveryState::Dead).await;
-        assert!(
-            row.last_error
-                .unwrap()
-                .starts_with("given up after 4 attempts: the adapter panicked")
-        );
+        assert!(row.last_error.unwrap().starts_with("given up after 4 attempts: the adapter panicked"));
     }
     assert_eq!(receiver.requests().len(), 20);
     for courier in house.couriers() {
@@ -256,10 +212,7 @@ async fn a_receiver_that_never_answers_holds_up_only_itself() {
     for _ in 0..10 {
         house.deliver(&bad).await;
     }
-    until("all its places are taken", async || {
-        silent.requests().len() == settings().in_flight_max
-    })
-    .await;
+    until("all its places are taken", async || silent.requests().len() == settings().in_flight_max).await;
     let id = house.deliver(&good).await;
     house.until_state(id, DeliveryState::Sent).await;
     assert_eq!(silent.requests().len(), settings().in_flight_max);
@@ -268,10 +221,7 @@ async fn a_receiver_that_never_answers_holds_up_only_itself() {
 #[tokio::test]
 async fn bad_settings_are_refused_before_anything_starts() {
     let kept = Kept::open().await;
-    let bad = Settings {
-        in_flight_max: 0,
-        ..settings()
-    };
+    let bad = Settings { in_flight_max: 0, ..settings() };
     let refused = ChannelManager::with_adapters(bad, Arc::clone(&kept.store), Poke::new(), Adapters::default());
     assert_eq!(
         refused.err().unwrap().to_string(),

@@ -88,41 +88,21 @@ const SPECIAL_V6: [(Ipv6Addr, u32, Kind, &str); 13] = [
     (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10, Forbidden, "link-local"),
     (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8, Forbidden, "multicast"),
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, Forbidden, "Teredo"),
-    (
-        Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0),
-        23,
-        Forbidden,
-        "protocol assignments",
-    ),
-    (
-        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0),
-        32,
-        Forbidden,
-        "documentation",
-    ),
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23, Forbidden, "protocol assignments"),
+    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32, Forbidden, "documentation"),
     (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, Forbidden, "6to4"),
-    (
-        Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0),
-        20,
-        Forbidden,
-        "documentation",
-    ),
+    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, Forbidden, "documentation"),
 ];
 
 fn special_v4(address: Ipv4Addr) -> Option<(Kind, &'static str)> {
     let is_in = |block: Ipv4Addr, prefix: u32| (address.to_bits() ^ block.to_bits()) >> (32 - prefix) == 0;
-    SPECIAL_V4
-        .iter()
-        .find(|(block, prefix, ..)| is_in(*block, *prefix))
-        .map(|(.., kind, name)| (*kind, *name))
+    SPECIAL_V4.iter().find(|(block, prefix, ..)| is_in(*block, *prefix)).map(|(.., kind, name)| (*kind, *name))
 }
 
 fn special_v6(address: Ipv6Addr) -> Option<(Kind, &'static str)> {
     let is_in = |block: Ipv6Addr, prefix: u32| (address.to_bits() ^ block.to_bits()) >> (128 - prefix) == 0;
-    let listed = SPECIAL_V6
-        .iter()
-        .find(|(block, prefix, ..)| is_in(*block, *prefix))
-        .map(|(.., kind, name)| (*kind, *name));
+    let listed =
+        SPECIAL_V6.iter().find(|(block, prefix, ..)| is_in(*block, *prefix)).map(|(.., kind, name)| (*kind, *name));
     let global_unicast = is_in(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
     listed.or((!global_unicast).then_some((Forbidden, "not global unicast")))
 }
@@ -133,9 +113,7 @@ mod tests {
 
     /// The block an address is denied for, or "public".
     fn verdict(reach: Reach, address: &str) -> &'static str {
-        reach
-            .check(address.parse().unwrap())
-            .map_or_else(|denied| denied.block, |()| "public")
+        reach.check(address.parse().unwrap()).map_or_else(|denied| denied.block, |()| "public")
     }
 
     #[test]

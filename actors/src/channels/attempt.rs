@@ -165,10 +165,7 @@ impl Attempt {
         }
         let Some(fault) = outcome.fault() else {
             self.entry.succeeded();
-            let waited_ms = now_ms()
-                .saturating_sub(self.delivery.created_at_ms)
-                .max(0)
-                .unsigned_abs();
+            let waited_ms = now_ms().saturating_sub(self.delivery.created_at_ms).max(0).unsigned_abs();
             return LATENCY.record(Duration::from_millis(waited_ms).as_secs_f64(), &[]);
         };
         self.entry.failed();
@@ -195,16 +192,9 @@ impl Attempt {
         match self.desk.schedule.delay_after(attempt, asked) {
             Some(delay) => {
                 let after_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-                DeliveryOutcome::Retry {
-                    after_ms,
-                    status,
-                    error,
-                }
+                DeliveryOutcome::Retry { after_ms, status, error }
             }
-            None => DeliveryOutcome::Dead {
-                status,
-                reason: format!("given up after {attempt} attempts: {error}"),
-            },
+            None => DeliveryOutcome::Dead { status, reason: format!("given up after {attempt} attempts: {error}") },
         }
     }
 
@@ -212,12 +202,7 @@ impl Attempt {
     async fn settle(&self, outcome: DeliveryOutcome) {
         let mut pause = SETTLE_PAUSES.0;
         loop {
-            let fault = match self
-                .desk
-                .store
-                .settle_delivery(self.delivery.fence(), outcome.clone())
-                .await
-            {
+            let fault = match self.desk.store.settle_delivery(self.delivery.fence(), outcome.clone()).await {
                 Ok(Settled::Late) => "the lease was lost".to_owned(),
                 Ok(_) => return,
                 Err(error) if error.is_retryable() && Instant::now() + pause < self.lease_until => {
@@ -246,12 +231,7 @@ impl Attempt {
 
 fn panicked(panicked: Panicked) -> Outcome {
     let detail = format!("the adapter panicked (incident {})", panicked.incident);
-    Outcome::Retry {
-        class: "panic",
-        status: None,
-        after: None,
-        detail,
-    }
+    Outcome::Retry { class: "panic", status: None, after: None, detail }
 }
 
 #[cfg(test)]

@@ -38,20 +38,14 @@ impl Board {
     /// An empty board whose channels get breakers of these settings.
     #[must_use]
     pub fn new(settings: BreakerSettings) -> Self {
-        Self(Arc::new(Inner {
-            settings,
-            entries: Mutex::default(),
-        }))
+        Self(Arc::new(Inner { settings, entries: Mutex::default() }))
     }
 
     /// The entry of a channel, made if there is none.
     #[must_use]
     pub fn entry(&self, channel: Uuid) -> Entry {
         let settings = self.0.settings;
-        lock(&self.0.entries)
-            .entry(channel)
-            .or_insert_with(|| Entry::new(settings))
-            .clone()
+        lock(&self.0.entries).entry(channel).or_insert_with(|| Entry::new(settings)).clone()
     }
 
     /// Forgets a channel that is no longer in use.
@@ -63,10 +57,7 @@ impl Board {
     #[must_use]
     pub fn tally(&self) -> Tally {
         let entries = lock(&self.0.entries);
-        Tally {
-            in_use: entries.len(),
-            open: entries.values().filter(|entry| entry.is_open()).count(),
-        }
+        Tally { in_use: entries.len(), open: entries.values().filter(|entry| entry.is_open()).count() }
     }
 }
 
@@ -82,10 +73,7 @@ struct EntryInner {
 
 impl Entry {
     fn new(settings: BreakerSettings) -> Self {
-        Self(Arc::new(EntryInner {
-            breaker: Mutex::new(Breaker::new(settings)),
-            in_flight: AtomicUsize::new(0),
-        }))
+        Self(Arc::new(EntryInner { breaker: Mutex::new(Breaker::new(settings)), in_flight: AtomicUsize::new(0) }))
     }
 
     /// How many more deliveries may be sent now, if `in_flight_max` may be under way at a time.
@@ -154,10 +142,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn room_shrinks_with_what_is_under_way_and_with_the_breaker() {
-        let board = Board::new(BreakerSettings {
-            failures_max: 2,
-            open_for: Duration::from_secs(10),
-        });
+        let board = Board::new(BreakerSettings { failures_max: 2, open_for: Duration::from_secs(10) });
         let entry = board.entry(Uuid::nil());
         assert_eq!(entry.room(4), 4);
         let first = entry.begin();
@@ -176,10 +161,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_channel_is_counted_until_it_is_forgotten() {
-        let board = Board::new(BreakerSettings {
-            failures_max: 1,
-            ..BreakerSettings::default()
-        });
+        let board = Board::new(BreakerSettings { failures_max: 1, ..BreakerSettings::default() });
         let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
         board.entry(a).failed();
         board.entry(b).succeeded();

@@ -19,10 +19,7 @@ pub struct BreakerSettings {
 
 impl Default for BreakerSettings {
     fn default() -> Self {
-        Self {
-            failures_max: 5,
-            open_for: Duration::from_secs(10),
-        }
+        Self { failures_max: 5, open_for: Duration::from_secs(10) }
     }
 }
 
@@ -49,11 +46,7 @@ impl Breaker {
     /// A closed breaker.
     #[must_use]
     pub fn new(settings: BreakerSettings) -> Self {
-        Self {
-            settings,
-            failures_in_a_row: 0,
-            open_until: None,
-        }
+        Self { settings, failures_in_a_row: 0, open_until: None }
     }
 
     /// What may be sent now. The caller keeps count of what is under way: `One` is one in flight, not one for each call.

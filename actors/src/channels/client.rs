@@ -101,15 +101,9 @@ impl Outbound {
             .referer(false)
             // reqwest repeats a request on some protocol errors by itself; attempts are counted by us alone.
             .retry(reqwest::retry::never())
-            .dns_resolver(CheckedNames {
-                names: Arc::new(names),
-                reach: settings.rules.reach,
-            })
+            .dns_resolver(CheckedNames { names: Arc::new(names), reach: settings.rules.reach })
             .build()?;
-        Ok(Self {
-            client,
-            settings: Arc::new(settings),
-        })
+        Ok(Self { client, settings: Arc::new(settings) })
     }
 
     /// The limits this client was built with.
@@ -199,12 +193,7 @@ mod tests {
     impl NameService for Rebinding {
         fn lookup(&self, _host: String) -> Lookup {
             let turn = self.0.fetch_add(1, Ordering::SeqCst);
-            let address: IpAddr = if turn == 0 {
-                [127, 0, 0, 1]
-            } else {
-                [169, 254, 169, 254]
-            }
-            .into();
+            let address: IpAddr = if turn == 0 { [127, 0, 0, 1] } else { [169, 254, 169, 254] }.into();
             Box::pin(async move { Ok(vec![address]) })
         }
     }
@@ -228,15 +217,10 @@ mod tests {
 
     #[test]
     fn of_several_addresses_only_the_allowed_ones_are_handed_on() {
-        let found: Vec<IpAddr> = ["10.0.0.1", "1.1.1.1", "::1", "2606:4700::1111"]
-            .iter()
-            .map(|text| text.parse().unwrap())
-            .collect();
+        let found: Vec<IpAddr> =
+            ["10.0.0.1", "1.1.1.1", "::1", "2606:4700::1111"].iter().map(|text| text.parse().unwrap()).collect();
         let allowed = keep_allowed(Reach::Public, "mixed.example".to_owned(), found).unwrap();
-        assert_eq!(
-            allowed.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            ["1.1.1.1", "2606:4700::1111"]
-        );
+        assert_eq!(allowed.iter().map(ToString::to_string).collect::<Vec<_>>(), ["1.1.1.1", "2606:4700::1111"]);
     }
 
     #[tokio::test]
@@ -245,11 +229,7 @@ mod tests {
         let mut settings = outbound_settings();
         settings.rules.reach = Reach::Public;
         let outbound = Outbound::new(settings).unwrap();
-        let error = outbound
-            .post("http://localhost:9/".parse().unwrap())
-            .send()
-            .await
-            .unwrap_err();
+        let error = outbound.post("http://localhost:9/".parse().unwrap()).send().await.unwrap_err();
         assert!(denied_host(&error).unwrap().contains("loopback"));
     }
 }

@@ -119,10 +119,7 @@ impl Adapters {
     /// # Errors
     /// [`OpenError`] says what is wrong with the channel as it is stored.
     pub fn open(&self, kind: &str, destination: &Destination) -> Result<Arc<dyn Channel>, OpenError> {
-        let open = self
-            .0
-            .get(kind)
-            .ok_or_else(|| OpenError::UnknownKind(kind.to_owned()))?;
+        let open = self.0.get(kind).ok_or_else(|| OpenError::UnknownKind(kind.to_owned()))?;
         open(destination)
     }
 
@@ -142,10 +139,7 @@ mod tests {
         install_tls();
         let adapters = Adapters::standard(&Outbound::new(outbound_settings()).unwrap());
         let refused = adapters.open("pigeon", &destination("http://127.0.0.1:1/"));
-        assert_eq!(
-            refused.err().unwrap().to_string(),
-            "no adapter for channels of kind pigeon"
-        );
+        assert_eq!(refused.err().unwrap().to_string(), "no adapter for channels of kind pigeon");
         assert_eq!(adapters.kinds().collect::<Vec<_>>(), ["webhook"]);
     }
 }

@@ -106,10 +106,7 @@ mod tests {
     use super::*;
 
     fn production() -> TargetRules {
-        TargetRules {
-            ports: vec![443, 8443],
-            ..TargetRules::default()
-        }
+        TargetRules { ports: vec![443, 8443], ..TargetRules::default() }
     }
 
     fn reason(url: &str) -> String {
@@ -136,24 +133,14 @@ mod tests {
             ("https://10.0.0.1:8443/", "private"),
         ];
         for (url, block) in table {
-            assert!(
-                reason(url).ends_with(&format!("is not allowed: {block}")),
-                "{url}: {}",
-                reason(url)
-            );
+            assert!(reason(url).ends_with(&format!("is not allowed: {block}")), "{url}: {}", reason(url));
         }
     }
 
     #[test]
     fn user_names_schemes_and_ports_that_are_not_allowed_are_refused() {
-        assert_eq!(
-            reason("https://example.com@127.0.0.1/"),
-            "user name and password are not allowed in the URL"
-        );
-        assert_eq!(
-            reason("https://example.com:x@example.org/"),
-            "user name and password are not allowed in the URL"
-        );
+        assert_eq!(reason("https://example.com@127.0.0.1/"), "user name and password are not allowed in the URL");
+        assert_eq!(reason("https://example.com:x@example.org/"), "user name and password are not allowed in the URL");
         // A backslash ends the host for the parser, as it does for every browser.
         assert!(reason(r"https://127.0.0.1\@example.com/").contains("loopback"));
         assert_eq!(reason("http://example.com/"), "scheme http is not allowed, use https");
@@ -173,11 +160,7 @@ mod tests {
 
     #[test]
     fn development_rules_accept_a_plain_local_address() {
-        let rules = TargetRules {
-            reach: Reach::PublicAndPrivate,
-            schemes: Schemes::HttpAndHttps,
-            ports: Vec::new(),
-        };
+        let rules = TargetRules { reach: Reach::PublicAndPrivate, schemes: Schemes::HttpAndHttps, ports: Vec::new() };
         assert!(rules.check("http://127.0.0.1:3000/hook").is_ok());
         assert!(rules.check("http://169.254.169.254/").is_err());
     }

@@ -41,20 +41,13 @@ pub(crate) fn outbound_settings() -> OutboundSettings {
         idle_timeout: Duration::from_secs(1),
         answer_max_bytes: 4_096,
         user_agent: "test/1".to_owned(),
-        rules: TargetRules {
-            reach: Reach::PublicAndPrivate,
-            schemes: Schemes::HttpAndHttps,
-            ports: Vec::new(),
-        },
+        rules: TargetRules { reach: Reach::PublicAndPrivate, schemes: Schemes::HttpAndHttps, ports: Vec::new() },
     }
 }
 
 /// A destination at `url` that signs with [`SECRET`].
 pub(crate) fn destination(url: &str) -> Destination {
-    Destination {
-        url: url.to_owned(),
-        secret: SecretString::from(SECRET),
-    }
+    Destination { url: url.to_owned(), secret: SecretString::from(SECRET) }
 }
 
 /// One request as it arrived.
@@ -105,11 +98,7 @@ async fn receive(
 ) -> Response {
     let turn = {
         let mut requests = requests.lock().unwrap();
-        requests.push(Received {
-            path: uri.path().to_owned(),
-            headers,
-            body,
-        });
+        requests.push(Received { path: uri.path().to_owned(), headers, body });
         requests.len() - 1
     };
     let (delay, answer) = script(turn);
@@ -133,24 +122,11 @@ impl Kept {
     pub(crate) async fn by(clock: Clock) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", directory.path().join("test.db").display());
-        let store: SharedStore = Arc::new(
-            SqliteStore::open(
-                &url,
-                SqliteOptions {
-                    clock,
-                    ..SqliteOptions::default()
-                },
-            )
-            .await
-            .unwrap(),
-        );
+        let store: SharedStore =
+            Arc::new(SqliteStore::open(&url, SqliteOptions { clock, ..SqliteOptions::default() }).await.unwrap());
         let tenant = TenantId::new("tenant-a").unwrap();
         store.create_tenant(&tenant, &KeyHash::of("key-a")).await.unwrap();
-        Self {
-            store,
-            tenant,
-            _directory: directory,
-        }
+        Self { store, tenant, _directory: directory }
     }
 
     /// A channel to `url`.

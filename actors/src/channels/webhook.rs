@@ -77,10 +77,8 @@ impl Webhook {
     fn headers(&self, message: &Message, body: &str, now: Timestamp) -> Result<HeaderMap, String> {
         let id = message.id.to_string();
         let seconds = now.as_second();
-        let signature = self
-            .signer
-            .sign(&id, seconds, body.as_bytes())
-            .map_err(|error| format!("sign the webhook: {error}"))?;
+        let signature =
+            self.signer.sign(&id, seconds, body.as_bytes()).map_err(|error| format!("sign the webhook: {error}"))?;
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in [
@@ -100,18 +98,12 @@ impl Webhook {
         if status.is_success() {
             // Read to its end (within the cap) so that the connection can be used again.
             self.outbound.read_start(answer).await;
-            return Outcome::Delivered {
-                status: Some(status.as_u16()),
-                provider_id: None,
-            };
+            return Outcome::Delivered { status: Some(status.as_u16()), provider_id: None };
         }
         let after = retry_after(answer.headers());
         let detail = quote(status, &self.outbound.read_start(answer).await);
         match status {
-            StatusCode::GONE => Outcome::Gone {
-                status: Some(status.as_u16()),
-                reason: detail,
-            },
+            StatusCode::GONE => Outcome::Gone { status: Some(status.as_u16()), reason: detail },
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 refused("throttled", status, after, detail)
             }
@@ -126,9 +118,7 @@ impl Channel for Webhook {
     async fn send(&self, message: &Message, deadline: Instant) -> Outcome {
         match tokio::time::timeout_at(deadline, self.attempt(message)).await {
             Ok(outcome) => outcome,
-            Err(_) => Outcome::Ambiguous {
-                detail: "no answer before the deadline".to_owned(),
-            },
+            Err(_) => Outcome::Ambiguous { detail: "no answer before the deadline".to_owned() },
         }
     }
 }
@@ -140,12 +130,7 @@ fn body(message: &Message) -> String {
 }
 
 fn refused(class: &'static str, status: StatusCode, after: Option<Duration>, detail: String) -> Outcome {
-    Outcome::Retry {
-        class,
-        status: Some(status.as_u16()),
-        after,
-        detail,
-    }
+    Outcome::Retry { class, status: Some(status.as_u16()), after, detail }
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -155,11 +140,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// One line, without control characters: it is shown to the tenant and stands in logs.
 fn quote(status: StatusCode, start: &str) -> String {
-    let line: String = start
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(QUOTE_MAX_CHARS)
-        .collect();
+    let line: String = start.chars().map(|c| if c.is_control() { ' ' } else { c }).take(QUOTE_MAX_CHARS).collect();
     match line.trim() {
         "" => format!("the receiver answered {}", status.as_u16()),
         line => format!("the receiver answered {}: {line}", status.as_u16()),
@@ -176,12 +157,7 @@ fn judge_error(error: reqwest::Error) -> Outcome {
     if error.is_builder() {
         Outcome::Dead { reason: detail }
     } else if error.is_connect() {
-        Outcome::Retry {
-            class: "connect",
-            status: None,
-            after: None,
-            detail,
-        }
+        Outcome::Retry { class: "connect", status: None, after: None, detail }
     } else {
         // A time-out or a broken connection after the request was written: the receiver may have it.
         Outcome::Ambiguous { detail }

@@ -65,10 +65,7 @@ impl Probe for ChannelsProbe {
     async fn check(&self, _limit: Duration) -> Result<(), String> {
         let tally = self.0.tally();
         if tally.in_use >= CHANNELS_MIN && tally.open * 2 > tally.in_use {
-            return Err(format!(
-                "{} of {} channels in use are failing",
-                tally.open, tally.in_use
-            ));
+            return Err(format!("{} of {} channels in use are failing", tally.open, tally.in_use));
         }
         Ok(())
     }
@@ -82,26 +79,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_few_dead_receivers_are_theirs_and_most_of_many_are_ours() {
-        let board = Board::new(BreakerSettings {
-            failures_max: 1,
-            ..BreakerSettings::default()
-        });
+        let board = Board::new(BreakerSettings { failures_max: 1, ..BreakerSettings::default() });
         let probe = ChannelsProbe(board.clone());
         let channels: Vec<_> = (0..6).map(|_| new_id()).collect();
         for channel in &channels[..4] {
             board.entry(*channel).failed();
         }
-        assert_eq!(
-            probe.check(Duration::ZERO).await,
-            Ok(()),
-            "four of four is too few to judge"
-        );
+        assert_eq!(probe.check(Duration::ZERO).await, Ok(()), "four of four is too few to judge");
         board.entry(channels[4]).succeeded();
         board.entry(channels[5]).succeeded();
-        assert_eq!(
-            probe.check(Duration::ZERO).await,
-            Err("4 of 6 channels in use are failing".to_owned())
-        );
+        assert_eq!(probe.check(Duration::ZERO).await, Err("4 of 6 channels in use are failing".to_owned()));
         board.entry(channels[0]).succeeded();
         assert_eq!(probe.check(Duration::ZERO).await, Ok(()));
     }

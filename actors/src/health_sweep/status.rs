@@ -23,10 +23,7 @@ pub struct Thresholds {
 
 impl Default for Thresholds {
     fn default() -> Self {
-        Self {
-            bad_sweeps: 3,
-            good_sweeps: 2,
-        }
+        Self { bad_sweeps: 3, good_sweeps: 2 }
     }
 }
 
@@ -74,14 +71,7 @@ impl Status {
     /// A dependency nobody has asked yet.
     #[must_use]
     pub fn unknown(name: &'static str, required: bool) -> Self {
-        Self {
-            name,
-            required,
-            state: State::Unknown,
-            since_ms: None,
-            against: 0,
-            history: VecDeque::new(),
-        }
+        Self { name, required, state: State::Unknown, since_ms: None, against: 0, history: VecDeque::new() }
     }
 
     /// The newest sample.
@@ -94,11 +84,7 @@ impl Status {
     #[must_use]
     pub fn after(&self, sample: Sample, thresholds: Thresholds) -> Self {
         let mut next = self.clone();
-        let said = if sample.fault.is_none() {
-            State::Healthy
-        } else {
-            State::Unhealthy
-        };
+        let said = if sample.fault.is_none() { State::Healthy } else { State::Unhealthy };
         next.against = if said == self.state { 0 } else { self.against + 1 };
         let needed = match self.state {
             // The first sweep decides at once: nobody should wait for three of them at boot.
@@ -147,9 +133,7 @@ impl Health {
     #[must_use]
     pub fn required_faults(&self) -> Vec<String> {
         let statuses = self.0.load();
-        let bad = statuses
-            .iter()
-            .filter(|status| status.required && status.state != State::Healthy);
+        let bad = statuses.iter().filter(|status| status.required && status.state != State::Healthy);
         bad.map(|status| {
             let fault = status.last().and_then(|sample| sample.fault.as_deref());
             format!("{}: {}", status.name, fault.unwrap_or("not checked yet"))
@@ -169,18 +153,11 @@ mod tests {
     use super::*;
 
     fn good() -> Sample {
-        Sample {
-            at_ms: 1,
-            took_ms: 1,
-            fault: None,
-        }
+        Sample { at_ms: 1, took_ms: 1, fault: None }
     }
 
     fn bad() -> Sample {
-        Sample {
-            fault: Some("away".to_owned()),
-            ..good()
-        }
+        Sample { fault: Some("away".to_owned()), ..good() }
     }
 
     /// The verdict after each of the samples, `g` for good and `b` for bad.

@@ -34,7 +34,7 @@ pub(crate) mod testing;
 pub use cadence::{Advance, Cadence, CadenceError, CronLine, EVERY_MAX_MS, EVERY_MIN_MS, PATTERN_MAX};
 pub use notify::{Notify, NotifyPayload};
 pub use panic::Panic;
-pub use publish::{Publish, PublishPayload, TOPIC_MAX};
+pub use publish::{Publish, PublishPayload};
 pub use retry::{ERROR_MAX, Ending, RetryPolicy};
 pub use run::{RunOne, RunSite};
 

@@ -8,11 +8,7 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn view(heartbeats: &Heartbeats) -> LivenessView {
-    LivenessView::new(
-        heartbeats.clone(),
-        Settings::default().wedged_after(),
-        [ID, "broadcaster"],
-    )
+    LivenessView::new(heartbeats.clone(), Settings::default().wedged_after(), [ID, "broadcaster"])
 }
 
 /// A loop that ticks every second while `goes_on`, and then hangs in the middle of its work.
@@ -58,15 +54,9 @@ async fn a_loop_that_hangs_is_stale_then_wedged_and_an_idle_one_is_neither() {
     goes_on.store(false, Ordering::SeqCst);
     tokio::time::sleep(3 * SECOND).await;
     let liveness = view.snapshot();
-    assert_eq!(
-        (state(&liveness, "hangs"), state(&liveness, "idle")),
-        (State::Stale, State::Beating)
-    );
+    assert_eq!((state(&liveness, "hangs"), state(&liveness, "idle")), (State::Stale, State::Beating));
     assert_eq!(liveness.state, State::Stale);
-    assert!(
-        liveness.wedged(&["hangs", "idle"]).is_empty(),
-        "stale alone fails no probe"
-    );
+    assert!(liveness.wedged(&["hangs", "idle"]).is_empty(), "stale alone fails no probe");
 
     tokio::time::sleep(60 * SECOND).await;
     let liveness = view.snapshot();
@@ -78,11 +68,7 @@ async fn a_loop_that_hangs_is_stale_then_wedged_and_an_idle_one_is_neither() {
 #[tokio::test(start_paused = true)]
 async fn a_subsystem_without_a_loop_is_shown_as_waiting() {
     let liveness = view(&Heartbeats::new()).snapshot();
-    let names: Vec<_> = liveness
-        .subsystems
-        .iter()
-        .map(|part| (part.name.as_str(), part.state))
-        .collect();
+    let names: Vec<_> = liveness.subsystems.iter().map(|part| (part.name.as_str(), part.state)).collect();
     assert_eq!(names, [("broadcaster", State::Waiting), (ID, State::Waiting)]);
     assert_eq!(liveness.subsystems[0].seconds_ago, None);
 }
@@ -112,10 +98,7 @@ async fn the_picture_is_json_with_times_a_person_can_read() {
     tokio::time::sleep(SECOND / 2).await;
     let json = serde_json::to_value(view(&heartbeats).snapshot()).unwrap();
     let idle = &json["subsystems"][1];
-    assert_eq!(
-        (idle["name"].as_str(), idle["state"].as_str()),
-        (Some("idle"), Some("beating"))
-    );
+    assert_eq!((idle["name"].as_str(), idle["state"].as_str()), (Some("idle"), Some("beating")));
     let at: jiff::Timestamp = idle["last_tick_at"].as_str().unwrap().parse().unwrap();
     assert!(at.duration_since(jiff::Timestamp::now()).abs() < jiff::SignedDuration::from_secs(60));
     assert_eq!(idle["seconds_ago"].as_f64(), Some(0.5));

@@ -106,11 +106,7 @@ impl LivenessView {
         wedged_after: Duration,
         expected: impl IntoIterator<Item = N>,
     ) -> Self {
-        Self {
-            heartbeats,
-            wedged_after,
-            expected: expected.into_iter().map(Into::into).collect(),
-        }
+        Self { heartbeats, wedged_after, expected: expected.into_iter().map(Into::into).collect() }
     }
 
     /// The picture as of now.
@@ -122,10 +118,7 @@ impl LivenessView {
             let name = beat.path.component().to_owned();
             by_name.entry(name).or_default().push(self.judge(beat));
         }
-        let subsystems: Vec<_> = by_name
-            .into_iter()
-            .map(|(name, loops)| subsystem(name, loops))
-            .collect();
+        let subsystems: Vec<_> = by_name.into_iter().map(|(name, loops)| subsystem(name, loops)).collect();
         let state = subsystems.iter().map(|part| part.state).max().unwrap_or(State::Beating);
         Liveness { state, subsystems }
     }
@@ -177,9 +170,7 @@ impl Liveness {
 
 fn subsystem(name: String, loops: Vec<Loop>) -> Subsystem {
     let late = |each: &Loop| each.seconds_ago * 1_000.0 / each.interval_ms.max(1) as f64;
-    let worst = loops
-        .iter()
-        .max_by(|a, b| a.state.cmp(&b.state).then(late(a).total_cmp(&late(b))));
+    let worst = loops.iter().max_by(|a, b| a.state.cmp(&b.state).then(late(a).total_cmp(&late(b))));
     Subsystem {
         name,
         last_tick_at: worst.and_then(|worst| worst.last_tick_at.clone()),
@@ -190,7 +181,5 @@ fn subsystem(name: String, loops: Vec<Loop>) -> Subsystem {
 }
 
 fn rfc3339(at_ms: Option<Millis>) -> Option<String> {
-    at_ms
-        .and_then(|at_ms| Timestamp::from_millisecond(at_ms).ok())
-        .map(|at| at.to_string())
+    at_ms.and_then(|at_ms| Timestamp::from_millisecond(at_ms).ok()).map(|at| at.to_string())
 }

@@ -115,7 +115,7 @@ async fn panic(
     injected("panic", &named, standing(&state)?.inject_panic(named.clone()).await)
 }
 
-/// Any child stands still in the middle of its work, deaf to all but a kill; an actor in its next message.
+/// Any child stands still, deaf to all but a kill.
 async fn hang(
     State(state): State<AdminState>,
     Path(path): Path<String>,

@@ -70,6 +70,9 @@ pub struct Store {
     /// One scalar chooses the backend: `sqlite://PATH`.
     #[serde(deserialize_with = "store_url")]
     pub url: String,
+    /// How often it is asked for a sign of life.
+    #[serde(rename = "interval_ms", deserialize_with = "types::ms::<10, 3_600_000, _>")]
+    pub interval: Duration,
     /// No call of the store takes longer.
     #[serde(rename = "deadline_ms", deserialize_with = "types::ms::<100, 60_000, _>")]
     pub deadline: Duration,

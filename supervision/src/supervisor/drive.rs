@@ -91,6 +91,8 @@ impl Supervisor {
     fn complete(&mut self, id: PlanId) {
         match self.plans.remove(&id).map(|plan| plan.goal) {
             Some(Goal::Boot) => {
+                // Held any longer, the boot would never end, and so never be exported.
+                self.boot_span = tracing::Span::none();
                 if let Some(started) = self.started.take() {
                     // The starter may have been cancelled; then a stop request is on its way.
                     let _ = started.send(());

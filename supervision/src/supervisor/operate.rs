@@ -20,7 +20,10 @@ impl Supervisor {
         match (request.path.as_slice(), &request.operation) {
             ([], Operation::Add(_)) => self.add(request),
             ([], _) => answer(request.reply, Err(OperationError::IsRoot)),
-            ([_], Operation::Restart | Operation::Stop | Operation::Start | Operation::Delete | Operation::Drill(_)) => {
+            (
+                [_],
+                Operation::Restart | Operation::Stop | Operation::Start | Operation::Delete | Operation::Drill(_),
+            ) => {
                 self.operate_child(request);
             }
             _ => self.hand_down(request),

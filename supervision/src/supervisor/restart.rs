@@ -5,9 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::state::{Goal, PlanId, Sequence, State, Step, Supervisor};
-use crate::{
-    AutoShutdown, EventKind, Exit, OnGiveUp, OperationError, Restart, Status, Strategy, process::Ended,
-};
+use crate::{AutoShutdown, EventKind, Exit, OnGiveUp, OperationError, Restart, Status, Strategy, process::Ended};
 
 telemetry::declare_metrics! {
     /// Restarts of a child after a failure.
@@ -15,7 +13,7 @@ telemetry::declare_metrics! {
     /// Supervisors that gave up because a child failed once too often.
     pub static ESCALATIONS: Counter = ("supervisor.escalations", "{escalation}");
     /// 1 while a child is degraded: its budget is used up and it is tried again at the slow beat.
-    pub static DEGRADED: Gauge = ("supervisor.degraded", "1");
+    pub static DEGRADED: Gauge = ("supervisor.degraded", "{child}");
 }
 
 impl Supervisor {
@@ -184,8 +182,10 @@ impl Supervisor {
             Strategy::RestForOne => self.slots.range(culprit..).map(|(sequence, _)| *sequence).collect(),
             Strategy::OneForAll => self.slots.keys().copied().collect(),
         };
-        let stops = group.iter().rev().filter(|sequence| **sequence != culprit).map(|sequence| Step::Stop(vec![*sequence]));
-        let starts = group.iter().filter(|sequence| self.starts_with_group(culprit, **sequence)).copied().map(Step::Start);
+        let stops =
+            group.iter().rev().filter(|sequence| **sequence != culprit).map(|sequence| Step::Stop(vec![*sequence]));
+        let starts =
+            group.iter().filter(|sequence| self.starts_with_group(culprit, **sequence)).copied().map(Step::Start);
         match moment {
             Moment::AfterExit => stops.chain([pause]).chain(starts).collect(),
             Moment::AfterFailedStart => [pause].into_iter().chain(stops).chain(starts).collect(),
@@ -218,9 +218,10 @@ impl Supervisor {
         let ends = match self.spec.auto_shutdown {
             AutoShutdown::Never => false,
             AutoShutdown::AnySignificant => true,
-            AutoShutdown::AllSignificant => !self.slots.values().any(|slot| {
-                slot.spec.significant && !matches!(slot.state, State::Down | State::Leaked)
-            }),
+            AutoShutdown::AllSignificant => !self
+                .slots
+                .values()
+                .any(|slot| slot.spec.significant && !matches!(slot.state, State::Down | State::Leaked)),
         };
         if ends {
             self.end(Exit::Shutdown);

@@ -17,7 +17,11 @@ use tokio_util::{
 };
 use tracing::Span;
 
-use super::{Control, OPERATIONS_MAX, Request, StopRequest, SupervisorControl};
+use super::{
+    Control, OPERATIONS_MAX, Request, StopRequest, SupervisorControl,
+    restart::{DEGRADED, ESCALATIONS, RESTARTS},
+    stop::LEAKED,
+};
 use crate::{
     ChildContext, ChildSpec, ChildStop, Event, EventKind, Exit, OperationError, Path, Status, Strategy, SupervisorSpec,
     context::Identity,
@@ -101,10 +105,17 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) enum State {
     Down,
-    Starting { since: Instant },
-    Up { since: Instant },
+    Starting {
+        since: Instant,
+    },
+    Up {
+        since: Instant,
+    },
     /// It ended by itself while the supervisor was busy; this is how.
-    Exited { exit: Exit, uptime: Duration },
+    Exited {
+        exit: Exit,
+        uptime: Duration,
+    },
     Waiting,
     Stopping(Stopping),
     Leaked,
@@ -222,7 +233,8 @@ impl Supervisor {
         let label_id = spec.label.unwrap_or(&spec.id);
         let label = if own.path.is_root() { label_id.to_owned() } else { format!("{}.{label_id}", own.label) };
         let identity = Identity { path: own.path.child(&spec.id), label };
-        identity.bear_panic_counter();
+        identity.bear_counters();
+        bear_counters(&identity);
         let node = Node::new(identity, spec.id.clone(), spec.kind, spec.is_metered);
         self.context.node().adopt(sequence, Arc::clone(&node));
         self.by_id.insert(spec.id.clone(), sequence);
@@ -293,6 +305,15 @@ impl Supervisor {
             slot.timer = Some(key);
         }
     }
+}
+
+/// As [`Identity::bear_counters`], for what the supervisor counts of a child.
+fn bear_counters(identity: &Identity) {
+    let (component, actor) = (identity.path.component(), identity.label.as_str());
+    RESTARTS.born(&[("component", component), ("actor", actor), ("cause", "panic")]);
+    ESCALATIONS.born(&[("component", component)]);
+    LEAKED.born(&[("component", component)]);
+    DEGRADED.set(0.0, &[("component", component), ("actor", actor)]);
 }
 
 impl Slot {

@@ -82,7 +82,8 @@ impl Supervisor {
             State::Leaked => return false,
         }
         let span = tracing::info_span!(parent: &parent, "child.stop", path = slot.path().as_str(), outcome = tracing::field::Empty);
-        let phase = if slot.spec.shutdown == Shutdown::BrutalKill { StopPhase::BrutallyKilled } else { StopPhase::Asked };
+        let phase =
+            if slot.spec.shutdown == Shutdown::BrutalKill { StopPhase::BrutallyKilled } else { StopPhase::Asked };
         slot.plan = Some(plan);
         slot.unavailable(None);
         slot.become_(State::Stopping(Stopping { since: Instant::now(), phase, span }), Status::Stopping);
@@ -118,7 +119,9 @@ impl Supervisor {
             Some(Process::Task { .. }) | None => {}
         }
         match budget {
-            Some(budget) => self.set_timer(sequence, Timer::StopOverdue(sequence), budget + margin(slot_kind(self, sequence))),
+            Some(budget) => {
+                self.set_timer(sequence, Timer::StopOverdue(sequence), budget + margin(slot_kind(self, sequence)))
+            }
             None => self.cancel_timer(sequence),
         }
     }

@@ -108,7 +108,12 @@ impl Actor for Worker {
         Ok(())
     }
 
-    async fn handle(&self, myself: ActorRef<Message>, message: Message, _: &mut Held) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        myself: ActorRef<Message>,
+        message: Message,
+        _: &mut Held,
+    ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Panic => panic!("asked to panic"),
             Message::Fail => return Err("asked to fail".into()),

@@ -62,7 +62,7 @@ impl Policy {
 /// Records a panic, exactly once: it consumes the capture.
 ///
 /// At once: the metric `panic_recovered_total`, status Error and `error.type = panic` on the span, the incident. When the
-/// backtrace is resolved, at most 2 s later: the span event and the log record `panic.recovered`, and the reporters. If too
+/// backtrace is resolved, at most 5 s later: the span event and the log record `panic.recovered`, and the reporters. If too
 /// many wait for that, the rest follows at once too, without resolved frames, and says so.
 ///
 /// If the panic happened outside any recorded span, it gets a short one of its own, linked to whatever trace there was.

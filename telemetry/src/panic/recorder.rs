@@ -13,8 +13,12 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-/// How long a span is held open for its backtrace.
-pub(super) const RESOLVE_WITHIN: Duration = Duration::from_secs(2);
+/// How long a span is held open for its backtrace. The first one takes half a second in a debug build, and several times
+/// that on a machine that is busy.
+pub(super) const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
+
+/// What a process that is about to abort waits for it.
+const SAY_WITHIN: Duration = Duration::from_secs(2);
 
 /// Panics that may wait to be finished; each holds a span open.
 const WAITING_MAX: usize = 256;
@@ -59,7 +63,7 @@ pub(super) fn hand_over_and_wait(job: Job) {
     let (done, finished) = mpsc::sync_channel(1);
     send(Message::Panic(Box::new(job), Some(done)));
     // An error means too late or already finished here; either way there is nothing left to wait for.
-    let _ = finished.recv_timeout(RESOLVE_WITHIN);
+    let _ = finished.recv_timeout(SAY_WITHIN);
 }
 
 /// Blocks until every panic recorded so far is finished, at most `within`. Answers whether it was. Before telemetry is

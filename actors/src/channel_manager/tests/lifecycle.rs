@@ -4,21 +4,12 @@ use super::*;
 
 #[tokio::test]
 async fn a_stop_lets_requests_under_way_end_and_gives_the_rest_back() {
-    let house = House::start(Settings {
-        stop_within_ms: 1_800,
-        ..settings()
-    })
-    .await;
+    let house = House::start(Settings { stop_within_ms: 1_800, ..settings() }).await;
     let slow = Receiver::start(Arc::new(slow_then_ok(Duration::from_millis(300)))).await;
     let silent = Receiver::start(Arc::new(|_| (Duration::from_secs(60), StatusCode::OK.into_response()))).await;
     let ending = house.deliver(&house.kept.channel(webhook::KIND, &slow.url).await).await;
-    let hanging = house
-        .deliver(&house.kept.channel(webhook::KIND, &silent.url).await)
-        .await;
-    until("both are under way", async || {
-        slow.requests().len() + silent.requests().len() == 2
-    })
-    .await;
+    let hanging = house.deliver(&house.kept.channel(webhook::KIND, &silent.url).await).await;
+    until("both are under way", async || slow.requests().len() + silent.requests().len() == 2).await;
 
     let (kept, report) = house.stop().await;
     assert!(report.is_clean(), "{report:?}");
@@ -66,22 +57,14 @@ async fn a_panic_of_a_courier_gives_back_what_it_had_under_way() {
     let channel = house.kept.channel(webhook::KIND, &receiver.url).await;
     let id = house.deliver(&channel).await;
     until("it is under way", async || receiver.requests().len() == 1).await;
-    house
-        .tree
-        .inject_panic(format!("channel_manager.channels.{}", channel.id).as_str())
-        .await
-        .unwrap();
+    house.tree.inject_panic(format!("channel_manager.channels.{}", channel.id).as_str()).await.unwrap();
     let row = house.until_state(id, DeliveryState::Sent).await;
     assert_eq!((row.charged(), receiver.requests().len()), (1, 2));
 }
 
 #[tokio::test]
 async fn an_idle_channel_gives_its_actor_back_and_gets_one_again() {
-    let house = House::start(Settings {
-        idle_after_ms: 50,
-        ..settings()
-    })
-    .await;
+    let house = House::start(Settings { idle_after_ms: 50, ..settings() }).await;
     let receiver = Receiver::answering(|_| StatusCode::OK).await;
     let channel = house.kept.channel(webhook::KIND, &receiver.url).await;
     for _ in 0..2 {

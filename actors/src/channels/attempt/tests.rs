@@ -49,26 +49,13 @@ impl Desktop {
         let kept = Kept::by(clock.clone()).await;
         let channel = Arc::new(kept.channel("webhook", "http://127.0.0.1/").await);
         kept.deliver(&channel).await;
-        let board = Board::new(BreakerSettings {
-            failures_max: 1,
-            ..BreakerSettings::default()
-        });
+        let board = Board::new(BreakerSettings { failures_max: 1, ..BreakerSettings::default() });
         let delivery = claim(&kept, channel.id).await;
-        Self {
-            kept,
-            channel,
-            delivery,
-            board,
-            cut: CancellationToken::new(),
-            clock,
-        }
+        Self { kept, channel, delivery, board, cut: CancellationToken::new(), clock }
     }
 
     fn attempt(&self, act: Act, retries: usize) -> Attempt {
-        let schedule = RetrySchedule {
-            delays: vec![Duration::from_secs(60); retries],
-            ..RetrySchedule::default()
-        };
+        let schedule = RetrySchedule { delays: vec![Duration::from_secs(60); retries], ..RetrySchedule::default() };
         let desk = Desk {
             store: Arc::clone(&self.kept.store),
             schedule,
@@ -100,20 +87,12 @@ impl Desktop {
 }
 
 async fn claim(kept: &Kept, channel: Uuid) -> Delivery {
-    let claim = ClaimDeliveries {
-        channel,
-        owner: Uuid::new_v4(),
-        lease_ms: LEASE_MS,
-        limit: 1,
-    };
+    let claim = ClaimDeliveries { channel, owner: Uuid::new_v4(), lease_ms: LEASE_MS, limit: 1 };
     kept.store.claim_deliveries(claim).await.unwrap().deliveries.remove(0)
 }
 
 fn ok() -> Act {
-    Act::Answer(Outcome::Delivered {
-        status: Some(200),
-        provider_id: Some("p-1".to_owned()),
-    })
+    Act::Answer(Outcome::Delivered { status: Some(200), provider_id: Some("p-1".to_owned()) })
 }
 
 #[tokio::test]
@@ -122,22 +101,14 @@ async fn a_delivery_is_sent_only_after_the_receivers_ok() {
     assert_eq!(desktop.row().await.state, DeliveryState::Sending);
     desktop.attempt(ok(), 1).run().await;
     let row = desktop.row().await;
-    assert_eq!(
-        (row.state, row.last_status, row.provider_id.as_deref()),
-        (DeliveryState::Sent, Some(200), Some("p-1"))
-    );
+    assert_eq!((row.state, row.last_status, row.provider_id.as_deref()), (DeliveryState::Sent, Some(200), Some("p-1")));
     assert!(!desktop.failing());
 }
 
 #[tokio::test]
 async fn a_failure_is_kept_with_its_reason_until_the_next_attempt() {
     let desktop = Desktop::open().await;
-    let refused = Outcome::Retry {
-        class: "status",
-        status: Some(500),
-        after: None,
-        detail: "sorry".to_owned(),
-    };
+    let refused = Outcome::Retry { class: "status", status: Some(500), after: None, detail: "sorry".to_owned() };
     desktop.attempt(Act::Answer(refused), 1).run().await;
     let row = desktop.row().await;
     assert_eq!((row.state, row.last_status), (DeliveryState::Pending, Some(500)));
@@ -149,15 +120,7 @@ async fn a_failure_is_kept_with_its_reason_until_the_next_attempt() {
 #[tokio::test]
 async fn the_last_failure_kills_the_delivery_and_says_so() {
     let desktop = Desktop::open().await;
-    desktop
-        .attempt(
-            Act::Answer(Outcome::Ambiguous {
-                detail: "no answer".to_owned(),
-            }),
-            0,
-        )
-        .run()
-        .await;
+    desktop.attempt(Act::Answer(Outcome::Ambiguous { detail: "no answer".to_owned() }), 0).run().await;
     let row = desktop.row().await;
     assert_eq!(row.state, DeliveryState::Dead);
     assert_eq!(row.last_error.as_deref(), Some("given up after 1 attempts: no answer"));
@@ -212,19 +175,13 @@ async fn a_delivery_whose_last_attempt_was_lost_is_dead_without_another_request(
     desktop.attempt(ok(), 0).run().await;
     let row = desktop.row().await;
     assert_eq!(row.state, DeliveryState::Dead);
-    assert_eq!(
-        row.last_error.as_deref(),
-        Some("given up after 1 attempts, the last one was lost")
-    );
+    assert_eq!(row.last_error.as_deref(), Some("given up after 1 attempts, the last one was lost"));
 }
 
 #[tokio::test]
 async fn a_channel_that_cannot_be_opened_kills_its_deliveries_with_the_reason() {
     let desktop = Desktop::open().await;
-    let attempt = Attempt {
-        adapter: Err("the channel's URL is refused".to_owned()),
-        ..desktop.attempt(ok(), 1)
-    };
+    let attempt = Attempt { adapter: Err("the channel's URL is refused".to_owned()), ..desktop.attempt(ok(), 1) };
     attempt.run().await;
     let row = desktop.row().await;
     assert_eq!(row.state, DeliveryState::Dead);

@@ -9,10 +9,7 @@ use super::*;
 
 fn message() -> Message {
     Message {
-        id: uuid::Uuid::now_v7(),
-        attempt: 1,
-        created_at_ms: 1_700_000_000_000,
-        data: json!({"n": 1, "ü": "ß"}),
+        id: uuid::Uuid::now_v7(), attempt: 1, created_at_ms: 1_700_000_000_000, data: json!({"n": 1, "ü": "ß"})
     }
 }
 
@@ -22,16 +19,11 @@ fn webhook(url: &str) -> Webhook {
 }
 
 async fn send(url: &str, message: &Message) -> Outcome {
-    webhook(url)
-        .send(message, Instant::now() + Duration::from_secs(5))
-        .await
+    webhook(url).send(message, Instant::now() + Duration::from_secs(5)).await
 }
 
 fn verify(received: &Received) {
-    standardwebhooks::Webhook::new(SECRET)
-        .unwrap()
-        .verify(&received.body, &received.headers)
-        .unwrap();
+    standardwebhooks::Webhook::new(SECRET).unwrap().verify(&received.body, &received.headers).unwrap();
 }
 
 #[tokio::test]
@@ -39,13 +31,7 @@ async fn a_receiver_can_verify_the_signature_and_read_the_message() {
     let receiver = Receiver::answering(|_| StatusCode::NO_CONTENT).await;
     let message = message();
     let outcome = send(&receiver.url, &message).await;
-    assert_eq!(
-        outcome,
-        Outcome::Delivered {
-            status: Some(204),
-            provider_id: None
-        }
-    );
+    assert_eq!(outcome, Outcome::Delivered { status: Some(204), provider_id: None });
 
     let received = receiver.requests().remove(0);
     verify(&received);
@@ -53,20 +39,14 @@ async fn a_receiver_can_verify_the_signature_and_read_the_message() {
     assert_eq!(received.headers["content-type"], "application/json");
     assert_eq!(received.headers["user-agent"], "test/1");
     let body: Value = serde_json::from_slice(&received.body).unwrap();
-    assert_eq!(
-        body,
-        json!({"type": "notification", "timestamp": "2023-11-14T22:13:20Z", "data": {"n": 1, "ü": "ß"}})
-    );
+    assert_eq!(body, json!({"type": "notification", "timestamp": "2023-11-14T22:13:20Z", "data": {"n": 1, "ü": "ß"}}));
 }
 
 #[tokio::test]
 async fn a_repetition_bears_the_same_id_and_the_same_body() {
     let receiver = Receiver::answering(|_| StatusCode::OK).await;
     let first = message();
-    let again = Message {
-        attempt: 2,
-        ..first.clone()
-    };
+    let again = Message { attempt: 2, ..first.clone() };
     send(&receiver.url, &first).await;
     send(&receiver.url, &again).await;
     let requests = receiver.requests();
@@ -78,9 +58,7 @@ async fn a_repetition_bears_the_same_id_and_the_same_body() {
 async fn a_redirect_is_not_followed_and_is_a_failure() {
     let receiver = Receiver::answering(|_| (StatusCode::FOUND, [("location", "/elsewhere")])).await;
     let outcome = send(&receiver.url, &message()).await;
-    let Outcome::Retry { class, status, .. } = outcome else {
-        panic!("{outcome:?}")
-    };
+    let Outcome::Retry { class, status, .. } = outcome else { panic!("{outcome:?}") };
     assert_eq!((class, status), ("redirect", Some(302)));
     let paths: Vec<_> = receiver.requests().into_iter().map(|request| request.path).collect();
     assert_eq!(paths, ["/hook"]);
@@ -91,10 +69,7 @@ async fn gone_means_never_again() {
     let receiver = Receiver::answering(|_| (StatusCode::GONE, "moved\r\naway")).await;
     assert_eq!(
         send(&receiver.url, &message()).await,
-        Outcome::Gone {
-            status: Some(410),
-            reason: "the receiver answered 410: moved  away".to_owned()
-        }
+        Outcome::Gone { status: Some(410), reason: "the receiver answered 410: moved  away".to_owned() }
     );
 }
 
@@ -103,9 +78,7 @@ async fn a_throttled_request_carries_the_receivers_wish() {
     for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE] {
         let receiver = Receiver::answering(move |_| (status, [("retry-after", "17")])).await;
         let outcome = send(&receiver.url, &message()).await;
-        let Outcome::Retry { class, after, .. } = outcome else {
-            panic!("{outcome:?}")
-        };
+        let Outcome::Retry { class, after, .. } = outcome else { panic!("{outcome:?}") };
         assert_eq!((class, after), ("throttled", Some(Duration::from_secs(17))));
     }
 }
@@ -128,28 +101,16 @@ async fn other_failures_are_retried_without_a_wish() {
 async fn a_long_answer_is_read_up_to_the_cap_and_quoted_briefly() {
     let receiver = Receiver::answering(|_| (StatusCode::INTERNAL_SERVER_ERROR, "x".repeat(1_000_000))).await;
     let outcome = send(&receiver.url, &message()).await;
-    let Outcome::Retry { detail, .. } = outcome else {
-        panic!("{outcome:?}")
-    };
-    assert_eq!(
-        detail,
-        format!("the receiver answered 500: {}", "x".repeat(QUOTE_MAX_CHARS))
-    );
+    let Outcome::Retry { detail, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(detail, format!("the receiver answered 500: {}", "x".repeat(QUOTE_MAX_CHARS)));
 }
 
 #[tokio::test]
 async fn a_receiver_that_does_not_answer_in_time_may_have_got_it() {
     let script = |_| (Duration::from_secs(60), StatusCode::OK.into_response());
     let receiver = Receiver::start(Arc::new(script)).await;
-    let outcome = webhook(&receiver.url)
-        .send(&message(), Instant::now() + Duration::from_millis(100))
-        .await;
-    assert_eq!(
-        outcome,
-        Outcome::Ambiguous {
-            detail: "no answer before the deadline".to_owned()
-        }
-    );
+    let outcome = webhook(&receiver.url).send(&message(), Instant::now() + Duration::from_millis(100)).await;
+    assert_eq!(outcome, Outcome::Ambiguous { detail: "no answer before the deadline".to_owned() });
     assert_eq!(receiver.requests().len(), 1);
 }
 
@@ -159,9 +120,7 @@ async fn a_closed_port_is_a_failed_connection_without_the_url() {
     let url = format!("http://{}/secret-path", listener.local_addr().unwrap());
     drop(listener);
     let outcome = send(&url, &message()).await;
-    let Outcome::Retry { class, detail, .. } = outcome else {
-        panic!("{outcome:?}")
-    };
+    let Outcome::Retry { class, detail, .. } = outcome else { panic!("{outcome:?}") };
     assert_eq!(class, "connect");
     assert!(!detail.contains("secret-path"), "{detail}");
 }
