@@ -122,6 +122,7 @@ impl Parts {
             targets: self.channels.target_rules(),
             probes: self.probes(),
             limits: self.settings.limits.clone(),
+            while_draining: self.settings.shutdown.while_draining,
         }
     }
 

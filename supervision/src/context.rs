@@ -10,7 +10,7 @@ use telemetry::panic::{PANIC_RECOVERED, Policy};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Heartbeat, Heartbeats, Path, TaskGroup, node::Node, tree::TreeShared};
+use crate::{Heartbeat, GuardSite, Heartbeats, Panicked, Path, TaskGroup, guard, node::Node, tree::TreeShared};
 
 /// Handed to the start function of a child, anew for each incarnation. Cheap to clone.
 #[derive(Clone)]
@@ -82,6 +82,23 @@ impl ChildContext {
     /// hear of a stop as soon as it is asked listens to [`ChildContext::cancelled`].
     pub fn tasks(&self) -> &TaskGroup {
         self.0.tasks.get_or_init(|| TaskGroup::new(self.path().clone()))
+    }
+
+    /// Runs `future` as a part of this child that may panic without ending it: the panic is recorded with the policy
+    /// `keep_running`, and the caller told.
+    ///
+    /// # Errors
+    /// [`Panicked`] if it did.
+    pub async fn run_with_recover<T>(&self, name: &str, future: impl Future<Output = T>) -> Result<T, Panicked> {
+        let site = GuardSite {
+            component: self.component(),
+            actor: &self.identity().label,
+            policy: Policy::KeepRunning,
+            phase: name,
+            tenant: None,
+            detail: vec![("path".to_owned(), self.path().to_string())],
+        };
+        guard(site, future).await
     }
 
     pub(crate) fn node(&self) -> &Arc<Node> {

@@ -113,7 +113,7 @@ pub use exit::{BoxError, Exit, Ignore};
 pub use guard::{GuardSite, Panicked, blocking, guard};
 pub use heartbeat::{BeatState, Busy, Heartbeat, HeartbeatSnapshot, Heartbeats, Protected, STALE_AFTER_INTERVALS};
 pub use intensity::Intensity;
-pub use node::{Incident, NodeSnapshot, Status};
+pub use node::{Counts, Incident, NodeSnapshot, Status};
 pub use path::Path;
 pub use report::{ChildStop, StopOutcome, StopReport};
 pub use spec::{

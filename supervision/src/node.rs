@@ -109,7 +109,32 @@ pub struct NodeSnapshot {
     pub children: Vec<NodeSnapshot>,
 }
 
+/// How many children of which kind, as `count_children` of OTP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Children known, running or not.
+    pub specs: usize,
+    /// Children that run.
+    pub active: usize,
+    /// Of all known, supervisors.
+    pub supervisors: usize,
+    /// Of all known, actors and tasks.
+    pub workers: usize,
+}
+
 impl NodeSnapshot {
+    /// Counts the direct children.
+    pub fn counts(&self) -> Counts {
+        let supervisors = self.children.iter().filter(|child| child.kind == Kind::Supervisor).count();
+        let active = |child: &&Self| matches!(child.status, Status::Up | Status::Stopping);
+        Counts {
+            specs: self.children.len(),
+            active: self.children.iter().filter(active).count(),
+            supervisors,
+            workers: self.children.len() - supervisors,
+        }
+    }
+
     /// The node at `path` below this one.
     pub fn find(&self, path: &str) -> Option<&Self> {
         if self.path.as_str() == path {

@@ -27,6 +27,8 @@ async fn operations_reach_a_child_by_its_path() {
     tree.start_child("inner.x").await.unwrap();
     assert_eq!(tree.start_child("inner.x").await, Err(OperationError::AlreadyRunning));
     assert_eq!(tree.delete_child("inner.x").await, Err(OperationError::AlreadyRunning));
+    let counts = tree.snapshot().counts();
+    assert_eq!((counts.specs, counts.active, counts.supervisors, counts.workers), (1, 1, 1, 0));
     assert_eq!(tree.restart("inner.nobody").await, Err(OperationError::NotFound));
     assert_eq!(tree.restart("inner.x.below").await, Err(OperationError::NotFound));
     tree.stop_child("inner.x").await.unwrap();
@@ -130,6 +132,27 @@ async fn the_tasks_of_an_incarnation_end_with_it() {
     tokio::time::sleep(SECOND + SECOND / 2).await;
     tree.stop().await;
     assert_eq!(held.take(), ["begin 1", "end 1", "begin 2", "end 2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_may_panic_costs_its_child_nothing() {
+    let journal = Journal::default();
+    let task = ChildSpec::task("a", {
+        let journal = journal.clone();
+        move |context| {
+            let journal = journal.clone();
+            async move {
+                let panicked = context.run_with_recover("part", async { panic!("in a part") }).await;
+                journal.write(panicked.map_or_else(|panicked: supervision::Panicked| panicked.message, |()| "fine".into()));
+                context.cancelled().cancelled().await;
+                Ok(())
+            }
+        }
+    });
+    let tree = start(SupervisorSpec::new("root", Strategy::OneForOne).child(task)).await;
+    settle().await;
+    assert_eq!(journal.take(), ["in a part"]);
+    assert_eq!(tree.snapshot().find("a").unwrap().incarnation, 1);
 }
 
 #[tokio::test(start_paused = true)]

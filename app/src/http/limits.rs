@@ -9,7 +9,9 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use tokio::sync::Semaphore;
 
+use super::lifecycle::Lifecycle;
 use super::problem::Problem;
+use crate::settings::WhileDraining;
 
 telemetry::declare_metrics! {
     /// Requests that were not answered as asked because of a limit, by reason.
@@ -24,18 +26,30 @@ const RETRY_AFTER_S: u32 = 1;
 pub struct Gate {
     places: Arc<Semaphore>,
     request: Duration,
+    lifecycle: Arc<Lifecycle>,
+    while_draining: WhileDraining,
 }
 
 impl Gate {
-    /// At most `concurrency` requests at once, each for at most `request`.
-    pub fn new(concurrency: usize, request: Duration) -> Self {
-        ["concurrency", "timeout"].iter().for_each(|reason| LIMITED.born(&[("reason", reason)]));
-        Self { places: Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS))), request }
+    /// At most `concurrency` requests at once, each for at most `request`; while the process drains as it is told.
+    pub fn new(
+        concurrency: usize,
+        request: Duration,
+        lifecycle: Arc<Lifecycle>,
+        while_draining: WhileDraining,
+    ) -> Self {
+        ["concurrency", "timeout", "draining"].iter().for_each(|reason| LIMITED.born(&[("reason", reason)]));
+        let places = Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)));
+        Self { places, request, lifecycle, while_draining }
     }
 }
 
 /// The middleware. Nobody waits for a place: a queue would only make the answer later, not the service faster.
 pub async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    if gate.while_draining == WhileDraining::Refuse && gate.lifecycle.is_draining() {
+        LIMITED.add(1, &[("reason", "draining")]);
+        return Problem::unavailable("the process is stopping, try again", RETRY_AFTER_S).into_response();
+    }
     let Ok(_place) = gate.places.try_acquire() else {
         LIMITED.add(1, &[("reason", "concurrency")]);
         return Problem::unavailable("too many requests at once, try again", RETRY_AFTER_S).into_response();
@@ -61,7 +75,11 @@ mod tests {
         Router::new()
             .route("/slow", get(std::future::pending::<()>))
             .route("/quick", get(|| async {}))
-            .layer(middleware::from_fn_with_state(Gate::new(concurrency, Duration::from_secs(10)), gate))
+            .layer(middleware::from_fn_with_state(limit(concurrency, WhileDraining::Serve, Arc::default()), gate))
+    }
+
+    fn limit(concurrency: usize, while_draining: WhileDraining, lifecycle: Arc<Lifecycle>) -> Gate {
+        Gate::new(concurrency, Duration::from_secs(10), lifecycle, while_draining)
     }
 
     async fn ask(router: &Router, path: &str) -> Response {
@@ -73,6 +91,18 @@ mod tests {
         let router = router(1);
         assert_eq!(ask(&router, "/slow").await.status(), 408);
         assert_eq!(ask(&router, "/quick").await.status(), 200);
+    }
+
+    #[tokio::test]
+    async fn while_draining_requests_are_served_or_refused_as_the_setting_says() {
+        for (rule, expected) in [(WhileDraining::Serve, 200), (WhileDraining::Refuse, 503)] {
+            let lifecycle = Arc::new(Lifecycle::default());
+            let gated = middleware::from_fn_with_state(limit(1, rule, Arc::clone(&lifecycle)), gate);
+            let router = Router::new().route("/quick", get(|| async {})).layer(gated);
+            assert_eq!(ask(&router, "/quick").await.status(), 200);
+            lifecycle.drain();
+            assert_eq!(ask(&router, "/quick").await.status(), expected);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -41,7 +41,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use supervision::TaskGroup;
 
-use crate::settings::Limits;
+use crate::settings::{Limits, WhileDraining};
 use json::BodyLimit;
 use limits::Gate;
 use probes::{Detail, Probes};
@@ -65,6 +65,8 @@ pub struct ApiState {
     pub probes: Probes,
     /// What requests may take.
     pub limits: Limits,
+    /// What becomes of requests while the process drains.
+    pub while_draining: WhileDraining,
 }
 
 impl BodyLimit for ApiState {
@@ -76,7 +78,8 @@ impl BodyLimit for ApiState {
 /// The router of the tenants' listener.
 pub fn router(state: ApiState) -> Router {
     let tenants = auth::Tenants::new(Arc::clone(&state.store));
-    let gate = Gate::new(state.limits.concurrency, state.limits.request);
+    let lifecycle = Arc::clone(&state.probes.lifecycle);
+    let gate = Gate::new(state.limits.concurrency, state.limits.request, lifecycle, state.while_draining);
     let probes = state.probes.router(Detail::WordOnly);
     Router::new()
         .route("/v1/jobs", post(jobs::create))

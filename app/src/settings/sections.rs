@@ -112,6 +112,18 @@ pub struct Shutdown {
     /// How long requests are still served after readiness is gone, so that load balancers notice.
     #[serde(rename = "drain_delay_ms", deserialize_with = "types::ms::<0, 600_000, _>")]
     pub drain_delay: Duration,
+    /// What becomes of requests in the meantime.
+    #[serde(deserialize_with = "while_draining")]
+    pub while_draining: WhileDraining,
+}
+
+/// What becomes of a request that comes after readiness is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhileDraining {
+    /// It is served, and its connection closed.
+    Serve,
+    /// It is answered 503 with `Retry-After`.
+    Refuse,
 }
 
 /// `[otel]`: where traces, metrics and logs go by OTLP.
@@ -186,6 +198,10 @@ pub struct Limits {
     /// How many connections are open at once, without sockets; more wait to be accepted.
     #[serde(deserialize_with = "types::int::<1, 1_000_000, _, _>")]
     pub connections: usize,
+}
+
+fn while_draining<'de, D: Deserializer<'de>>(from: D) -> Result<WhileDraining, D::Error> {
+    types::one_of(from, &[("serve", WhileDraining::Serve), ("refuse", WhileDraining::Refuse)])
 }
 
 fn store_url<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {

@@ -85,6 +85,7 @@ impl World {
             targets: settings.for_channel_manager().target_rules(),
             probes,
             limits: settings.limits.clone(),
+            while_draining: settings.shutdown.while_draining,
         };
         Self { state, heartbeats, sweep, _directory: directory }
     }
