@@ -32,11 +32,7 @@ pub fn tree(parts: &Parts) -> SupervisorSpec {
         // able to say that the main runtime is stuck.
         critical(admin_listener(parts), set.admin.stop_budget, Recovery::usual()),
         // Nothing is accepted without a place to keep it.
-        critical(
-            store::store(parts.store.clone(), set.store.interval),
-            set.store.stop_budget,
-            Recovery::usual(),
-        ),
+        critical(store::store(parts.store.clone(), set.store.interval), set.store.stop_budget, Recovery::usual()),
         // Carries events; without it jobs still run and are retried.
         degrading(bus::bus(parts.bus.clone(), set.for_bus()), set.bus.stop_budget, Recovery::usual()),
         // Says whether the two above still answer; readiness depends on it.

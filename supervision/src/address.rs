@@ -44,19 +44,37 @@ enum Target<M> {
     Down,
 }
 
-/// The messages of one incarnation that were sent and not yet taken.
+/// The messages of one incarnation that were sent and not yet taken. Two counters, because only the actor writes the second:
+/// it costs no locked operation.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
-    waiting: AtomicUsize,
+    sent: AtomicUsize,
+    taken: AtomicUsize,
 }
 
 impl Mailbox {
-    /// The actor took a message. Never goes below zero, because messages around the address are not counted in.
+    /// The actor took a message. Never more than were sent, because messages around the address are not counted in.
+    #[inline]
     pub(crate) fn taken(&self) {
-        let waiting = self.waiting.load(Relaxed);
-        if waiting > 0 {
-            self.waiting.fetch_sub(1, Relaxed);
+        let taken = self.taken.load(Relaxed);
+        if taken != self.sent.load(Relaxed) {
+            self.taken.store(taken.wrapping_add(1), Relaxed);
         }
+    }
+
+    /// Counts one message in; false if `capacity` messages are waiting.
+    #[inline]
+    fn admit(&self, capacity: usize) -> bool {
+        let before = self.sent.fetch_add(1, Relaxed);
+        let admitted = before.wrapping_sub(self.taken.load(Relaxed)) < capacity;
+        if !admitted {
+            self.sent.fetch_sub(1, Relaxed);
+        }
+        admitted
+    }
+
+    fn waiting(&self) -> usize {
+        self.sent.load(Relaxed).wrapping_sub(self.taken.load(Relaxed))
     }
 }
 
@@ -160,7 +178,7 @@ impl<M: Message> Address<M> {
     /// Messages that wait for the running incarnation.
     pub fn waiting(&self) -> usize {
         match &**self.0.target.load() {
-            Target::Up { mailbox, .. } => mailbox.waiting.load(Relaxed),
+            Target::Up { mailbox, .. } => mailbox.waiting(),
             Target::Restarting { .. } | Target::Down => 0,
         }
     }
@@ -171,8 +189,7 @@ impl<M: Message> Address<M> {
     }
 
     fn deliver(&self, actor: &ActorRef<M>, mailbox: &Mailbox, message: M) -> Result<(), SendError<M>> {
-        if mailbox.waiting.fetch_add(1, Relaxed) >= self.0.capacity {
-            mailbox.waiting.fetch_sub(1, Relaxed);
+        if !mailbox.admit(self.0.capacity) {
             REJECTED.add(1, &[("actor", &self.0.name)]);
             return Err(SendError::Full { message });
         }

@@ -10,7 +10,7 @@ use telemetry::panic::{PANIC_RECOVERED, Policy};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Heartbeat, GuardSite, Heartbeats, Panicked, Path, TaskGroup, guard, node::Node, tree::TreeShared};
+use crate::{GuardSite, Heartbeat, Heartbeats, Panicked, Path, TaskGroup, guard, node::Node, tree::TreeShared};
 
 /// Handed to the start function of a child, anew for each incarnation. Cheap to clone.
 #[derive(Clone)]

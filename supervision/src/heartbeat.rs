@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroU64,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -36,9 +37,9 @@ struct Beat {
     epoch: Instant,
     interval: Duration,
     registered: Instant,
-    /// Microseconds since the epoch, plus one; 0 means never.
+    /// Nanoseconds since the epoch, plus one; 0 means never.
     last_tick: AtomicU64,
-    /// Microseconds since the epoch until which long work is expected.
+    /// Nanoseconds since the epoch until which long work is expected.
     protected_until: AtomicU64,
     /// False once the incarnation that registered it is gone.
     alive: AtomicBool,
@@ -51,14 +52,14 @@ pub struct Heartbeat(Arc<Beat>);
 impl Heartbeat {
     /// The end of useful work: moves `last_tick_at` to now.
     pub fn beat(&self) {
-        self.0.last_tick.store(stamp(self.0.epoch, Instant::now()), Relaxed);
+        self.0.last_tick.store(stamp(self.0.epoch).get(), Relaxed);
     }
 
     /// Marks work that is known to take long: until the guard is dropped, but for `limit` at most, the loop is not
     /// stale.
     #[must_use = "the protection ends when the guard is dropped"]
     pub fn protect(&self, limit: Duration) -> Protected {
-        let until = micros_since(self.0.epoch) + u64::try_from(limit.as_micros()).unwrap_or(u64::MAX / 2);
+        let until = nanos_since(self.0.epoch) + u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX / 2);
         self.0.protected_until.store(until, Relaxed);
         Protected(Arc::clone(&self.0))
     }
@@ -79,26 +80,32 @@ impl Drop for Protected {
 pub struct Activity {
     epoch: Instant,
     message_type: &'static str,
-    /// Microseconds since the epoch, plus one; 0 means never.
+    /// Nanoseconds since the epoch, plus one; 0 means never.
     last_message: AtomicU64,
-    /// Microseconds since the epoch, plus one; 0 means idle.
+    /// Nanoseconds since the epoch, plus one; 0 means idle.
     busy_since: AtomicU64,
 }
 
+/// When a message was taken in hand. Not zero, so that it and its absence take one word.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entered(NonZeroU64);
+
 impl Activity {
     /// A message is taken in hand.
-    pub(crate) fn enter(&self) -> Instant {
-        let now = Instant::now();
-        self.busy_since.store(stamp(self.epoch, now), Relaxed);
-        now
+    #[inline]
+    pub(crate) fn enter(&self) -> Entered {
+        let now = stamp(self.epoch);
+        self.busy_since.store(now.get(), Relaxed);
+        Entered(now)
     }
 
-    /// The message is handled. Returns how long it took.
-    pub(crate) fn leave(&self, entered: Instant) -> Duration {
-        let now = Instant::now();
+    /// The message is handled. Returns how long it took, in seconds.
+    #[inline]
+    pub(crate) fn leave(&self, entered: Entered) -> f64 {
+        let now = stamp(self.epoch);
         self.busy_since.store(0, Relaxed);
-        self.last_message.store(stamp(self.epoch, now), Relaxed);
-        now.saturating_duration_since(entered)
+        self.last_message.store(now.get(), Relaxed);
+        now.get().saturating_sub(entered.0.get()) as f64 * 1e-9
     }
 }
 
@@ -224,14 +231,14 @@ impl Beat {
     fn age(&self) -> Duration {
         match self.last_tick.load(Relaxed) {
             0 => self.registered.elapsed(),
-            tick => (self.epoch + Duration::from_micros(tick - 1)).elapsed(),
+            tick => (self.epoch + Duration::from_nanos(tick - 1)).elapsed(),
         }
     }
 
     fn state(&self) -> BeatState {
         if !self.alive.load(Relaxed) {
             BeatState::Waiting
-        } else if self.protected_until.load(Relaxed) > micros_since(self.epoch) {
+        } else if self.protected_until.load(Relaxed) > nanos_since(self.epoch) {
             BeatState::Protected
         } else if self.age() > self.interval * STALE_AFTER_INTERVALS {
             BeatState::Stale
@@ -245,7 +252,7 @@ impl Beat {
     fn snapshot(&self, path: &Path, name: &'static str, activity: Option<&Arc<Activity>>) -> HeartbeatSnapshot {
         let at = |cell: &AtomicU64| match cell.load(Relaxed) {
             0 => None,
-            micros => Some(self.epoch + Duration::from_micros(micros - 1)),
+            nanos => Some(self.epoch + Duration::from_nanos(nanos - 1)),
         };
         let busy = activity.and_then(|activity| {
             let since = at(&activity.busy_since)?;
@@ -265,14 +272,16 @@ impl Beat {
     }
 }
 
-/// Microseconds plus one, because 0 means never.
-fn stamp(epoch: Instant, now: Instant) -> u64 {
-    let since = now.saturating_duration_since(epoch);
-    since.as_secs() * 1_000_000 + u64::from(since.subsec_micros()) + 1
+/// Now, in nanoseconds since the epoch, plus one, because 0 means never. Good for 584 years.
+#[inline]
+fn stamp(epoch: Instant) -> NonZeroU64 {
+    NonZeroU64::MIN.saturating_add(nanos_since(epoch))
 }
 
-fn micros_since(epoch: Instant) -> u64 {
-    u64::try_from(epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
+#[inline]
+fn nanos_since(epoch: Instant) -> u64 {
+    let since = Instant::now().saturating_duration_since(epoch);
+    since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos())
 }
 
 /// The wall-clock time of an instant in the past.

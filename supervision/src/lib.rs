@@ -100,6 +100,7 @@ mod path;
 mod process;
 mod report;
 mod spec;
+mod supervised;
 mod supervisor;
 mod task;
 mod task_group;

@@ -143,7 +143,9 @@ async fn a_part_that_may_panic_costs_its_child_nothing() {
             let journal = journal.clone();
             async move {
                 let panicked = context.run_with_recover("part", async { panic!("in a part") }).await;
-                journal.write(panicked.map_or_else(|panicked: supervision::Panicked| panicked.message, |()| "fine".into()));
+                journal.write(
+                    panicked.map_or_else(|panicked: supervision::Panicked| panicked.message, |()| "fine".into()),
+                );
                 context.cancelled().cancelled().await;
                 Ok(())
             }

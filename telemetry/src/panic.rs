@@ -4,7 +4,7 @@
 //!
 //! 1. The hook ([`install_hook`]) runs inside the panicking code. It only captures: place, thread, unresolved backtrace, and
 //!    the current span, because unwinding closes the inner ones.
-//! 2. The place that catches ([`catch`], [`catch_sync`]) hands the capture on as a [`CapturedPanic`].
+//! 2. The place that catches ([`catch`], [`catch_with`], [`catch_sync`]) hands the capture on as a [`CapturedPanic`].
 //! 3. Whoever knows what it means calls [`record`] with it. A `CapturedPanic` cannot be cloned, so it is recorded once.
 //!
 //! Resolving the backtrace takes up to half a second the first time. A thread of telemetry's own does it, and the span is
@@ -18,7 +18,7 @@ mod record;
 mod recorder;
 mod report;
 
-pub use catch::{Catch, catch, catch_sync};
+pub use catch::{Catch, catch, catch_sync, catch_with};
 pub use frames::Backtrace;
 pub use hook::install_hook;
 #[cfg(feature = "export")]

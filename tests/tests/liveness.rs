@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::service::SUBSYSTEMS;
 use tests::wait::never;
 use tests::{Service, Store, eventually};

@@ -25,7 +25,9 @@ use serde_json::Value;
 pub use fault::{Fault, Faults};
 pub use layers::Sources;
 pub use restarting::{Backoff, Restart};
-pub use sections::{Admin, Api, Bus, Health, Limits, Log, LogFormat, Otel, Otlp, Profile, Shutdown, Store, WhileDraining};
+pub use sections::{
+    Admin, Api, Bus, Health, Limits, Log, LogFormat, Otel, Otlp, Profile, Shutdown, Store, WhileDraining,
+};
 pub use stop_table::{FLUSH, StopTable};
 pub use subsystems::{Broadcaster, ChannelManager, HealthSweep, LivenessMonitor, Scheduler};
 

@@ -15,25 +15,68 @@ use std::task::{Context, Poll};
 ///
 /// # Errors
 /// The future panicked.
+#[inline]
 pub fn catch<F: Future>(future: F) -> Catch<F> {
-    Catch { running: Some(future) }
+    Catch { work: Work::Running { future } }
+}
+
+/// As [`catch`], for a future that is still to be made: a hand-written `fn` may panic before it returns its future. `make` is
+/// called at once, so that what it captures is not carried about.
+///
+/// # Errors
+/// `make` or the future panicked.
+#[inline]
+pub fn catch_with<F: Future>(make: impl FnOnce() -> F) -> Catch<F> {
+    match catch_sync(make) {
+        Ok(future) => catch(future),
+        Err(captured) => Catch { work: Work::Unmade { captured: Some(captured) } },
+    }
 }
 
 pin_project! {
-    /// The future that [`catch`] returns. It is on the path of every message, so it is a plain wrapper.
+    /// The future that [`catch`] and [`catch_with`] return. It is on the path of every message, so it is a plain wrapper.
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct Catch<F> {
         #[pin]
-        running: Option<F>,
+        work: Work<F>,
+    }
+}
+
+pin_project! {
+    #[derive(Debug)]
+    #[project = WorkProjection]
+    enum Work<F> {
+        Running { #[pin] future: F },
+        Unmade { captured: Option<CapturedPanic> },
+        Over,
     }
 }
 
 impl<F: Future> Future for Catch<F> {
     type Output = Result<F::Output, CapturedPanic>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        poll(self.project().running, context)
+        let mut work = self.project().work;
+        let future = match work.as_mut().project() {
+            WorkProjection::Running { future } => future,
+            WorkProjection::Unmade { captured } => {
+                return captured.take().map_or(Poll::Pending, |it| Poll::Ready(Err(it)));
+            }
+            WorkProjection::Over => return Poll::Pending,
+        };
+        let scope = Scope::enter();
+        match catch_unwind(AssertUnwindSafe(|| future.poll(context))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(payload) => {
+                let captured = captured(&scope, payload);
+                // Half broken as it is, dropping it may panic again; that second one is noted when the scope ends.
+                drop(catch_unwind(AssertUnwindSafe(|| work.set(Work::Over))));
+                Poll::Ready(Err(captured))
+            }
+        }
     }
 }
 
@@ -41,31 +84,13 @@ impl<F: Future> Future for Catch<F> {
 ///
 /// # Errors
 /// The work panicked.
+#[inline]
 pub fn catch_sync<T>(work: impl FnOnce() -> T) -> Result<T, CapturedPanic> {
     let scope = Scope::enter();
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| captured(&scope, payload))
 }
 
-fn poll<F: Future>(
-    mut running: Pin<&mut Option<F>>,
-    context: &mut Context<'_>,
-) -> Poll<Result<F::Output, CapturedPanic>> {
-    let scope = Scope::enter();
-    let Some(future) = running.as_mut().as_pin_mut() else {
-        return Poll::Pending;
-    };
-    match catch_unwind(AssertUnwindSafe(|| future.poll(context))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-        Err(payload) => {
-            let captured = captured(&scope, payload);
-            // Half broken as it is, dropping it may panic again; that second one is noted when the scope ends.
-            drop(catch_unwind(AssertUnwindSafe(|| running.set(None))));
-            Poll::Ready(Err(captured))
-        }
-    }
-}
-
+#[cold]
 fn captured(scope: &Scope, payload: Box<dyn Any + Send>) -> CapturedPanic {
     let message = message(&*payload);
     // A payload is foreign code too, and may panic when dropped.

@@ -11,10 +11,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync>;
 
 thread_local! {
-    /// How many catch scopes are open on this thread. None: nobody of ours will catch what panics now.
-    static SCOPES: Cell<u32> = const { Cell::new(0) };
+    static THREAD: Cell<Thread> = const { Cell::new(Thread { scopes: 0, has_captured: false }) };
     /// The latest capture inside a scope, until the scope takes it.
     static CAPTURED: RefCell<Option<CapturedPanic>> = const { RefCell::new(None) };
+}
+
+/// What every scope looks at. Apart from the capture itself, because a thread-local without a destructor costs nothing.
+#[derive(Clone, Copy)]
+struct Thread {
+    /// How many catch scopes are open on this thread. None: nobody of ours will catch what panics now.
+    scopes: u32,
+    /// There may be a capture.
+    has_captured: bool,
+}
+
+impl Thread {
+    #[inline]
+    fn change(change: impl FnOnce(&mut Self)) -> Self {
+        THREAD.with(|cell| {
+            let mut thread = cell.get();
+            change(&mut thread);
+            cell.set(thread);
+            thread
+        })
+    }
 }
 
 /// Whether the log on stderr tells of panics that nobody caught.
@@ -44,14 +64,15 @@ pub fn install_hook() {
 pub(super) struct Scope(());
 
 impl Scope {
+    #[inline]
     pub(super) fn enter() -> Self {
-        SCOPES.with(|open| open.set(open.get() + 1));
+        Thread::change(|thread| thread.scopes += 1);
         Self(())
     }
 
     /// The capture of the panic that was just caught, if the hook saw this very one.
     pub(super) fn take(&self, message: &str) -> Option<CapturedPanic> {
-        let captured = CAPTURED.with(RefCell::take)?;
+        let captured = take_captured()?;
         if captured.message == message {
             return Some(captured);
         }
@@ -61,25 +82,39 @@ impl Scope {
 }
 
 impl Drop for Scope {
+    #[inline]
     fn drop(&mut self) {
-        let left = SCOPES.with(|open| {
-            open.set(open.get() - 1);
-            open.get()
-        });
-        // The scope ends well and yet there was a panic inside: a library caught it and said nothing.
-        if left == 0
-            && !std::thread::panicking()
-            && let Some(swallowed) = CAPTURED.with(RefCell::take)
-        {
-            hand_over_uncaught(swallowed, "caught by other code");
+        let left = Thread::change(|thread| thread.scopes -= 1);
+        if left.scopes == 0 && left.has_captured {
+            outermost_ends();
         }
     }
 }
 
+/// The scope ends well and yet there was a panic inside: a library caught it and said nothing.
+#[cold]
+fn outermost_ends() {
+    if !std::thread::panicking()
+        && let Some(swallowed) = take_captured()
+    {
+        hand_over_uncaught(swallowed, "caught by other code");
+    }
+}
+
+fn take_captured() -> Option<CapturedPanic> {
+    Thread::change(|thread| thread.has_captured = false);
+    CAPTURED.with(RefCell::take)
+}
+
+fn keep_captured(captured: CapturedPanic) -> Option<CapturedPanic> {
+    Thread::change(|thread| thread.has_captured = true);
+    CAPTURED.with(|slot| slot.replace(Some(captured)))
+}
+
 fn on_panic(info: &PanicHookInfo<'_>, previous: &Hook) {
     let captured = capture(info);
-    if SCOPES.with(Cell::get) > 0 {
-        if let Some(earlier) = CAPTURED.with(|slot| slot.replace(Some(captured))) {
+    if THREAD.get().scopes > 0 {
+        if let Some(earlier) = keep_captured(captured) {
             // Either the earlier one was swallowed, or this one comes while it unwinds and the process is about to abort.
             eprintln!(
                 "panicked again after: {} ({})",
