@@ -21,7 +21,7 @@ mod settings;
 use std::sync::Arc;
 use std::time::Duration;
 
-use supervision::{Address, ChildSpec, Intensity, Policy, Shutdown, Strategy, SupervisorSpec, Tree};
+use supervision::{Address, Backoff, ChildSpec, Intensity, Policy, Shutdown, Strategy, SupervisorSpec, Tree};
 use telemetry::panic::PANIC_RECOVERED;
 use uuid::Uuid;
 
@@ -45,9 +45,6 @@ const COURIERS: &str = "channels";
 
 /// The actor beside it.
 const DISPATCHER: &str = "dispatcher";
-
-/// Restarts of the dispatcher, or of the supervisor of couriers, before the whole subsystem counts as failed.
-const SUBTREE_INTENSITY: Intensity = Intensity::new(5, Duration::from_secs(60));
 
 /// What stands for a channel's id in metrics.
 const COURIER_LABEL: &str = "channel";
@@ -161,9 +158,10 @@ fn checked(settings: &Settings) -> Result<(), ChannelManagerError> {
     if faults.is_empty() { Ok(()) } else { Err(ChannelManagerError::Settings(faults)) }
 }
 
-/// The child of the root. [`ChannelManager::attach`] must follow when the tree is up.
+/// The child of the root. [`ChannelManager::attach`] must follow when the tree is up. The dispatcher, and the supervisor of
+/// couriers, may each restart within `restart`, after `backoff`; beyond that the subsystem as a whole fails.
 #[must_use]
-pub fn channel_manager(manager: &ChannelManager) -> ChildSpec {
+pub fn channel_manager(manager: &ChannelManager, restart: Intensity, backoff: Backoff) -> ChildSpec {
     bear_counters(manager);
     let shared = Arc::clone(&manager.0);
     let budget = shared.stop_budget();
@@ -174,9 +172,9 @@ pub fn channel_manager(manager: &ChannelManager) -> ChildSpec {
         (Dispatcher, (context, Arc::clone(&shared)))
     });
     let subtree = SupervisorSpec::new(ID, Strategy::RestForOne)
-        .intensity(SUBTREE_INTENSITY)
-        .child(ChildSpec::supervisor(couriers))
-        .child(dispatcher.stop_within(Shutdown::Within(DISPATCHER_BUDGET)));
+        .no_shared_intensity()
+        .child(ChildSpec::supervisor(couriers).intensity(restart).backoff(backoff))
+        .child(dispatcher.stop_within(Shutdown::Within(DISPATCHER_BUDGET)).intensity(restart).backoff(backoff));
     ChildSpec::supervisor(subtree).stop_within(Shutdown::Within(budget))
 }
 

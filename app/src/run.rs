@@ -3,6 +3,7 @@
 //! Boot: telemetry, panic hook, the shared parts, the tree in order, warm, ready. Stop: not ready, drain, the tree in
 //! reverse, telemetry last of all. The boot is one trace, and so is the stop.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,7 +101,8 @@ fn announce(parts: &Parts, order: &[String], began: Instant) {
     let tree: Vec<&str> = order.iter().map(String::as_str).collect();
     let took = began.elapsed();
     tracing::info!(?took, %api, %admin, "ready");
-    print!("{}", Banner { settings: &parts.settings, api, admin, tree: &tree, took });
+    // Whoever started us may have closed its end; that is no reason to stop.
+    let _ = write!(std::io::stdout(), "{}", Banner { settings: &parts.settings, api, admin, tree: &tree, took });
 }
 
 /// Waits until each of the loops that make the service useful has done its work once.
@@ -127,7 +129,10 @@ async fn warm(parts: &Parts) {
 
 async fn serve_until_stopped(parts: &Parts, tree: &Tree, shutdown: &Shutdown) -> u8 {
     tokio::select! {
-        ended = tree.ended() => gave_up(&ended.exit, &ended.report),
+        ended = tree.ended() => {
+            parts.lifecycle.drain();
+            gave_up(&ended.exit, &ended.report)
+        }
         reason = shutdown.requested() => {
             let span = tracing::info_span!(parent: None, "shutdown", reason = reason.0);
             stop(parts, tree, &reason).instrument(span).await

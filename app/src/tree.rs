@@ -47,17 +47,24 @@ pub fn tree(parts: &Parts) -> SupervisorSpec {
         degrading(broadcaster_tree(parts), set.broadcaster.stop_budget, (&set.broadcaster).into()),
         // Sends what jobs leave behind as deliveries.
         degrading(
-            channel_manager::channel_manager(&parts.channels),
+            channel_manager::channel_manager(
+                &parts.channels,
+                set.channel_manager.restart.intensity(),
+                set.channel_manager.backoff.backoff(),
+            ),
             set.channel_manager.stop_budget,
             (&set.channel_manager).into(),
         ),
         // What the service is for. Everything a job may touch is up by now, and still up when it drains.
-        critical(scheduler::scheduler(&parts.scheduler), set.scheduler.stop_budget, (&set.scheduler).into()),
+        critical(scheduler::scheduler(
+            &parts.scheduler,
+            set.scheduler.restart.intensity(),
+            set.scheduler.backoff.backoff(),
+        ), set.scheduler.stop_budget, (&set.scheduler).into()),
         // Opens the door last and closes it first. It owns the connections, and only its end closes sockets.
         critical(api_listener(parts), set.api.stop_budget, Recovery::usual()),
     ];
-    let root = SupervisorSpec::new("root", Strategy::OneForOne).no_shared_intensity();
-    children.into_iter().fold(root, SupervisorSpec::child)
+    SupervisorSpec::new("root", Strategy::OneForOne).no_shared_intensity().with_children(children)
 }
 
 /// A restart budget, the backoff within it, and the slow beat beyond it.
@@ -202,6 +209,13 @@ mod tests {
     #[test]
     fn the_tree_is_sound() {
         assert_eq!(tree(&parts()).check(), Ok(()));
+    }
+
+    #[test]
+    fn what_the_probes_call_critical_is_what_escalates() {
+        let tree = tree(&parts());
+        let escalates = tree.children().iter().filter(|child| child.give_up_rule() == OnGiveUp::Escalate);
+        assert_eq!(escalates.map(ChildSpec::id).collect::<Vec<_>>(), crate::http::probes::CRITICAL);
     }
 
     /// Also says that none directly under the root may take for ever.

@@ -107,7 +107,7 @@ async fn wait_for_end(handle: JoinHandle<()>, words: Arc<LastWords>, context: Ch
         None => Vec::new(),
     };
     context.heartbeats().incarnation_ended(context.path());
-    Ended { exit, below: Vec::new(), leaked_tasks }
+    Ended { leaked_tasks, ..exit.into() }
 }
 
 fn start_failure(error: SpawnErr, last_words: Option<Exit>) -> StartFailure {

@@ -57,24 +57,20 @@ impl Mailbox {
     #[inline]
     pub(crate) fn taken(&self) {
         let taken = self.taken.load(Relaxed);
-        if taken != self.sent.load(Relaxed) {
-            self.taken.store(taken.wrapping_add(1), Relaxed);
+        if taken < self.sent.load(Relaxed) {
+            self.taken.store(taken + 1, Relaxed);
         }
     }
 
     /// Counts one message in; false if `capacity` messages are waiting.
     #[inline]
     fn admit(&self, capacity: usize) -> bool {
-        let before = self.sent.fetch_add(1, Relaxed);
-        let admitted = before.wrapping_sub(self.taken.load(Relaxed)) < capacity;
-        if !admitted {
-            self.sent.fetch_sub(1, Relaxed);
-        }
-        admitted
+        let counted = |sent: usize| (sent.saturating_sub(self.taken.load(Relaxed)) < capacity).then_some(sent + 1);
+        self.sent.fetch_update(Relaxed, Relaxed, counted).is_ok()
     }
 
     fn waiting(&self) -> usize {
-        self.sent.load(Relaxed).wrapping_sub(self.taken.load(Relaxed))
+        self.sent.load(Relaxed).saturating_sub(self.taken.load(Relaxed))
     }
 }
 

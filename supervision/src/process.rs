@@ -1,6 +1,9 @@
 //! A running child, whatever it is made of: what can be done to it, and how its end is learned.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use ractor::ActorCell;
@@ -44,13 +47,15 @@ pub(crate) struct Ended {
     pub(crate) exit: Exit,
     /// A supervisor's children, in stop order.
     pub(crate) below: Vec<ChildStop>,
+    /// What stopping them took.
+    pub(crate) stop_took: Duration,
     /// Tasks of the child that could not be ended.
     pub(crate) leaked_tasks: Vec<String>,
 }
 
 impl From<Exit> for Ended {
     fn from(exit: Exit) -> Self {
-        Self { exit, below: Vec::new(), leaked_tasks: Vec::new() }
+        Self { exit, below: Vec::new(), stop_took: Duration::ZERO, leaked_tasks: Vec::new() }
     }
 }
 

@@ -238,6 +238,11 @@ impl ChildSpec {
         self.shutdown
     }
 
+    /// What follows when its own budget is used up.
+    pub fn give_up_rule(&self) -> OnGiveUp {
+        self.on_give_up
+    }
+
     fn change_task(&mut self, what: &'static str, change: impl FnOnce(&TaskStarter) -> TaskStarter) {
         match self.starter.as_task() {
             Some(task) => self.starter = Arc::new(change(task)),
@@ -304,6 +309,11 @@ impl SupervisorSpec {
     pub fn child(mut self, child: ChildSpec) -> Self {
         self.children.push(child);
         self
+    }
+
+    /// Appends children in their order.
+    pub fn with_children(self, children: impl IntoIterator<Item = ChildSpec>) -> Self {
+        children.into_iter().fold(self, Self::child)
     }
 
     /// The restart budget that all children share.

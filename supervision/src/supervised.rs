@@ -17,7 +17,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use telemetry::{
     context::TraceContext,
     metrics::BoundHistogram,
-    panic::{CapturedPanic, Catch, PanicSite, Policy, catch_sync, catch_with},
+    panic::{CapturedPanic, Catch, PanicSite, Policy, catch, catch_sync, catch_with},
 };
 
 use crate::{
@@ -104,7 +104,7 @@ impl<A: Actor> Actor for Supervised<A> {
                 self.words.drill.carry_out(self.context.path()).await;
                 Ok(())
             };
-            return self.end("drill", telemetry::panic::catch(drill).await);
+            return self.end("drill", catch(drill).await);
         }
         let live = state.live()?;
         self.end("post_stop", catch_with(|| self.inner.post_stop(myself, live)).await)?;
@@ -123,10 +123,13 @@ impl<A: Actor> Actor for Supervised<A> {
     ) -> impl Future<Output = Result<(), ActorProcessingErr>> + Send {
         self.mailbox.taken();
         let entered = self.meter.as_ref().map(|meter| meter.activity.enter());
-        let work = catch_with(|| match (state.live(), self.sampled_sender(&message)) {
-            (Ok(live), None) => Either::Left(self.inner.handle(myself, message, live)),
-            (live, sender) => Either::Right(Box::pin(self.handle_in_span(myself, message, live, sender))),
-        });
+        let work = match (state.live(), self.sampled_sender(&message)) {
+            (Ok(live), Ok(None)) => catch_with(|| Either::Left(self.inner.handle(myself, message, live))),
+            (live, Ok(sender)) => {
+                catch(Either::Right(Box::pin(self.handle_in_span(myself, message, live, sender))))
+            }
+            (_, Err(captured)) => captured.into(),
+        };
         Handling { supervised: self, entered, work }
     }
 
@@ -143,11 +146,11 @@ impl<A: Actor> Actor for Supervised<A> {
 }
 
 impl<A: Actor> Supervised<A> {
-    /// A trace that is not kept needs no span.
+    /// The sender's context, if its trace is kept: one that is not needs no span.
     #[inline]
-    fn sampled_sender(&self, message: &A::Msg) -> Option<TraceContext> {
-        let sender = self.context_of?(message);
-        sender.is_sampled().then(|| sender.clone())
+    fn sampled_sender(&self, message: &A::Msg) -> Result<Option<TraceContext>, CapturedPanic> {
+        let Some(context_of) = self.context_of else { return Ok(None) };
+        catch_sync(|| Some(context_of(message)).filter(|sender| sender.is_sampled()).cloned())
     }
 
     /// One message in process: the handling is a child of the sending span.

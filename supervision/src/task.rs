@@ -154,7 +154,7 @@ async fn run_to_end(
         None => Vec::new(),
     };
     context.heartbeats().incarnation_ended(context.path());
-    Ended { exit, below: Vec::new(), leaked_tasks }
+    Ended { leaked_tasks, ..exit.into() }
 }
 
 fn site(context: &ChildContext) -> PanicSite<'_> {

@@ -180,7 +180,7 @@ impl Tree {
         let ended = ended
             .map(move |ended| {
                 root.data().set(Status::Down);
-                let report = StopReport { children: ended.below, took: Duration::ZERO };
+                let report = StopReport { children: ended.below, took: ended.stop_took };
                 Arc::new(Outcome { exit: ended.exit, report })
             })
             .boxed()

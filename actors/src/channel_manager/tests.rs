@@ -46,7 +46,11 @@ impl House {
     async fn with(settings: Settings, adapters: Adapters) -> Self {
         let (kept, poke) = (Kept::open().await, Poke::new());
         let manager = ChannelManager::with_adapters(settings, Arc::clone(&kept.store), poke.clone(), adapters).unwrap();
-        let root = SupervisorSpec::new("root", Strategy::OneForOne).child(channel_manager(&manager));
+        let root = SupervisorSpec::new("root", Strategy::OneForOne).child(channel_manager(
+            &manager,
+            supervision::Intensity::new(5, Duration::from_secs(60)),
+            supervision::Backoff::default(),
+        ));
         let tree = Tree::start(root, Heartbeats::new()).await.unwrap();
         manager.attach(&tree);
         Self { kept, poke, tree }

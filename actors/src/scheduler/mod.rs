@@ -33,7 +33,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use supervision::{Address, ChildSpec, Intensity, Policy, Shutdown, Strategy, SupervisorSpec};
+use supervision::{Address, Backoff, ChildSpec, Intensity, Policy, Shutdown, Strategy, SupervisorSpec};
 use telemetry::panic::PANIC_RECOVERED;
 use uuid::Uuid;
 
@@ -48,9 +48,6 @@ pub const ID: &str = "scheduler";
 
 /// Where panics of jobs are recorded.
 const RUNNERS_PATH: &str = "scheduler.runners";
-
-/// Restarts of its actors, together, before the whole subsystem counts as failed.
-const INTENSITY: Intensity = Intensity::new(5, Duration::from_secs(60));
 
 /// The parts of the subsystem that outlive its actors, and the door for those who ask for jobs. Cheap to clone.
 #[derive(Clone)]
@@ -152,20 +149,24 @@ impl Scheduler {
     }
 }
 
-/// The child of the root.
+/// The child of the root. Each of its actors may restart within `restart`, after `backoff`; beyond that the subsystem as a
+/// whole fails.
 #[must_use]
-pub fn scheduler(scheduler: &Scheduler) -> ChildSpec {
+pub fn scheduler(scheduler: &Scheduler, restart: Intensity, backoff: Backoff) -> ChildSpec {
     // Born at 0, or the first panic of a job would be hidden from `increase()`.
     let policy = Policy::KeepRunning.as_str();
     PANIC_RECOVERED.born(&[("component", ID), ("actor", RUNNERS_PATH), ("policy", policy)]);
     let shared = || Arc::clone(&scheduler.0);
+    let children = [
+        sweeper::child(shared()),
+        firer::child(shared()),
+        settler::child(shared()),
+        runners::child(shared()),
+        claimer::child(shared()),
+    ];
     let subtree = SupervisorSpec::new(ID, Strategy::OneForOne)
-        .intensity(INTENSITY)
-        .child(sweeper::child(shared()))
-        .child(firer::child(shared()))
-        .child(settler::child(shared()))
-        .child(runners::child(shared()))
-        .child(claimer::child(shared()));
+        .no_shared_intensity()
+        .with_children(children.map(|child| child.intensity(restart).backoff(backoff)));
     ChildSpec::supervisor(subtree).stop_within(Shutdown::Within(scheduler.0.settings.stop_budget()))
 }
 

@@ -63,7 +63,11 @@ impl House {
     ) -> Self {
         let deliveries = Poke::new();
         let scheduler = Scheduler::new(settings, Arc::clone(&store), handlers, deliveries.clone()).unwrap();
-        let root = SupervisorSpec::new("root", Strategy::OneForOne).child(super::scheduler(&scheduler));
+        let root = SupervisorSpec::new("root", Strategy::OneForOne).child(super::scheduler(
+            &scheduler,
+            supervision::Intensity::new(5, Duration::from_secs(60)),
+            supervision::Backoff::default(),
+        ));
         let tree = Tree::start(root, Heartbeats::new()).await.unwrap();
         Self { scheduler, store, tree, clock, deliveries, directory }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use supervision::{Address, Backoff, ChildContext, ChildSpec, GuardSite, Heartbeat, Policy, guard};
+use tokio_util::sync::CancellationToken;
 
 use super::{SharedStore, StoreError};
 
@@ -28,6 +29,9 @@ const BETWEEN_TRIES: Backoff = Backoff {
     reset_after: Duration::ZERO,
     first_immediate: false,
 };
+
+/// What closing may take: a connection that waits for another process's lock is not waited for.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// A half-done migration would corrupt data, so a panic in one ends the process: it is reported, and not gone on from.
 const MIGRATION: GuardSite<'static> = GuardSite {
@@ -63,6 +67,7 @@ struct KeeperState {
     store: SharedStore,
     interval: Duration,
     heartbeat: Heartbeat,
+    stopped: CancellationToken,
     /// Whether the ping before was answered, so that a change is logged once and not on every beat.
     is_up: bool,
 }
@@ -81,32 +86,36 @@ impl Actor for Keeper {
         prepare(&store).await?;
         let heartbeat = context.heartbeat("keeper", interval);
         myself.cast(Ping)?;
-        Ok(KeeperState { store, interval, heartbeat, is_up: true })
+        Ok(KeeperState { store, interval, heartbeat, stopped: context.cancelled(), is_up: true })
     }
 
     async fn handle(&self, myself: ActorRef<Ping>, _: Ping, state: &mut KeeperState) -> Result<(), ActorProcessingErr> {
-        let answer = state.store.ping().await;
-        state.note(answer);
+        // A store that is away may take longer to say so than this actor has to stop.
+        tokio::select! {
+            answer = state.store.ping() => state.note(answer),
+            () = state.stopped.cancelled() => return Ok(()),
+        }
         myself.send_after(state.interval.mul_f64(0.9 + 0.1 * fastrand::f64()), || Ping);
         Ok(())
     }
 
     async fn post_stop(&self, _: ActorRef<Ping>, state: &mut KeeperState) -> Result<(), ActorProcessingErr> {
-        state.store.close().await;
+        if tokio::time::timeout(CLOSE_WITHIN, state.store.close()).await.is_err() {
+            tracing::warn!("the store was not closed in time; what was committed is safe");
+        }
         Ok(())
     }
 }
 
 impl KeeperState {
+    /// The loop has done its work when the ping has ended, whatever it said: a store that is away is no reason to restart
+    /// this process, and the health sweep tells of it.
     fn note(&mut self, answer: Result<(), StoreError>) {
+        self.heartbeat.beat();
         let was_up = std::mem::replace(&mut self.is_up, answer.is_ok());
         match answer {
-            Ok(()) => {
-                self.heartbeat.beat();
-                if !was_up {
-                    tracing::info!("the store answers again");
-                }
-            }
+            Ok(()) if !was_up => tracing::info!("the store answers again"),
+            Ok(()) => {}
             Err(error) if was_up => tracing::warn!(%error, "the store does not answer"),
             Err(_) => {}
         }
@@ -154,6 +163,21 @@ mod tests {
         shared.ping().await.unwrap();
         assert!(tree.stop().await.is_clean());
         assert!(shared.ping().await.unwrap_err().is_retryable());
+    }
+
+    #[tokio::test]
+    async fn a_store_that_another_process_holds_does_not_hold_up_the_stop() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/store.db", directory.path().display());
+        let (shared, tree) = start(&url).await;
+        let tree = tree.unwrap();
+        let other = sqlx::SqlitePool::connect(&url).await.unwrap();
+        let held = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        // The keeper's ping waits for the lock, as does this one, until its deadline.
+        assert!(shared.ping().await.unwrap_err().is_retryable());
+        let report = tree.stop().await;
+        assert!(report.is_clean() && report.took < Duration::from_secs(2), "{report:?}");
+        drop(held);
     }
 
     #[tokio::test]

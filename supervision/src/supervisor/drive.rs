@@ -185,7 +185,12 @@ impl Supervisor {
         for request in self.queued {
             let _ = request.reply.send(Err(crate::OperationError::Stopping));
         }
-        Ended { exit: self.ending.unwrap_or(Exit::Shutdown), below: self.report, leaked_tasks: Vec::new() }
+        Ended {
+            exit: self.ending.unwrap_or(Exit::Shutdown),
+            below: self.report,
+            stop_took: self.ending_since.map(|since| since.elapsed()).unwrap_or_default(),
+            leaked_tasks: Vec::new(),
+        }
     }
 }
 

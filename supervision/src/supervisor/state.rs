@@ -57,6 +57,7 @@ pub(crate) struct Supervisor {
     pub(super) started: Option<oneshot::Sender<()>>,
     /// Set once it is decided that the supervisor ends, and as what.
     pub(super) ending: Option<Exit>,
+    pub(super) ending_since: Option<Instant>,
     pub(super) stop_deadline: Option<Instant>,
     pub(super) stop_span: Span,
     pub(super) boot_span: Span,
@@ -211,6 +212,7 @@ impl Supervisor {
             },
             started: Some(started),
             ending: None,
+            ending_since: None,
             stop_deadline: None,
             stop_span: Span::none(),
             boot_span: Span::current(),

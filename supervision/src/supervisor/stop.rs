@@ -39,7 +39,13 @@ impl Supervisor {
         if self.ending.is_some() {
             return;
         }
+        if self.stop_span.is_none() {
+            // Nobody asked: the end, and what it does to the children, is a trace of its own, or a part of the boot's.
+            let (path, reason) = (self.context.path().to_string(), exit.to_string());
+            self.stop_span = tracing::info_span!(parent: &self.boot_span, "supervisor.stop", path, reason);
+        }
         self.ending = Some(exit);
+        self.ending_since = Some(Instant::now());
         let plans: Vec<PlanId> = self.plans.keys().copied().collect();
         for id in plans {
             self.abandon(id, OperationError::Stopping);
