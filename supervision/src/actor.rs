@@ -49,12 +49,19 @@ impl<A: Actor> StartChild for ActorStarter<A> {
         let this = self.clone();
         async move {
             let cancelled = context.cancelled();
-            tokio::select! {
+            let result = tokio::select! {
                 biased;
-                started = this.start_actor(context) => started,
+                started = this.start_actor(context.clone()) => started,
                 // Dropping a start before it is complete leaves nothing behind: ractor has no task for it yet.
                 () = cancelled.cancelled() => Err(StartFailure::Cancelled),
+            };
+            if result.is_err() {
+                if let Some(tasks) = context.started_tasks() {
+                    end_scoped_tasks(tasks).await;
+                }
+                context.heartbeats().incarnation_ended(context.path());
             }
+            result
         }
         .boxed()
     }

@@ -3,8 +3,11 @@
 use std::{
     fmt,
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        Arc, OnceLock,
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     time::Duration,
 };
@@ -28,7 +31,11 @@ pub const DEFAULT_CAPACITY: usize = 1024;
 /// restarting or down, and gets its message back. Messages sent around the address, with ractor's own `ActorRef`, do
 /// not count towards the limit.
 #[derive(Debug)]
-pub struct Address<M>(Arc<Cell<M>>);
+pub struct Address<M> {
+    cell: Arc<Cell<M>>,
+    /// The incarnation this handle met first. While it lives, sending costs no locked read; most actors never fail.
+    met: OnceLock<Arc<Up<M>>>,
+}
 
 #[derive(Debug)]
 struct Cell<M> {
@@ -39,9 +46,17 @@ struct Cell<M> {
 
 #[derive(Debug)]
 enum Target<M> {
-    Up { actor: ActorRef<M>, mailbox: Arc<Mailbox> },
+    Up(Arc<Up<M>>),
     Restarting { due: Instant },
     Down,
+}
+
+#[derive(Debug)]
+struct Up<M> {
+    actor: ActorRef<M>,
+    mailbox: Arc<Mailbox>,
+    /// It is not the target any more.
+    is_replaced: AtomicBool,
 }
 
 /// The messages of one incarnation that were sent and not yet taken. Two counters, because only the actor writes the second:
@@ -138,16 +153,28 @@ impl<M: Message> Address<M> {
 
     /// As [`Address::new`], with the most messages that may wait.
     pub fn with_capacity(name: impl Into<String>, capacity: usize) -> Self {
-        Self(Arc::new(Cell { name: name.into(), capacity, target: ArcSwap::from_pointee(Target::Down) }))
+        let target = ArcSwap::from_pointee(Target::Down);
+        Self { cell: Arc::new(Cell { name: name.into(), capacity, target }), met: OnceLock::new() }
     }
 
     /// Sends without waiting.
     ///
     /// # Errors
     /// The message comes back if the actor is restarting, down or has too many messages waiting.
+    #[inline]
     pub fn try_send(&self, message: M) -> Result<(), SendError<M>> {
-        match &**self.0.target.load() {
-            Target::Up { actor, mailbox } => self.deliver(actor, mailbox, message),
+        match self.met.get() {
+            Some(up) if !up.is_replaced.load(Acquire) => self.deliver(up, message),
+            _ => self.send_to_target(message),
+        }
+    }
+
+    fn send_to_target(&self, message: M) -> Result<(), SendError<M>> {
+        match &**self.cell.target.load() {
+            Target::Up(up) => {
+                let _first = self.met.get_or_init(|| Arc::clone(up));
+                self.deliver(up, message)
+            }
             Target::Restarting { due } => Err(SendError::Restarting { retry_after: until(*due), message }),
             Target::Down => Err(SendError::Down { message }),
         }
@@ -173,23 +200,24 @@ impl<M: Message> Address<M> {
 
     /// Messages that wait for the running incarnation.
     pub fn waiting(&self) -> usize {
-        match &**self.0.target.load() {
-            Target::Up { mailbox, .. } => mailbox.waiting(),
+        match &**self.cell.target.load() {
+            Target::Up(up) => up.mailbox.waiting(),
             Target::Restarting { .. } | Target::Down => 0,
         }
     }
 
     /// True while an incarnation is running.
     pub fn is_up(&self) -> bool {
-        matches!(&**self.0.target.load(), Target::Up { .. })
+        matches!(&**self.cell.target.load(), Target::Up(_))
     }
 
-    fn deliver(&self, actor: &ActorRef<M>, mailbox: &Mailbox, message: M) -> Result<(), SendError<M>> {
-        if !mailbox.admit(self.0.capacity) {
-            REJECTED.add(1, &[("actor", &self.0.name)]);
+    #[inline]
+    fn deliver(&self, up: &Up<M>, message: M) -> Result<(), SendError<M>> {
+        if !up.mailbox.admit(self.cell.capacity) {
+            REJECTED.add(1, &[("actor", &self.cell.name)]);
             return Err(SendError::Full { message });
         }
-        actor.send_message(message).map_err(|error| match error {
+        up.actor.send_message(message).map_err(|error| match error {
             MessagingErr::SendErr(message) => SendError::Restarting { retry_after: Duration::ZERO, message },
             // Both mean that the cell is not the typed actor this address was bound to, which `bind` excludes.
             MessagingErr::ChannelClosed | MessagingErr::InvalidActorType => {
@@ -199,13 +227,19 @@ impl<M: Message> Address<M> {
     }
 
     pub(crate) fn bind(&self, actor: ActorRef<M>, mailbox: Arc<Mailbox>) {
-        self.0.target.store(Arc::new(Target::Up { actor, mailbox }));
+        self.turn_to(Target::Up(Arc::new(Up { actor, mailbox, is_replaced: AtomicBool::new(false) })));
+    }
+
+    fn turn_to(&self, target: Target<M>) {
+        if let Target::Up(before) = &*self.cell.target.swap(Arc::new(target)) {
+            before.is_replaced.store(true, Release);
+        }
     }
 }
 
 impl<M> Clone for Address<M> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self { cell: Arc::clone(&self.cell), met: OnceLock::new() }
     }
 }
 
@@ -227,11 +261,11 @@ pub(crate) trait Availability: Send + Sync {
 
 impl<M: Message> Availability for Address<M> {
     fn restarting(&self, due: Instant) {
-        self.0.target.store(Arc::new(Target::Restarting { due }));
+        self.turn_to(Target::Restarting { due });
     }
 
     fn down(&self) {
-        self.0.target.store(Arc::new(Target::Down));
+        self.turn_to(Target::Down);
     }
 }
 

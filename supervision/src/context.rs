@@ -81,7 +81,7 @@ impl ChildContext {
     /// Tasks of this incarnation: cancelled when it has ended, and waited for before the next one starts. What should
     /// hear of a stop as soon as it is asked listens to [`ChildContext::cancelled`].
     pub fn tasks(&self) -> &TaskGroup {
-        self.0.tasks.get_or_init(|| TaskGroup::new(self.path().clone()))
+        self.0.tasks.get_or_init(|| TaskGroup::labelled(self.path().clone(), self.identity().label.clone()))
     }
 
     /// Runs `future` as a part of this child that may panic without ending it: the panic is recorded with the policy

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use ractor::ActorCell;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ChildContext, ChildStop, Exit, Path, supervisor::SupervisorControl, task::TaskStarter};
+use crate::{ChildContext, ChildStop, Exit, Path, StopOutcome, supervisor::SupervisorControl, task::TaskStarter};
 
 /// How a child is brought to life. Implemented once for each kind of child.
 pub(crate) trait StartChild: Send + Sync {
@@ -51,6 +51,13 @@ pub(crate) struct Ended {
     pub(crate) stop_took: Duration,
     /// Tasks of the child that could not be ended.
     pub(crate) leaked_tasks: Vec<String>,
+}
+
+impl Ended {
+    /// True if something of it still runs: nothing of the kind may be started beside it.
+    pub(crate) fn leaves_something(&self) -> bool {
+        !self.leaked_tasks.is_empty() || self.below.iter().any(|child| child.outcome == StopOutcome::Leaked)
+    }
 }
 
 impl From<Exit> for Ended {

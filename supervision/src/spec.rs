@@ -379,6 +379,9 @@ impl SupervisorSpec {
         if child.intensity.is_some_and(|intensity| intensity.period.is_zero()) {
             faults.push("the period of the intensity is zero");
         }
+        if !(child.backoff.factor.is_finite() && child.backoff.jitter.is_finite()) {
+            faults.push("the factor and the jitter of the backoff are numbers");
+        }
         if child.intensity.is_none() && child.on_give_up != OnGiveUp::Escalate {
             faults.push("degrade needs an intensity of the child's own");
         }

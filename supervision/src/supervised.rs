@@ -125,9 +125,7 @@ impl<A: Actor> Actor for Supervised<A> {
         let entered = self.meter.as_ref().map(|meter| meter.activity.enter());
         let work = match (state.live(), self.sampled_sender(&message)) {
             (Ok(live), Ok(None)) => catch_with(|| Either::Left(self.inner.handle(myself, message, live))),
-            (live, Ok(sender)) => {
-                catch(Either::Right(Box::pin(self.handle_in_span(myself, message, live, sender))))
-            }
+            (live, Ok(sender)) => catch(Either::Right(Box::pin(self.handle_in_span(myself, message, live, sender)))),
             (_, Err(captured)) => captured.into(),
         };
         Handling { supervised: self, entered, work }

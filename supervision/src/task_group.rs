@@ -30,6 +30,8 @@ pub struct TaskGroup(Arc<Group>);
 #[derive(Debug)]
 struct Group {
     path: Path,
+    /// As whose its panics are counted.
+    label: String,
     cancel: CancellationToken,
     tasks: Mutex<HashMap<u64, Task>>,
     next: AtomicU64,
@@ -39,14 +41,21 @@ struct Group {
 #[derive(Debug)]
 struct Task {
     name: Cow<'static, str>,
-    abort: AbortHandle,
+    /// None until it has been spawned.
+    abort: Option<AbortHandle>,
 }
 
 impl TaskGroup {
     /// An empty group whose panics are recorded as those of `path`.
     pub fn new(path: impl Into<Path>) -> Self {
+        let path = path.into();
+        let label = path.as_str().to_owned();
+        Self::labelled(path, label)
+    }
+
+    pub(crate) fn labelled(path: Path, label: String) -> Self {
         let (cancel, tasks, next) = (CancellationToken::new(), Mutex::default(), AtomicU64::new(0));
-        Self(Arc::new(Group { path: path.into(), cancel, tasks, next, emptied: Notify::new() }))
+        Self(Arc::new(Group { path, label, cancel, tasks, next, emptied: Notify::new() }))
     }
 
     /// Runs `future` in the group, in the current span's context.
@@ -55,13 +64,14 @@ impl TaskGroup {
         let id = self.0.next.fetch_add(1, Relaxed);
         let entry = Entry { group: self.clone(), id };
         let task_name = name.clone();
-        // Held over the spawn, so that a task which ends at once finds its entry to remove.
-        let mut tasks = self.tasks();
+        // Before the spawn, so that a task which ends at once finds its entry to remove; and not locked over it, because a
+        // runtime that shuts down drops the future at once.
+        self.tasks().insert(id, Task { name, abort: None });
         let handle = door::spawn(async move {
             let group = Arc::clone(&entry.group.0);
             let site = GuardSite {
                 component: group.path.component(),
-                actor: group.path.as_str(),
+                actor: &group.label,
                 policy: Policy::KeepRunning,
                 phase: "task",
                 tenant: None,
@@ -71,7 +81,9 @@ impl TaskGroup {
             let _ = guard(site, future).await;
             drop(entry);
         });
-        tasks.insert(id, Task { name, abort: handle.abort_handle() });
+        if let Some(task) = self.tasks().get_mut(&id) {
+            task.abort = Some(handle.abort_handle());
+        }
     }
 
     /// Asks all tasks to end: fires [`TaskGroup::token`].
@@ -119,7 +131,7 @@ impl TaskGroup {
     /// Ends all tasks at their next await.
     pub fn abort(&self) {
         for task in self.tasks().values() {
-            task.abort.abort();
+            task.abort.iter().for_each(AbortHandle::abort);
         }
     }
 

@@ -27,7 +27,8 @@ const EVENTS_MAX: usize = 1024;
 /// What an operation may take: the largest stop budget of a child, and its start.
 const OPERATION_DEADLINE: Duration = Duration::from_secs(60);
 
-/// A running tree of supervisors. Cheap to clone; the tree goes on when all clones are gone, until it is stopped.
+/// A running tree of supervisors. Cheap to clone. It goes on when all clones are gone, and then cannot be stopped any more:
+/// keep one.
 #[derive(Clone)]
 pub struct Tree(Arc<Inner>);
 
@@ -275,8 +276,8 @@ impl Tree {
     }
 
     async fn operate(&self, path: Path, operation: Operation) -> Result<(), OperationError> {
-        if let (true, Operation::Drill(drill)) = (path.is_root(), &operation) {
-            self.0.control.drill(*drill);
+        if let (true, Operation::Drill(Drill::Panic)) = (path.is_root(), &operation) {
+            self.0.control.drill(Drill::Panic);
             return Ok(());
         }
         let (reply, answer) = oneshot::channel();

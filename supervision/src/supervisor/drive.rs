@@ -25,7 +25,7 @@ impl Supervisor {
             // A stop wins over all else; operations over the churn of a child that fails again and again.
             tokio::select! {
                 biased;
-                request = stop_request(&mut self.inputs.stop), if self.ending.is_none() => self.stop_asked(request),
+                request = stop_request(&mut self.inputs.stop, self.stop_heard) => self.stop_asked(request),
                 () = self.inputs.drill.given(), if self.ending.is_none() => {
                     self.inputs.drill.carry_out(self.context.path()).await;
                 }
@@ -112,7 +112,9 @@ impl Supervisor {
             return false;
         }
         slot.plan = Some(id);
-        slot.become_(State::Waiting, Status::Waiting { due_in_ms: millis(delay) });
+        if !matches!(slot.state, State::Leaked) {
+            slot.become_(State::Waiting, Status::Waiting { due_in_ms: millis(delay) });
+        }
         self.set_timer(sequence, Timer::Due(sequence), delay);
         true
     }
@@ -144,11 +146,17 @@ impl Supervisor {
             self.deferred.pop_front();
             let Some(slot) = self.slots.get_mut(&sequence) else { continue };
             // If the plan stopped it meanwhile, its end is consumed.
+            if !matches!(slot.state, State::Exited { .. }) {
+                continue;
+            }
             if let State::Exited { exit, uptime } = std::mem::replace(&mut slot.state, State::Down) {
                 self.ended_by_itself(sequence, exit, uptime);
             }
         }
-        while self.ending.is_none() && (!self.is_group() || self.plans.is_empty()) {
+        for _ in 0..self.queued.len() {
+            if self.ending.is_some() || (self.is_group() && !self.plans.is_empty()) {
+                return;
+            }
             let Some(request) = self.queued.pop_front() else { return };
             self.operate(request);
         }
@@ -194,10 +202,13 @@ impl Supervisor {
     }
 }
 
-async fn stop_request(stop: &mut tokio::sync::watch::Receiver<Option<StopRequest>>) -> StopRequest {
+async fn stop_request(stop: &mut tokio::sync::watch::Receiver<Option<StopRequest>>, heard: bool) -> StopRequest {
+    if heard && stop.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
     let request = match stop.wait_for(Option::is_some).await {
         Ok(request) => request.clone(),
-        // Every handle is gone: no one can ever stop it, so it stops.
+        // Its own life holds a handle, so this cannot be.
         Err(_) => None,
     };
     request.unwrap_or(StopRequest { deadline: None, span: tracing::Span::none() })

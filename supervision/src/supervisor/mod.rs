@@ -52,9 +52,14 @@ impl StartChild for SupervisorStarter {
             let (started, is_started) = oneshot::channel();
             let (supervisor, control) = Supervisor::new(spec, context, started);
             let mut life = door::spawn(live(supervisor, control.clone()));
+            // Whoever drops this start half-way leaves no one behind who could stop what has started.
+            let abandoned = StopOnDrop(Some(control.clone()));
             tokio::select! {
                 biased;
-                Ok(()) = is_started => Ok(Started { process: Process::Supervisor(control), ended: end_of(life).boxed() }),
+                Ok(()) = is_started => {
+                    abandoned.keep();
+                    Ok(Started { process: Process::Supervisor(control), ended: end_of(life).boxed() })
+                }
                 ended = &mut life => Err(StartFailure::Failed(ended.map_or(Exit::Killed, |ended| ended.exit))),
                 () = cancelled.cancelled() => {
                     control.stop(None, Span::none());
@@ -64,6 +69,23 @@ impl StartChild for SupervisorStarter {
             }
         }
         .boxed()
+    }
+}
+
+/// Stops a supervisor whose starter has gone.
+struct StopOnDrop(Option<SupervisorControl>);
+
+impl StopOnDrop {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        if let Some(control) = self.0.take() {
+            control.stop(None, Span::none());
+        }
     }
 }
 
@@ -79,28 +101,40 @@ async fn live(mut supervisor: Supervisor, control: SupervisorControl) -> Ended {
         tokio::select! {
             biased;
             () = control.0.kill.cancelled() => Some(Exit::Killed),
-            caught = run => caught.err().map(|captured| record_panic(&control, captured)),
+            caught = run => caught.err().map(|captured| record_panic(&control.0.context, "supervise", captured)),
         }
     };
-    if let Some(exit) = interrupted {
-        supervisor.interrupt(exit);
-        if let Err(captured) = telemetry::panic::catch(supervisor.run()).await {
-            record_panic(&control, captured);
+    let mut interrupted = interrupted;
+    while let Some(exit) = interrupted.take() {
+        let killed = exit == Exit::Killed;
+        let stopping = telemetry::panic::catch(async {
+            supervisor.interrupt(exit);
+            supervisor.run().await;
+        });
+        let caught = tokio::select! {
+            biased;
+            () = control.0.kill.cancelled(), if !killed => {
+                interrupted = Some(Exit::Killed);
+                continue;
+            }
+            caught = stopping => caught,
+        };
+        if let Err(captured) = caught {
+            record_panic(&control.0.context, "supervise", captured);
             supervisor.abandon_children();
         }
     }
     supervisor.into_ended()
 }
 
-fn record_panic(control: &SupervisorControl, captured: CapturedPanic) -> Exit {
-    let context = &control.0.context;
+fn record_panic(context: &ChildContext, phase: &'static str, captured: CapturedPanic) -> Exit {
     let identity = context.identity();
     let exit = Exit::Panic(captured.message.clone());
     let site = PanicSite {
         component: context.component(),
         actor: &identity.label,
         policy: Policy::Restart,
-        phase: "supervise",
+        phase,
         message_type: None,
         incarnation: context.incarnation(),
         tenant: None,
@@ -159,11 +193,14 @@ impl SupervisorControl {
     /// Tells it to stop its children and end. Only the first call counts.
     pub(crate) fn stop(&self, deadline: Option<Instant>, span: Span) {
         self.0.stop.send_if_modified(|request| {
-            let first = request.is_none();
-            if first {
+            let tighter = match request {
+                None => true,
+                Some(known) => deadline.is_some_and(|deadline| known.deadline.is_none_or(|known| deadline < known)),
+            };
+            if tighter {
                 *request = Some(StopRequest { deadline, span });
             }
-            first
+            tighter
         });
     }
 

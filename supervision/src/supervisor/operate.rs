@@ -70,6 +70,9 @@ impl Supervisor {
         let Some(slot) = self.slots.get(&sequence) else { return false };
         let own_plan = slot.plan.and_then(|id| self.plans.get(&id)).map(|plan| &plan.goal);
         match own_plan {
+            Some(Goal::Restart) if self.is_group() => {
+                !(matches!(operation, Operation::Stop) && matches!(slot.state, State::Waiting | State::Starting { .. }))
+            }
             Some(Goal::Restart) => !matches!(operation, Operation::Restart | Operation::Stop),
             Some(Goal::Boot | Goal::End | Goal::Operation { .. }) => true,
             None => self.is_group() && !self.plans.is_empty(),
@@ -100,7 +103,10 @@ impl Supervisor {
 
     /// A child that an operator could not start stays down; one that was being added is not kept.
     pub(super) fn operation_start_failed(&mut self, sequence: Sequence) {
-        let never_ran = self.slots.get(&sequence).is_some_and(|slot| slot.incarnation() == 1);
+        let never_ran = self
+            .slots
+            .get(&sequence)
+            .is_some_and(|slot| slot.incarnation() == 1 && !matches!(slot.state, State::Leaked));
         let added = !self.spec.children.iter().any(|child| self.by_id.get(&child.id) == Some(&sequence));
         if never_ran && added {
             self.remove_slot(sequence);

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::state::{Goal, PlanId, Sequence, State, Step, Supervisor};
-use crate::{AutoShutdown, EventKind, Exit, OnGiveUp, OperationError, Restart, Status, Strategy, process::Ended};
+use super::state::{FAR, Goal, PlanId, Sequence, State, Step, Supervisor};
+use super::stop::LEAKED;
+use crate::{
+    AutoShutdown, EventKind, Exit, OnGiveUp, OperationError, Restart, Status, StopOutcome, Strategy, process::Ended,
+};
 
 telemetry::declare_metrics! {
     /// Restarts of a child after a failure.
@@ -26,8 +29,8 @@ impl Supervisor {
             State::Up { since } => {
                 let uptime = since.elapsed();
                 slot.process = None;
-                if !ended.leaked_tasks.is_empty() {
-                    tracing::error!(path = %slot.path(), tasks = ?ended.leaked_tasks, "tasks of an ended child leaked");
+                if ended.leaves_something() {
+                    return self.ended_with_a_leak(sequence, ended);
                 }
                 if busy {
                     slot.become_(State::Exited { exit: ended.exit, uptime }, Status::Down);
@@ -36,14 +39,30 @@ impl Supervisor {
                     self.ended_by_itself(sequence, ended.exit, uptime);
                 }
             }
-            State::Leaked => {
-                slot.process = None;
-                slot.become_(State::Down, Status::Down);
-                tracing::warn!(path = %slot.path(), "a leaked child has ended");
-                self.emit(sequence, EventKind::LeakEnded);
-            }
+            State::Leaked => self.leak_ended(sequence),
             State::Down | State::Starting { .. } | State::Exited { .. } | State::Waiting => {}
         }
+    }
+
+    /// It is gone, but not all that it had started: it stays leaked, because its next incarnation would overlap with that.
+    fn ended_with_a_leak(&mut self, sequence: Sequence, ended: Ended) {
+        self.emit(sequence, EventKind::Exited { exit: ended.exit.clone() });
+        let Some(slot) = self.slots.get_mut(&sequence) else { return };
+        let below: Vec<_> = ended.below.iter().filter(|child| child.outcome == StopOutcome::Leaked).collect();
+        tracing::error!(path = %slot.path(), exit = %ended.exit, tasks = ?ended.leaked_tasks, ?below, "child ended and leaked");
+        LEAKED.add(1, &[("component", slot.path().component())]);
+        slot.unavailable(None);
+        slot.become_(State::Leaked, Status::Leaked);
+        slot.node.data().failed(ended.exit, Duration::ZERO, None);
+    }
+
+    /// What had leaked is gone.
+    pub(super) fn leak_ended(&mut self, sequence: Sequence) {
+        let Some(slot) = self.slots.get_mut(&sequence) else { return };
+        slot.process = None;
+        slot.become_(State::Down, Status::Down);
+        tracing::warn!(path = %slot.path(), "a leaked child has ended");
+        self.emit(sequence, EventKind::LeakEnded);
     }
 
     /// OTP's table: permanent children come back always, transient ones after a failure, temporary ones never.
@@ -170,7 +189,7 @@ impl Supervisor {
         data.restarts += 1;
         data.failed(exit, uptime, Some(delay));
         drop(data);
-        slot.unavailable(Some(Instant::now() + delay));
+        slot.unavailable(Some(Instant::now() + delay.min(FAR)));
         self.emit(sequence, EventKind::RestartScheduled { delay });
     }
 

@@ -40,7 +40,7 @@ impl Supervisor {
         };
         let context = ChildContext::new(slot.node.clone(), tree, incarnation, slot.cancel.clone());
         let span = start_span(&parent, slot, incarnation);
-        let attempt = attempt(slot, context).instrument(span);
+        let attempt = caught(context.clone(), attempt(slot, context)).instrument(span);
         let _detached = door::spawn(async move {
             // The receiver is gone only if the supervisor's own task was dropped with its runtime.
             let _ = start_done.send(StartDone { sequence, incarnation, result: attempt.await });
@@ -62,6 +62,7 @@ impl Supervisor {
         let Some(slot) = self.slots.get(&sequence).filter(|slot| slot.incarnation() == incarnation) else { return };
         let stopping = match &slot.state {
             State::Stopping(stopping) => Some(stopping.phase),
+            State::Leaked if slot.plan.is_none() => return self.leaked_start_done(sequence, result),
             _ => None,
         };
         match (stopping, result) {
@@ -71,6 +72,21 @@ impl Supervisor {
             (None, Err(StartFailure::Ignored)) => self.ignored(sequence),
             (None, Err(StartFailure::Cancelled)) => self.start_failed(sequence, Exit::Killed),
             (None, Err(StartFailure::Failed(exit))) => self.start_failed(sequence, exit),
+        }
+    }
+
+    /// A start that had leaked is over.
+    fn leaked_start_done(&mut self, sequence: Sequence, result: Result<Started, StartFailure>) {
+        match result {
+            Ok(started) => {
+                let Some(slot) = self.slots.get_mut(&sequence) else { return };
+                let incarnation = slot.incarnation();
+                slot.unavailable(None);
+                started.process.kill();
+                slot.process = Some(started.process);
+                self.watch(sequence, incarnation, started.ended);
+            }
+            Err(_) => self.leak_ended(sequence),
         }
     }
 
@@ -152,6 +168,16 @@ fn start_span(parent: &Span, slot: &Slot, incarnation: u64) -> Span {
         path = slot.path().as_str(),
         incarnation = i64::try_from(incarnation).unwrap_or(i64::MAX),
     )
+}
+
+/// What an actor leaves behind when its start fails is foreign code too, and may panic when it is dropped.
+async fn caught(
+    context: ChildContext,
+    attempt: BoxFuture<'static, Result<Started, StartFailure>>,
+) -> Result<Started, StartFailure> {
+    telemetry::panic::catch(attempt)
+        .await
+        .unwrap_or_else(|captured| Err(StartFailure::Failed(super::record_panic(&context, "start", captured))))
 }
 
 /// One attempt within its budget. It returns only when nothing of a failed attempt is left.

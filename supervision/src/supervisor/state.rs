@@ -30,6 +30,9 @@ use crate::{
     process::{DrillOrder, Ended, Process, StartFailure, Started},
 };
 
+/// As good as never; what lies beyond it overflows clocks and timers.
+pub(super) const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A child's place in start order. Never used twice, so it also tells a child from its successor of the same id.
 pub(super) type Sequence = u64;
 
@@ -58,6 +61,8 @@ pub(crate) struct Supervisor {
     /// Set once it is decided that the supervisor ends, and as what.
     pub(super) ending: Option<Exit>,
     pub(super) ending_since: Option<Instant>,
+    /// Whether the request to stop, of which there is at most one and a tighter one, has been taken up.
+    pub(super) stop_heard: bool,
     pub(super) stop_deadline: Option<Instant>,
     pub(super) stop_span: Span,
     pub(super) boot_span: Span,
@@ -213,6 +218,7 @@ impl Supervisor {
             started: Some(started),
             ending: None,
             ending_since: None,
+            stop_heard: false,
             stop_deadline: None,
             stop_span: Span::none(),
             boot_span: Span::current(),
@@ -302,7 +308,7 @@ impl Supervisor {
 
     pub(super) fn set_timer(&mut self, sequence: Sequence, timer: Timer, after: Duration) {
         self.cancel_timer(sequence);
-        let key = self.timers.insert(timer, after);
+        let key = self.timers.insert(timer, after.min(FAR));
         if let Some(slot) = self.slots.get_mut(&sequence) {
             slot.timer = Some(key);
         }

@@ -7,7 +7,7 @@ use tracing::Span;
 
 use super::{
     StopRequest,
-    state::{Goal, PlanId, Sequence, State, Step, StopPhase, Stopping, Supervisor, Timer},
+    state::{FAR, Goal, PlanId, Sequence, State, Step, StopPhase, Stopping, Supervisor, Timer},
 };
 use crate::{
     ChildStop, EventKind, Exit, Kind, OperationError, Restart, Shutdown, Status, StopOutcome, Strategy,
@@ -29,7 +29,18 @@ const KILL_GRACE_OF_SUPERVISOR: Duration = Duration::from_secs(5);
 
 impl Supervisor {
     pub(super) fn stop_asked(&mut self, request: StopRequest) {
-        self.stop_deadline = request.deadline;
+        self.stop_heard = true;
+        self.stop_deadline = match (self.stop_deadline, request.deadline) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        if self.ending.is_some() {
+            let all: Vec<Sequence> = self.slots.keys().copied().collect();
+            for sequence in all {
+                self.hurry(sequence);
+            }
+            return;
+        }
         self.stop_span = request.span;
         self.end(Exit::Shutdown);
     }
@@ -46,9 +57,13 @@ impl Supervisor {
         }
         self.ending = Some(exit);
         self.ending_since = Some(Instant::now());
-        let plans: Vec<PlanId> = self.plans.keys().copied().collect();
-        for id in plans {
-            self.abandon(id, OperationError::Stopping);
+        for slot in self.slots.values_mut() {
+            slot.plan = None;
+        }
+        for (_, plan) in std::mem::take(&mut self.plans) {
+            if let Goal::Operation { reply, .. } = plan.goal {
+                let _ = reply.send(Err(OperationError::Stopping));
+            }
         }
         let order = self.slots.keys().rev().copied();
         let steps: Vec<Step> = match self.spec.strategy {
@@ -67,6 +82,7 @@ impl Supervisor {
             // A plan that is gone had begun it.
             State::Stopping(_) => {
                 slot.plan = Some(plan);
+                self.hurry(sequence);
                 return true;
             }
             State::Starting { .. } | State::Up { .. } => {}
@@ -74,6 +90,7 @@ impl Supervisor {
                 let outcome = StopOutcome::Failed(exit.clone());
                 self.note_stop(sequence, outcome, Duration::ZERO, Vec::new());
                 self.rest(sequence, plan);
+                self.forget_if_temporary(sequence);
                 return false;
             }
             State::Waiting => {
@@ -85,7 +102,12 @@ impl Supervisor {
                 self.rest(sequence, plan);
                 return false;
             }
-            State::Leaked => return false,
+            State::Leaked => {
+                if ending {
+                    self.note_stop(sequence, StopOutcome::Leaked, Duration::ZERO, Vec::new());
+                }
+                return false;
+            }
         }
         let span = tracing::info_span!(parent: &parent, "child.stop", path = slot.path().as_str(), outcome = tracing::field::Empty);
         let phase =
@@ -120,16 +142,43 @@ impl Supervisor {
         };
         match &slot.process {
             Some(Process::Actor { cell, .. }) => cell.stop(None),
-            Some(Process::Supervisor(control)) => control.stop(budget.map(|budget| Instant::now() + budget), span),
+            Some(Process::Supervisor(control)) => {
+                control.stop(budget.map(|budget| Instant::now() + budget.min(FAR)), span)
+            }
             // A task, and a child that is still starting, hear it from their token.
             Some(Process::Task { .. }) | None => {}
         }
         match budget {
-            Some(budget) => {
-                self.set_timer(sequence, Timer::StopOverdue(sequence), budget + margin(slot_kind(self, sequence)))
-            }
+            Some(budget) => self.set_timer(
+                sequence,
+                Timer::StopOverdue(sequence),
+                budget.min(FAR) + margin(slot_kind(self, sequence)),
+            ),
             None => self.cancel_timer(sequence),
         }
+    }
+
+    /// A deadline became known, or an earlier one, after it was asked to stop.
+    fn hurry(&mut self, sequence: Sequence) {
+        let Some(deadline) = self.stop_deadline else { return };
+        let Some(slot) = self.slots.get(&sequence) else { return };
+        let State::Stopping(stopping) = &slot.state else { return };
+        if stopping.phase != StopPhase::Asked {
+            return;
+        }
+        let own = match slot.spec.shutdown {
+            Shutdown::Within(budget) => Some(stopping.since + budget.min(FAR)),
+            Shutdown::Infinity | Shutdown::BrutalKill => None,
+        };
+        let due = own.map_or(deadline, |own| own.min(deadline));
+        let left = due.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return self.kill(sequence);
+        }
+        if let Some(Process::Supervisor(control)) = &slot.process {
+            control.stop(Some(due), stopping.span.clone());
+        }
+        self.set_timer(sequence, Timer::StopOverdue(sequence), left + margin(slot_kind(self, sequence)));
     }
 
     fn kill(&mut self, sequence: Sequence) {
@@ -162,7 +211,16 @@ impl Supervisor {
             LEAKED.add(1, &[("component", slot.path().component())]);
             slot.become_(State::Leaked, Status::Leaked);
         }
-        self.step_done(sequence);
+        // An operator hears of it; what should have followed does not.
+        let operation = self
+            .slots
+            .get(&sequence)
+            .and_then(|slot| slot.plan)
+            .filter(|id| matches!(self.plans.get(id).map(|plan| &plan.goal), Some(Goal::Operation { .. })));
+        match operation {
+            Some(id) => self.abandon(id, OperationError::Leaked),
+            None => self.step_done(sequence),
+        }
     }
 
     /// A child that was asked to stop is gone.
@@ -173,6 +231,7 @@ impl Supervisor {
         slot.process = None;
         self.cancel_timer(sequence);
         let took = self.stopping_for(sequence);
+        let leaked = ended.leaves_something();
         let outcome = match (phase, ended.exit) {
             _ if !ended.leaked_tasks.is_empty() => StopOutcome::Leaked,
             (StopPhase::Killed, _) => StopOutcome::Killed,
@@ -183,6 +242,9 @@ impl Supervisor {
         self.note_stop(sequence, outcome, took, ended.below);
         // The plan that stopped it may have been abandoned; then it simply is down.
         self.rest(sequence, plan.unwrap_or(PlanId::MAX));
+        if leaked && let Some(slot) = self.slots.get_mut(&sequence) {
+            slot.become_(State::Leaked, Status::Leaked);
+        }
         self.step_done(sequence);
         self.forget_if_temporary(sequence);
     }
