@@ -6,19 +6,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use telemetry::export::Variables;
+
 use crate::http::auth::{DEMO_KEY, DEMO_TENANT};
 use crate::settings::{Otlp, Settings};
 
 /// The name of the product; a fork changes it here.
 pub const NAME: &str = "perennial";
-
-/// The standard variables that choose where OTLP goes.
-const OTLP_VARIABLES: [&str; 4] = [
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
-];
 
 /// What the banner shows.
 #[derive(Debug, Clone)]
@@ -38,8 +32,9 @@ pub struct Banner<'a> {
 impl fmt::Display for Banner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let settings = self.settings;
+        let otlp = otlp(settings, &Variables::of_process());
         writeln!(f, "{NAME} {}, profile {}", env!("CARGO_PKG_VERSION"), settings.profile.name())?;
-        writeln!(f, "  store  {}    bus  {}    otlp  {}", settings.store.url, settings.bus.url, otlp(settings))?;
+        writeln!(f, "  store  {}    bus  {}    otlp  {}", settings.store.url, settings.bus.url, otlp)?;
         writeln!(f, "  api    {:<28}  admin  {}", http(self.api), http(self.admin))?;
         if settings.is_development() {
             writeln!(f, "  tenant {DEMO_TENANT}, key {DEMO_KEY}")?;
@@ -53,15 +48,17 @@ fn http(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
-fn otlp(settings: &Settings) -> String {
+/// The addresses that telemetry is sent to: mostly one, for all three signals.
+fn otlp(settings: &Settings, variables: &Variables) -> String {
+    let destinations = settings.otlp(variables).unwrap_or_default();
+    let mut addresses: Vec<String> = destinations.iter().map(|each| without_user(&each.address)).collect();
+    addresses.dedup();
     match &settings.otel.endpoint {
-        Otlp::Endpoint(address) => without_user(address),
+        _ if !addresses.is_empty() => addresses.join(", "),
         Otlp::Off => "off".to_owned(),
-        Otlp::Unsaid => {
-            let said =
-                OTLP_VARIABLES.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-            said.map_or_else(|| format!("off (set {})", OTLP_VARIABLES[0]), |address| without_user(&address))
-        }
+        _ if variables.is_true("OTEL_SDK_DISABLED") => "off (OTEL_SDK_DISABLED)".to_owned(),
+        Otlp::Unsaid => "off (set OTEL_EXPORTER_OTLP_ENDPOINT)".to_owned(),
+        Otlp::Endpoint(_) => "off (no signal is exported)".to_owned(),
     }
 }
 
@@ -109,6 +106,21 @@ mod tests {
     fn a_password_of_the_collector_is_not_shown() {
         let shown = banner(&[("APP__OTEL__ENDPOINT", "https://me:pw@collector:4318")]);
         assert!(shown.contains("https://collector:4318") && !shown.contains("pw@"), "{shown}");
+    }
+
+    #[test]
+    fn otlp_is_shown_as_telemetry_does_it() {
+        let shown = |endpoint: &str, variables: &[(&str, &str)]| {
+            let environment = vec![("APP__OTEL__ENDPOINT".into(), endpoint.into())];
+            let settings = load(&Sources { environment, ..Sources::default() }).unwrap().settings;
+            otlp(&settings, &Variables::of_pairs(variables.iter().copied()))
+        };
+        assert_eq!(shown("http://collector:4318", &[("OTEL_SDK_DISABLED", "true")]), "off (OTEL_SDK_DISABLED)");
+        assert_eq!(shown("", &[]), "off (set OTEL_EXPORTER_OTLP_ENDPOINT)");
+        let both =
+            [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://b:1"), ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://a:1/t")];
+        assert_eq!(shown("", &both), "http://a:1/t, http://b:1");
+        assert_eq!(shown("off", &both), "off");
     }
 
     #[test]

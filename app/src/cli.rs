@@ -1,5 +1,7 @@
 //! The command line. Without a command the service runs; every other command answers and ends.
 
+use std::fmt::Display;
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -98,11 +100,14 @@ pub async fn answer(command: &Command, loaded: &Loaded) -> Option<u8> {
     match command {
         Command::Run => None,
         Command::Config { action: None } => {
-            println!("{loaded}");
+            say(std::io::stdout(), loaded);
             Some(exit::CLEAN)
         }
         Command::Config { action: Some(ConfigAction::Check) } => {
-            println!("the configuration is right, profile {}", loaded.settings.profile.name());
+            say(
+                std::io::stdout(),
+                format_args!("the configuration is right, profile {}", loaded.settings.profile.name()),
+            );
             Some(exit::CLEAN)
         }
         Command::Healthcheck => Some(told(healthcheck(loaded.settings.admin.listen).await)),
@@ -116,14 +121,19 @@ pub async fn answer(command: &Command, loaded: &Loaded) -> Option<u8> {
 fn told(answer: Result<String, No>) -> u8 {
     match answer {
         Ok(yes) => {
-            println!("{yes}");
+            say(std::io::stdout(), yes);
             exit::CLEAN
         }
         Err(no) => {
-            eprintln!("{}", no.reason);
+            say(std::io::stderr(), no.reason);
             no.code
         }
     }
+}
+
+/// Writes a line. Who has closed the other end does not want to read it: that is no reason to panic, as `println!` would.
+fn say(mut to: impl Write, line: impl Display) {
+    let _ = writeln!(to, "{line}");
 }
 
 /// Why not, and the exit code for it.

@@ -23,6 +23,7 @@ use crate::{
     http::{
         ApiState,
         admin::{AdminState, Dev},
+        auth::DemoKey,
         lifecycle::Lifecycle,
         listener::Listener,
         probes::{Probes, TreeSlot},
@@ -115,6 +116,7 @@ impl Parts {
     pub fn api_state(&self, sockets: &TaskGroup) -> ApiState {
         ApiState {
             store: self.store.clone(),
+            demo_key: if self.settings.is_development() { DemoKey::Accepted } else { DemoKey::Refused },
             scheduler: self.scheduler.clone(),
             hub: self.hub.clone(),
             socket_limits: self.settings.for_sockets(),

@@ -56,11 +56,11 @@ pub fn tree(parts: &Parts) -> SupervisorSpec {
             (&set.channel_manager).into(),
         ),
         // What the service is for. Everything a job may touch is up by now, and still up when it drains.
-        critical(scheduler::scheduler(
-            &parts.scheduler,
-            set.scheduler.restart.intensity(),
-            set.scheduler.backoff.backoff(),
-        ), set.scheduler.stop_budget, (&set.scheduler).into()),
+        critical(
+            scheduler::scheduler(&parts.scheduler, set.scheduler.restart.intensity(), set.scheduler.backoff.backoff()),
+            set.scheduler.stop_budget,
+            (&set.scheduler).into(),
+        ),
         // Opens the door last and closes it first. It owns the connections, and only its end closes sockets.
         critical(api_listener(parts), set.api.stop_budget, Recovery::usual()),
     ];

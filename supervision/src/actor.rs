@@ -53,7 +53,7 @@ impl<A: Actor> StartChild for ActorStarter<A> {
                 biased;
                 started = this.start_actor(context.clone()) => started,
                 // Dropping a start before it is complete leaves nothing behind: ractor has no task for it yet.
-                () = cancelled.cancelled() => Err(StartFailure::Cancelled),
+                () = cancelled.cancelled() => Err(StartFailure::Cancelled { below: Vec::new() }),
             };
             if result.is_err() {
                 if let Some(tasks) = context.started_tasks() {

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,7 +13,10 @@ use telemetry::panic::{PANIC_RECOVERED, Policy};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{GuardSite, Heartbeat, Heartbeats, Panicked, Path, TaskGroup, guard, node::Node, tree::TreeShared};
+use crate::{
+    GuardSite, Heartbeat, Heartbeats, Panicked, Path, TaskGroup, guard, node::Node, supervisor::SupervisorControl,
+    tree::TreeShared,
+};
 
 /// Handed to the start function of a child, anew for each incarnation. Cheap to clone.
 #[derive(Clone)]
@@ -23,6 +29,10 @@ struct Inner {
     cancelled: CancellationToken,
     ready: watch::Sender<bool>,
     tasks: OnceLock<TaskGroup>,
+    /// Set when the incarnation has ended: from then on nothing can be spawned in its name.
+    ended: AtomicBool,
+    /// If the child is a supervisor: how it is reached, also while it starts.
+    control: OnceLock<SupervisorControl>,
 }
 
 /// Who a child is, in each place where it is named.
@@ -43,8 +53,8 @@ impl Identity {
 
 impl ChildContext {
     pub(crate) fn new(node: Arc<Node>, tree: Arc<TreeShared>, incarnation: u64, cancelled: CancellationToken) -> Self {
-        let (ready, tasks) = (watch::Sender::new(false), OnceLock::new());
-        Self(Arc::new(Inner { node, tree, incarnation, cancelled, ready, tasks }))
+        let (ready, tasks, ended) = (watch::Sender::new(false), OnceLock::new(), AtomicBool::new(false));
+        Self(Arc::new(Inner { node, tree, incarnation, cancelled, ready, tasks, ended, control: OnceLock::new() }))
     }
 
     /// Where the child stands in the tree.
@@ -81,7 +91,12 @@ impl ChildContext {
     /// Tasks of this incarnation: cancelled when it has ended, and waited for before the next one starts. What should
     /// hear of a stop as soon as it is asked listens to [`ChildContext::cancelled`].
     pub fn tasks(&self) -> &TaskGroup {
-        self.0.tasks.get_or_init(|| TaskGroup::labelled(self.path().clone(), self.identity().label.clone()))
+        let label = || self.identity().label.clone();
+        let tasks = self.0.tasks.get_or_init(|| TaskGroup::labelled(self.path().clone(), label()));
+        if self.0.ended.load(Ordering::Acquire) {
+            tasks.close();
+        }
+        tasks
     }
 
     /// Runs `future` as a part of this child that may panic without ending it: the panic is recorded with the policy
@@ -123,9 +138,21 @@ impl ChildContext {
         let _ = self.0.ready.subscribe().wait_for(|ready| *ready).await;
     }
 
-    /// The tasks, if there ever were any.
+    /// The tasks to be ended with the incarnation, if there ever were any; there will be no more.
     pub(crate) fn started_tasks(&self) -> Option<&TaskGroup> {
+        self.0.ended.store(true, Ordering::Release);
         self.0.tasks.get()
+    }
+
+    /// Says how the supervisor that is this child is reached.
+    pub(crate) fn publish(&self, control: SupervisorControl) {
+        // Each incarnation has one.
+        let _ = self.0.control.set(control);
+    }
+
+    /// How the supervisor that is this child is reached.
+    pub(crate) fn control(&self) -> Option<&SupervisorControl> {
+        self.0.control.get()
     }
 }
 

@@ -169,9 +169,11 @@ impl Heartbeats {
         loops.iter().map(|((path, name), beat)| beat.snapshot(path, name, actors.get(path))).collect()
     }
 
-    /// True if every loop below each of `paths` has ticked within `threshold` (or is younger than that).
+    /// True if every loop of each of `paths`, and below it, has ticked within `threshold` (or is younger than that).
     pub fn is_healthy(&self, paths: &[&str], threshold: Duration) -> bool {
-        let below = |path: &Path, name: &str| path.as_str() == name || path.component() == name;
+        let below = |path: &Path, name: &str| {
+            path.as_str().strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
         let loops = lock(&self.0.loops);
         loops
             .iter()
@@ -214,10 +216,32 @@ impl Heartbeats {
         }
     }
 
-    /// The child at `path` is not coming back.
+    /// The child at `path` is not coming back, nor is anything below it.
     pub(crate) fn forget(&self, path: &Path) {
-        self.incarnation_ended(path);
-        lock(&self.0.loops).retain(|(owner, _), _| owner != path);
+        lock(&self.0.actors).remove(path);
+        let mut loops = lock(&self.0.loops);
+        let own: Vec<_> = loops
+            .range((path.clone(), "")..)
+            .map(|(key, _)| key.clone())
+            .take_while(|(owner, _)| owner == path)
+            .collect();
+        own.iter().for_each(|key| drop(loops.remove(key)));
+        drop(loops);
+        self.forget_below(path);
+    }
+
+    /// What was below `path` has gone with its incarnation.
+    pub(crate) fn forget_below(&self, path: &Path) {
+        let below = if path.is_root() { String::new() } else { format!("{path}.") };
+        let first = Path::from_below(&below);
+        let mut loops = lock(&self.0.loops);
+        let keys = loops.range((first.clone(), "")..).map(|(key, _)| key.clone());
+        let gone: Vec<_> = keys.take_while(|(owner, _)| owner.as_str().starts_with(&below)).collect();
+        gone.iter().for_each(|key| drop(loops.remove(key)));
+        let mut actors = lock(&self.0.actors);
+        let keys = actors.range(first..).map(|(key, _)| key.clone());
+        let gone: Vec<_> = keys.take_while(|owner| owner.as_str().starts_with(&below)).collect();
+        gone.iter().for_each(|key| drop(actors.remove(key)));
     }
 }
 

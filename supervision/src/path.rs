@@ -20,6 +20,11 @@ impl Path {
         if self.0.is_empty() { Self(Arc::from(id)) } else { Self(Arc::from(format!("{}.{id}", self.0))) }
     }
 
+    /// Where the children of a path begin in the order of paths: the path and a dot.
+    pub(crate) fn from_below(prefix: &str) -> Self {
+        Self(Arc::from(prefix))
+    }
+
     /// The ids joined by dots; empty for the root.
     pub fn as_str(&self) -> &str {
         &self.0

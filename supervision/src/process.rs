@@ -35,8 +35,11 @@ pub(crate) struct Started {
 pub(crate) enum StartFailure {
     /// It declined to start, which is not an error.
     Ignored,
-    /// It was cancelled while it started.
-    Cancelled,
+    /// It was cancelled while it started, and has stopped what it had started.
+    Cancelled {
+        /// A supervisor's children, in stop order.
+        below: Vec<ChildStop>,
+    },
     /// It failed; what it had started below itself is stopped again.
     Failed(Exit),
 }

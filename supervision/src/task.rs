@@ -93,7 +93,7 @@ impl StartChild for TaskStarter {
                     () = cancelled.cancelled() => {
                         controls.kill.cancel();
                         ended.await;
-                        return Err(StartFailure::Cancelled);
+                        return Err(StartFailure::Cancelled { below: Vec::new() });
                     }
                 }
             }
@@ -109,7 +109,7 @@ impl StartChild for TaskStarter {
 
 fn ended_before_ready(ended: Ended, context: &ChildContext) -> StartFailure {
     match ended.exit {
-        _ if context.cancelled().is_cancelled() => StartFailure::Cancelled,
+        _ if context.cancelled().is_cancelled() => StartFailure::Cancelled { below: Vec::new() },
         Exit::Error(error) if error == Ignore.to_string() => StartFailure::Ignored,
         exit if exit.is_orderly() => StartFailure::Failed(Exit::Error("ended before it was ready".to_owned())),
         exit => StartFailure::Failed(exit),

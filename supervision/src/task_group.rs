@@ -6,7 +6,7 @@ use std::{
     future::Future,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -36,6 +36,7 @@ struct Group {
     tasks: Mutex<HashMap<u64, Task>>,
     next: AtomicU64,
     emptied: Notify,
+    is_closed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -55,11 +56,22 @@ impl TaskGroup {
 
     pub(crate) fn labelled(path: Path, label: String) -> Self {
         let (cancel, tasks, next) = (CancellationToken::new(), Mutex::default(), AtomicU64::new(0));
-        Self(Arc::new(Group { path, label, cancel, tasks, next, emptied: Notify::new() }))
+        Self(Arc::new(Group {
+            path,
+            label,
+            cancel,
+            tasks,
+            next,
+            emptied: Notify::new(),
+            is_closed: AtomicBool::new(false),
+        }))
     }
 
-    /// Runs `future` in the group, in the current span's context.
+    /// Runs `future` in the group. In one that has been stopped it is dropped: nobody would end it.
     pub fn spawn(&self, name: impl Into<Cow<'static, str>>, future: impl Future<Output = ()> + Send + 'static) {
+        if self.0.is_closed.load(Relaxed) {
+            return;
+        }
         let name = name.into();
         let id = self.0.next.fetch_add(1, Relaxed);
         let entry = Entry { group: self.clone(), id };
@@ -120,12 +132,18 @@ impl TaskGroup {
     /// Cancels, waits for `deadline`, aborts what is left and waits for that; returns the names of those that even then
     /// did not end, because they do not yield.
     pub async fn stop(&self, deadline: Duration) -> Vec<String> {
+        self.close();
         self.cancel();
         if self.wait(deadline).await.is_empty() {
             return Vec::new();
         }
         self.abort();
         self.wait(ABORT_GRACE).await
+    }
+
+    /// From now on nothing is spawned.
+    pub(crate) fn close(&self) {
+        self.0.is_closed.store(true, Relaxed);
     }
 
     /// Ends all tasks at their next await.

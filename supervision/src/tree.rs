@@ -174,7 +174,7 @@ impl Tree {
                 Process::Actor { .. } | Process::Task { .. } => return Err(not_started(Exit::Killed)),
             },
             Err(StartFailure::Failed(exit)) => return Err(not_started(exit)),
-            Err(StartFailure::Ignored | StartFailure::Cancelled) => return Err(StartError::Cancelled),
+            Err(StartFailure::Ignored | StartFailure::Cancelled { .. }) => return Err(StartError::Cancelled),
         };
         node.data().set(Status::Up);
         let root = node.clone();

@@ -3,6 +3,7 @@
 //! Everything that sends runs on a runtime of its own, so that it neither dies with the application's runtime nor waits for
 //! it. The order matters: the meter provider first, for the others report their own losses through it.
 
+pub mod check;
 mod client;
 pub(crate) mod filter;
 mod flush;
@@ -14,7 +15,7 @@ mod resource;
 mod variables;
 
 pub use flush::{FlushReport, Outcome, SignalReport};
-pub use plan::Signal;
+pub use plan::{Signal, Source};
 pub use variables::Variables;
 
 #[cfg(test)]

@@ -27,6 +27,15 @@ pub const DEMO_TENANT: &str = "demo";
 /// Its key, which every reader of this line knows.
 pub const DEMO_KEY: &str = "pk_demo_development_only";
 
+/// Whether [`DEMO_KEY`] opens anything. Outside development it does not, even over a store that was seeded with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DemoKey {
+    /// It is looked up like any other key.
+    Accepted,
+    /// It is nobody's, whatever the store says.
+    Refused,
+}
+
 /// How long a key that was found is believed without asking the store again: what revoking it may take.
 const CACHE_FOR: Duration = Duration::from_secs(10);
 
@@ -41,13 +50,14 @@ const ADMIN_CHALLENGE: &str = r#"Bearer realm="admin""#;
 #[derive(Clone)]
 pub struct Tenants {
     store: SharedStore,
+    demo_key: DemoKey,
     cache: Arc<Mutex<HashMap<KeyHash, (TenantId, Instant)>>>,
 }
 
 impl Tenants {
     /// Over the tenants of `store`.
-    pub fn new(store: SharedStore) -> Self {
-        Self { store, cache: Arc::default() }
+    pub fn new(store: SharedStore, demo_key: DemoKey) -> Self {
+        Self { store, demo_key, cache: Arc::default() }
     }
 
     /// The tenant that `key` belongs to. Only what was found is remembered, so a new key works at once.
@@ -55,6 +65,9 @@ impl Tenants {
     /// # Errors
     /// What the store says.
     pub async fn find(&self, key: &str) -> Result<Option<TenantId>, StoreError> {
+        if self.demo_key == DemoKey::Refused && key == DEMO_KEY {
+            return Ok(None);
+        }
         let hash = KeyHash::of(key);
         if let Some(tenant) = self.remembered(&hash) {
             return Ok(Some(tenant));

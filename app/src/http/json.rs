@@ -7,7 +7,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 
 use super::problem::{FieldError, Problem};
@@ -15,7 +15,7 @@ use super::problem::{FieldError, Problem};
 /// A JSON body of a known shape, from a request or for an answer.
 ///
 /// A request is refused with 415 without a JSON content type, 413 above the limit, 400 if it is not JSON (with line and
-/// column), 422 if it has another shape (with the field's path). The shapes refuse unknown fields.
+/// column), 422 if it is no object or has another shape (with the field's path). The shapes refuse unknown fields.
 #[derive(Debug)]
 pub struct Json<T>(pub T);
 
@@ -67,6 +67,7 @@ async fn read(request: Request, limit: usize) -> Result<bytes::Bytes, Problem> {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    must_be_object(body)?;
     let mut json = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
@@ -76,12 +77,21 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     Ok(value)
 }
 
+/// A struct of serde would also read an array, by the order of its fields; nobody means that.
+fn must_be_object(body: &[u8]) -> Result<(), Problem> {
+    if body.trim_ascii_start().first() == Some(&b'{') {
+        return Ok(());
+    }
+    serde_json::from_slice::<IgnoredAny>(body).map_err(|error| refused(error, String::new()))?;
+    Err(unfit("must be an object", FieldError { field: String::new(), reason: "must be an object".to_owned() }))
+}
+
 fn refused(error: serde_json::Error, field: String) -> Problem {
     match error.classify() {
         Category::Data => {
-            let detail = format!("the body is JSON, but not what is expected here: {error}");
-            let reason = without_place(&error.to_string());
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).with_errors(vec![FieldError { field, reason }])
+            let error = error.to_string();
+            let (reason, place) = in_plain_words(&error);
+            unfit(&format!("{reason}{place}"), FieldError { field, reason })
         }
         Category::Syntax | Category::Eof | Category::Io => {
             Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}"))
@@ -89,9 +99,26 @@ fn refused(error: serde_json::Error, field: String) -> Problem {
     }
 }
 
-/// The place stands in the detail already.
-fn without_place(error: &str) -> String {
-    error.rsplit_once(" at line ").map_or(error, |(reason, _)| reason).to_owned()
+fn unfit(what: &str, error: FieldError) -> Problem {
+    let detail = format!("the body is JSON, but not what is expected here: {what}");
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).with_errors(vec![error])
+}
+
+/// What is wrong, without the names of our types, and the place (` at line 1 column 21`).
+fn in_plain_words(error: &str) -> (String, &str) {
+    let (reason, place) = error.rfind(" at line ").map_or((error, ""), |at| error.split_at(at));
+    let Some((found, expected)) = reason.rsplit_once(", expected ") else {
+        return (reason.to_owned(), place);
+    };
+    let plain = match expected {
+        "i8" | "i16" | "i32" | "i64" => "an integer",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "an integer, not negative",
+        "f32" | "f64" => "a number",
+        name if name.starts_with("struct ") => "an object",
+        name if name.starts_with("enum ") => "one of the words that are allowed here",
+        same => same,
+    };
+    (format!("{found}, expected {plain}"), place)
 }
 
 #[cfg(test)]
@@ -163,8 +190,11 @@ mod tests {
     async fn a_wrong_type_is_422_with_the_path_of_the_field() {
         let (status, detail, errors) = refusal(r#"{"outer":{"n":"seven"}}"#).await;
         assert_eq!(status, 422);
-        assert!(detail.ends_with("invalid type: string \"seven\", expected u32 at line 1 column 21"), "{detail}");
-        let reason = "invalid type: string \"seven\", expected u32";
+        assert!(
+            detail.ends_with("invalid type: string \"seven\", expected an integer, not negative at line 1 column 21"),
+            "{detail}"
+        );
+        let reason = "invalid type: string \"seven\", expected an integer, not negative";
         assert_eq!(errors, json!([{"field": "outer.n", "reason": reason}]));
     }
 
@@ -177,9 +207,24 @@ mod tests {
         assert_eq!((status, &errors[0]["reason"]), (422, &json!("missing field `n`")));
     }
 
+    #[tokio::test]
+    async fn what_is_no_object_is_422_and_says_so() {
+        let errors = json!([{"field": "", "reason": "must be an object"}]);
+        for body in ["[{\"n\":7}]", "[]", " \n7", "null", "\"outer\""] {
+            let (status, detail, said) = refusal(body).await;
+            assert_eq!((status, &said), (422, &errors), "{body}");
+            assert!(detail.ends_with(": must be an object"), "{detail}");
+        }
+        assert_eq!(refusal("[7").await.0, 400);
+        let (status, _, said) = refusal(r#"{"outer":7}"#).await;
+        let reason = "invalid type: integer `7`, expected an object";
+        assert_eq!((status, said), (422, json!([{"field": "outer", "reason": reason}])));
+    }
+
     #[test]
     fn a_body_that_nests_without_end_is_400_and_no_overflow() {
-        let refused = parse::<Value>("[".repeat(100_000).as_bytes()).unwrap_err();
+        assert_eq!(parse::<Value>("[".repeat(100_000).as_bytes()).unwrap_err().status(), 400);
+        let refused = parse::<Value>(r#"{"a":"#.repeat(100_000).as_bytes()).unwrap_err();
         assert_eq!(refused.status(), 400);
         assert!(refused.detail().contains("recursion limit exceeded"), "{}", refused.detail());
     }

@@ -41,6 +41,8 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use supervision::TaskGroup;
 
+use auth::DemoKey;
+
 use crate::settings::{Limits, WhileDraining};
 use json::BodyLimit;
 use limits::Gate;
@@ -51,6 +53,8 @@ use probes::{Detail, Probes};
 pub struct ApiState {
     /// Everything durable.
     pub store: SharedStore,
+    /// Whether the key that everyone knows opens anything.
+    pub demo_key: DemoKey,
     /// Takes jobs and schedules, and knows what can run here.
     pub scheduler: Scheduler,
     /// Where sockets connect to.
@@ -77,7 +81,7 @@ impl BodyLimit for ApiState {
 
 /// The router of the tenants' listener.
 pub fn router(state: ApiState) -> Router {
-    let tenants = auth::Tenants::new(Arc::clone(&state.store));
+    let tenants = auth::Tenants::new(Arc::clone(&state.store), state.demo_key);
     let lifecycle = Arc::clone(&state.probes.lifecycle);
     let gate = Gate::new(state.limits.concurrency, state.limits.request, lifecycle, state.while_draining);
     let probes = state.probes.router(Detail::WordOnly);

@@ -118,19 +118,33 @@ impl Probes {
     }
 
     fn degradations(&self) -> Vec<String> {
-        let restarting = |node: &&NodeSnapshot| matches!(node.status, Status::Waiting { .. } | Status::Leaked);
         let degraded = self.nodes(|node| node.degraded).into_iter().map(|path| format!("{path} is degraded"));
-        let restarting = self.nodes(restarting).into_iter().map(|path| format!("{path} waits for its restart"));
         let unhealthy = self.health.statuses();
         let unhealthy =
             unhealthy.iter().filter(|status| status.state == actors::health_sweep::status::State::Unhealthy);
-        degraded.chain(restarting).chain(unhealthy.map(|status| format!("{} is unhealthy", status.name))).collect()
+        degraded.chain(self.troubles()).chain(unhealthy.map(|status| format!("{} is unhealthy", status.name))).collect()
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        let Some(tree) = self.tree.get() else { return Vec::new() };
+        let snapshot = tree.snapshot();
+        let told = |node: &NodeSnapshot| trouble(&node.status).map(|trouble| format!("{} {trouble}", node.path));
+        snapshot.walk().into_iter().filter_map(told).collect()
     }
 
     fn nodes(&self, which: impl Fn(&&NodeSnapshot) -> bool) -> Vec<String> {
         let Some(tree) = self.tree.get() else { return Vec::new() };
         let snapshot = tree.snapshot();
         snapshot.walk().into_iter().filter(|node| which(node)).map(|node| node.path.to_string()).collect()
+    }
+}
+
+/// What is not as it should be about a child in this state.
+fn trouble(status: &Status) -> Option<&'static str> {
+    match status {
+        Status::Waiting { .. } => Some("waits for its restart"),
+        Status::Leaked => Some("is leaked"),
+        _ => None,
     }
 }
 
@@ -153,5 +167,17 @@ impl Verdict {
         }
         let no_store = [(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
         (self.code, no_store, axum::Json(self)).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leaked_child_is_not_said_to_wait_for_a_restart() {
+        assert_eq!(trouble(&Status::Leaked), Some("is leaked"));
+        assert_eq!(trouble(&Status::Waiting { due_in_ms: 5 }), Some("waits for its restart"));
+        assert_eq!(trouble(&Status::Up), None);
     }
 }

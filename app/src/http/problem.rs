@@ -2,7 +2,8 @@
 //!
 //! A handler returns a [`Problem`]; the edge (`edge.rs`) writes it, because only the edge knows the request's id. What
 //! others answer in plain text (the router's 404 and 405, an extractor of axum) becomes one there too, so no error
-//! leaves the house in another shape.
+//! leaves the house in another shape, but for one: a head that cannot be read (malformed, too long) is answered by hyper
+//! itself, 400 or 431 without a body, for there is no request yet that the edge could see.
 
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};

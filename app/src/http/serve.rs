@@ -23,6 +23,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use supervision::TaskGroup;
+use telemetry::panic::{PANIC_RECOVERED, Policy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -91,6 +92,8 @@ pub async fn serve(listener: Bound, server: Server, stop: CancellationToken) -> 
     let door = Door { server, places: Arc::new(Semaphore::new(limit)), stop };
     OPEN.add(0, &[("listener", door.server.name)]);
     ACCEPT_FAILED.born(&[("listener", door.server.name)]);
+    let (name, policy) = (door.server.name, Policy::KeepRunning.as_str());
+    PANIC_RECOVERED.born(&[("component", name), ("actor", name), ("policy", policy)]);
     tokio::select! {
         biased;
         () = door.stop.cancelled() => {}

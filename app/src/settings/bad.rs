@@ -65,6 +65,18 @@ fn production_is_strict_where_development_is_not() {
 }
 
 #[test]
+fn production_takes_an_address_for_each_signal_or_silence_that_is_meant() {
+    let each = ["TRACES", "METRICS", "LOGS"].map(|signal| format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"));
+    let mut addresses: Vec<_> = each.iter().map(|name| (name.as_str(), "http://collector:4318")).collect();
+    addresses.push(("APP__PROFILE", "production"));
+    assert!(load(&sources(&addresses)).is_ok());
+    addresses.remove(0);
+    assert!(faults(&sources(&addresses))[0].starts_with("otel.endpoint"), "traces would go to the standard's default");
+    let silent = [("APP__PROFILE", "production"), ("APP__OTEL__ENDPOINT", "off"), ("OTEL_SDK_DISABLED", "true")];
+    assert!(load(&sources(&silent)).is_ok());
+}
+
+#[test]
 fn every_bad_file_is_answered_with_its_line_and_no_other() {
     for (text, line) in BAD_FILES {
         let file = tempfile::NamedTempFile::new().unwrap();

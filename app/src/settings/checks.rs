@@ -1,17 +1,14 @@
 //! The checks that need more than one value: what one key asks of another, and what production asks of all.
 
-use std::net::IpAddr;
+mod outside;
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::fault::Fault;
 use super::layers::{Leaves, Sources};
-use super::sections::{Otlp, Profile};
+use super::sections::Profile;
 use super::stop_table::StopTable;
 use super::{Settings, refused};
-
-/// The standard variable that decides when `otel.endpoint` says nothing.
-const OTLP_VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 /// Secrets that stand in documents and examples, and so are none.
 const KNOWN_SECRETS: [&str; 7] =
@@ -27,9 +24,10 @@ pub(super) fn check(settings: &Settings, leaves: &Leaves, sources: &Sources, kno
     checks.backoffs(settings);
     checks.listeners(settings);
     if settings.profile == Profile::Production {
-        checks.production(settings, sources);
+        checks.production(settings);
     }
     checks.parts(settings);
+    checks.outside(settings, sources);
     checks.faults
 }
 
@@ -133,7 +131,7 @@ impl Checks<'_> {
         );
     }
 
-    fn production(&mut self, settings: &Settings, sources: &Sources) {
+    fn production(&mut self, settings: &Settings) {
         if let Some(token) = &settings.admin.token {
             self.require(&["admin.token"], !is_known(token), "must be a secret of your own in production");
             let long = token.expose_secret().chars().count() >= TOKEN_MIN;
@@ -144,24 +142,6 @@ impl Checks<'_> {
         let reason = "must be false in production";
         self.require(&["channel_manager.allow_http"], !channels.allow_http, reason);
         self.require(&["channel_manager.allow_private_addresses"], !channels.allow_private_addresses, reason);
-        self.otlp(settings, sources.variable(OTLP_VARIABLE));
-    }
-
-    fn otlp(&mut self, settings: &Settings, variable: Option<&str>) {
-        match (&settings.otel.endpoint, variable) {
-            (Otlp::Unsaid, None) => {
-                let reason = format!("must be an address or off in production, or {OTLP_VARIABLE} must be set");
-                self.require(&["otel.endpoint"], false, reason);
-            }
-            (Otlp::Unsaid, Some(address)) if is_loopback(address) => {
-                let origin = format!("environment variable {OTLP_VARIABLE}");
-                self.faults.push(Fault::of_source(origin, "must not be on loopback in production"));
-            }
-            (Otlp::Endpoint(address), _) => {
-                self.require(&["otel.endpoint"], !is_loopback(address), "must not be on loopback in production");
-            }
-            _ => {}
-        }
     }
 }
 
@@ -169,33 +149,9 @@ fn is_known(secret: &SecretString) -> bool {
     KNOWN_SECRETS.contains(&secret.expose_secret().to_lowercase().as_str())
 }
 
-/// Whether an address that we dial means this machine itself.
-fn is_loopback(address: &str) -> bool {
-    let Ok(url) = url::Url::parse(address) else {
-        return false;
-    };
-    match url.host() {
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback() || ip.is_unspecified(),
-        Some(url::Host::Ipv6(ip)) => IpAddr::V6(ip).to_canonical().is_loopback() || ip.is_unspecified(),
-        Some(url::Host::Domain(name)) => {
-            let name = name.trim_end_matches('.');
-            name == "localhost" || name.ends_with(".localhost")
-        }
-        None => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn loopback_is_seen_in_every_spelling() {
-        let all = ["http://127.0.0.1:4318", "http://127.9.9.9", "http://[::1]:4318", "http://[::ffff:127.0.0.1]"];
-        let more = ["https://localhost", "http://LOCALHOST.:1", "http://a.localhost", "http://0.0.0.0", "http://127.1"];
-        assert!(all.iter().chain(&more).all(|address| is_loopback(address)));
-        assert!(!["http://collector:4318", "http://10.0.0.1", "nothing"].iter().any(|address| is_loopback(address)));
-    }
 
     #[test]
     fn a_known_secret_is_known_in_capitals_too() {

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use config::{Config, Environment, FileFormat, Format, Map, Source, Value, ValueKind};
 
+use telemetry::export::Variables;
+
 use super::fault::Fault;
 use super::schema::{Schema, Values, flatten, variable_of};
 
@@ -25,7 +27,7 @@ pub struct Sources {
     pub profile: Option<String>,
     /// `--config` or `APP_CONFIG_FILE`: a TOML file over the profile's.
     pub file: Option<PathBuf>,
-    /// The environment; only what begins with `APP__` is read, and `OTEL_EXPORTER_OTLP_ENDPOINT` is looked at.
+    /// The environment; what begins with `APP__`, and `RUST_LOG`, is read; `OTEL_*` is checked.
     pub environment: Vec<(OsString, OsString)>,
 }
 
@@ -35,10 +37,16 @@ impl Sources {
         Self { profile, file, environment: std::env::vars_os().collect() }
     }
 
-    /// A variable of the environment, if it is set, not empty and readable.
-    pub(super) fn variable(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.environment.iter().find(|(key, _)| key == name)?;
-        value.to_str().filter(|value| !value.is_empty())
+    /// The variables that telemetry reads. What is not UTF-8 it does not see.
+    pub(super) fn variables(&self) -> Variables {
+        let pairs = self.environment.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
+        Variables::of_pairs(pairs)
+    }
+
+    /// `RUST_LOG`, if it is set, not empty and readable.
+    fn rust_log(&self) -> Option<&str> {
+        let (_, value) = self.environment.iter().find(|(name, _)| name == "RUST_LOG")?;
+        value.to_str().filter(|value| !value.trim().is_empty())
     }
 }
 
@@ -150,6 +158,10 @@ fn environment_layer(sources: &Sources, schema: &Schema, faults: &mut Vec<Fault>
     for (key, value) in read.into_iter().collect::<BTreeMap<_, _>>() {
         let origin = format!("environment variable {}", variable_of(&key));
         layer.values.extend(schema.check(Map::from_iter([(key, value)]), &origin, faults));
+    }
+    if let Some(filter) = sources.rust_log() {
+        let value = Value::new(Some(&"environment variable RUST_LOG".to_owned()), filter);
+        layer.values.insert("log.filter".to_owned(), value);
     }
     layer
 }

@@ -8,7 +8,8 @@ use actors::broadcaster::BroadcasterSettings;
 use actors::bus::BusSettings;
 use actors::store::SqliteOptions;
 use actors::{channel_manager, health_sweep, liveness_monitor, scheduler};
-use telemetry::export::{Endpoint, LogFormat as ExportLogFormat};
+use telemetry::export::check::{Destination, destinations};
+use telemetry::export::{Endpoint, LogFormat as ExportLogFormat, StartError, Variables};
 use uuid::Uuid;
 
 use super::{LogFormat, Otlp, Settings};
@@ -33,6 +34,14 @@ impl Settings {
             },
             sample_ratio: None,
         }
+    }
+
+    /// Where each signal goes with these `OTEL_*` variables: the one answer for the checks and for the banner.
+    ///
+    /// # Errors
+    /// Everything that would end the start of telemetry.
+    pub fn otlp(&self, variables: &Variables) -> Result<Vec<Destination>, Vec<StartError>> {
+        destinations(&self.for_telemetry("", Uuid::nil()), variables)
     }
 
     /// For the store.

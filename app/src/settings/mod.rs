@@ -1,8 +1,8 @@
 //! The settings: read, checked and explained before anything is bound or opened.
 //!
 //! Layers, the later over the earlier: `app/config/default.toml` (complete, compiled in), the profile's file (compiled
-//! in), a file of your own (`--config`, `APP_CONFIG_FILE`), the environment (`APP__API__LISTEN`), `--profile`. Every
-//! fault is reported at once, with the place its value came from and with what is allowed there.
+//! in), a file of your own (`--config`, `APP_CONFIG_FILE`), the environment (`APP__API__LISTEN`; `RUST_LOG` over
+//! `APP__LOG__FILTER`), `--profile`. Every fault is reported at once, with the place its value came from and with what is allowed there.
 
 mod checks;
 mod fault;
@@ -183,6 +183,15 @@ mod tests {
         std::fs::write(&file, "profile = \"production\"\n[otel]\nendpoint = \"off\"\n").unwrap();
         let by_file = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
         assert_eq!(load(&by_file).unwrap().settings.log.format, LogFormat::Json);
+    }
+
+    #[test]
+    fn rust_log_wins_over_the_log_filter_and_an_empty_one_says_nothing() {
+        let all = [("RUST_LOG", "warn,scheduler=debug"), ("APP__LOG__FILTER", "trace")];
+        let loaded = load(&from(&all)).unwrap();
+        assert_eq!(loaded.settings.log.filter, "warn,scheduler=debug");
+        assert!(loaded.to_string().contains("# environment variable RUST_LOG"), "{loaded}");
+        assert_eq!(load(&from(&[("RUST_LOG", " "), all[1]])).unwrap().settings.log.filter, "trace");
     }
 
     #[test]

@@ -225,8 +225,9 @@ pub struct LivenessMonitor {
     /// A critical part without a tick for this long is wedged, and `/healthz` says so.
     #[serde(rename = "wedged_after_ms", deserialize_with = "types::ms::<100, 3_600_000, _>")]
     pub wedged_after: Duration,
-    /// The main runtime is stuck when it has not run a task for this long.
-    #[serde(rename = "runtime_stuck_after_ms", deserialize_with = "types::ms::<100, 3_600_000, _>")]
+    /// The main runtime is stuck when it has not run a task for this long. It beats every second, so less than two of
+    /// them would mean nothing.
+    #[serde(rename = "runtime_stuck_after_ms", deserialize_with = "types::ms::<2_000, 3_600_000, _>")]
     pub runtime_stuck_after: Duration,
     /// Its restart budget.
     pub restart: Restart,

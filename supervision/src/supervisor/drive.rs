@@ -49,7 +49,9 @@ impl Supervisor {
             if plan.open > 0 {
                 return;
             }
-            let open = match plan.steps.pop_front() {
+            let step = plan.steps.pop_front();
+            plan.is_paused = matches!(step, Some(Step::Pause(..)));
+            let open = match step {
                 None => return self.complete(id),
                 Some(Step::Stop(sequences)) => {
                     sequences.into_iter().filter(|sequence| self.begin_stop(*sequence, id)).count()
@@ -154,7 +156,7 @@ impl Supervisor {
             }
         }
         for _ in 0..self.queued.len() {
-            if self.ending.is_some() || (self.is_group() && !self.plans.is_empty()) {
+            if self.ending.is_some() || self.is_group_at_work() {
                 return;
             }
             let Some(request) = self.queued.pop_front() else { return };

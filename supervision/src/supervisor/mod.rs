@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::{
-    ChildContext, ChildSpec, Exit, OperationError, SupervisorSpec, door,
+    ChildContext, ChildSpec, Exit, OperationError, Status, SupervisorSpec, door,
     process::{Drill, DrillOrder, Ended, Process, StartChild, StartFailure, Started},
 };
 use state::Supervisor;
@@ -50,7 +50,8 @@ impl StartChild for SupervisorStarter {
         async move {
             let cancelled = context.cancelled();
             let (started, is_started) = oneshot::channel();
-            let (supervisor, control) = Supervisor::new(spec, context, started);
+            let (supervisor, control) = Supervisor::new(spec, context.clone(), started);
+            context.publish(control.clone());
             let mut life = door::spawn(live(supervisor, control.clone()));
             // Whoever drops this start half-way leaves no one behind who could stop what has started.
             let abandoned = StopOnDrop(Some(control.clone()));
@@ -63,8 +64,7 @@ impl StartChild for SupervisorStarter {
                 ended = &mut life => Err(StartFailure::Failed(ended.map_or(Exit::Killed, |ended| ended.exit))),
                 () = cancelled.cancelled() => {
                     control.stop(None, Span::none());
-                    end_of(life).await;
-                    Err(StartFailure::Cancelled)
+                    Err(StartFailure::Cancelled { below: end_of(life).await.below })
                 }
             }
         }
@@ -123,6 +123,11 @@ async fn live(mut supervisor: Supervisor, control: SupervisorControl) -> Ended {
             record_panic(&control.0.context, "supervise", captured);
             supervisor.abandon_children();
         }
+    }
+    let context = &control.0.context;
+    if context.path().is_root() {
+        // Any other has a supervisor that says so.
+        context.node().data().set(Status::Down);
     }
     supervisor.into_ended()
 }

@@ -75,7 +75,7 @@ impl Supervisor {
             }
             Some(Goal::Restart) => !matches!(operation, Operation::Restart | Operation::Stop),
             Some(Goal::Boot | Goal::End | Goal::Operation { .. }) => true,
-            None => self.is_group() && !self.plans.is_empty(),
+            None => self.is_group_at_work(),
         }
     }
 
@@ -103,12 +103,11 @@ impl Supervisor {
 
     /// A child that an operator could not start stays down; one that was being added is not kept.
     pub(super) fn operation_start_failed(&mut self, sequence: Sequence) {
-        let never_ran = self
+        let forgotten = self
             .slots
             .get(&sequence)
-            .is_some_and(|slot| slot.incarnation() == 1 && !matches!(slot.state, State::Leaked));
-        let added = !self.spec.children.iter().any(|child| self.by_id.get(&child.id) == Some(&sequence));
-        if never_ran && added {
+            .is_some_and(|slot| slot.is_added && slot.incarnation() == 1 && !matches!(slot.state, State::Leaked));
+        if forgotten {
             self.remove_slot(sequence);
         }
     }
@@ -148,7 +147,7 @@ impl Supervisor {
     }
 
     fn add(&mut self, request: Request) {
-        if self.is_group() && !self.plans.is_empty() {
+        if self.is_group_at_work() {
             return self.queued.push_back(request);
         }
         let Operation::Add(spec) = request.operation else { return };
@@ -156,6 +155,9 @@ impl Supervisor {
             return answer(request.reply, Err(error));
         }
         let sequence = self.add_slot(*spec);
+        if let Some(slot) = self.slots.get_mut(&sequence) {
+            slot.is_added = true;
+        }
         self.begin(Goal::Operation { reply: request.reply, then: Status::Down }, [Step::Start(sequence)]);
     }
 

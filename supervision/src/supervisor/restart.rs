@@ -83,6 +83,7 @@ impl Supervisor {
         let (temporary, significant) = (slot.spec.restart == Restart::Temporary, slot.spec.significant);
         if exit.is_orderly() {
             slot.become_(State::Down, Status::Finished);
+            self.context.heartbeats().forget(&slot.node.identity.path);
         } else {
             slot.node.data().failed(exit, uptime, None);
             slot.become_(State::Down, Status::Down);
@@ -104,7 +105,8 @@ impl Supervisor {
         match self.decide(sequence) {
             Some(delay) => {
                 self.note_restart(sequence, exit, uptime, delay);
-                let steps = self.restart_steps(sequence, delay, Moment::AfterExit);
+                let culprit = self.join_paused_restart(sequence);
+                let steps = self.restart_steps(culprit, delay, Moment::AfterExit);
                 self.begin(Goal::Restart, steps);
             }
             None => {
@@ -114,6 +116,26 @@ impl Supervisor {
                 self.give_up(sequence, exit);
             }
         }
+    }
+
+    /// A member of a group failed while the group waits to restart for another one: both wait together from here on. Answers
+    /// from whom on the group is started.
+    fn join_paused_restart(&mut self, sequence: Sequence) -> Sequence {
+        if !self.is_group() {
+            return sequence;
+        }
+        let waiting: Vec<(Sequence, PlanId)> =
+            self.slots.iter().filter_map(|(other, slot)| Some((*other, slot.plan?))).collect();
+        let mut first = sequence;
+        for (other, plan) in waiting {
+            self.cancel_timer(other);
+            self.abandon(plan, OperationError::Superseded);
+            if let Some(slot) = self.slots.get_mut(&other).filter(|slot| matches!(slot.state, State::Waiting)) {
+                slot.become_(State::Down, Status::Down);
+            }
+            first = first.min(other);
+        }
+        first
     }
 
     /// A restart attempt did not succeed: it counts as a further one.

@@ -8,7 +8,7 @@ use tracing::{Instrument, Span};
 use super::state::{Goal, PlanId, Sequence, Slot, StartDone, State, StopPhase, Supervisor, Timer};
 use crate::{
     ChildContext, EventKind, Exit, OperationError, Restart, Status, door,
-    process::{StartFailure, Started},
+    process::{Ended, StartFailure, Started},
 };
 
 telemetry::declare_metrics! {
@@ -26,6 +26,11 @@ impl Supervisor {
         if matches!(slot.state, State::Up { .. } | State::Starting { .. }) {
             return false;
         }
+        // An operator stopped it while its group waited.
+        let by_hand = slot.node.data().status == Status::StoppedByHand;
+        if by_hand && matches!(self.plans.get(&plan).map(|plan| &plan.goal), Some(Goal::Restart)) {
+            return false;
+        }
         slot.plan = Some(plan);
         if matches!(slot.state, State::Leaked) {
             return self.refuse_overlap(sequence);
@@ -40,10 +45,17 @@ impl Supervisor {
         };
         let context = ChildContext::new(slot.node.clone(), tree, incarnation, slot.cancel.clone());
         let span = start_span(&parent, slot, incarnation);
-        let attempt = caught(context.clone(), attempt(slot, context)).instrument(span);
+        let attempt = caught(context.clone(), attempt(slot, context.clone())).instrument(span);
+        slot.starting = Some(context);
         let _detached = door::spawn(async move {
-            // The receiver is gone only if the supervisor's own task was dropped with its runtime.
-            let _ = start_done.send(StartDone { sequence, incarnation, result: attempt.await });
+            let done = StartDone { sequence, incarnation, result: attempt.await };
+            // Its supervisor has ended and reported it as leaked; what came up after all is ended here.
+            if let Err(unheard) = start_done.send(done)
+                && let Ok(started) = unheard.0.result
+            {
+                started.process.kill();
+                started.ended.await;
+            }
         });
         true
     }
@@ -59,7 +71,8 @@ impl Supervisor {
     /// A start attempt is over.
     pub(super) fn start_done(&mut self, done: StartDone) {
         let StartDone { sequence, incarnation, result } = done;
-        let Some(slot) = self.slots.get(&sequence).filter(|slot| slot.incarnation() == incarnation) else { return };
+        let Some(slot) = self.slots.get_mut(&sequence).filter(|slot| slot.incarnation() == incarnation) else { return };
+        slot.starting = None;
         let stopping = match &slot.state {
             State::Stopping(stopping) => Some(stopping.phase),
             State::Leaked if slot.plan.is_none() => return self.leaked_start_done(sequence, result),
@@ -67,10 +80,13 @@ impl Supervisor {
         };
         match (stopping, result) {
             (Some(phase), Ok(started)) => self.stop_late_starter(sequence, phase, started),
+            (Some(_), Err(StartFailure::Cancelled { below })) => {
+                self.stopped(sequence, Ended { below, ..Exit::Shutdown.into() });
+            }
             (Some(_), Err(_)) => self.stopped(sequence, Exit::Shutdown.into()),
             (None, Ok(started)) => self.is_up(sequence, started),
             (None, Err(StartFailure::Ignored)) => self.ignored(sequence),
-            (None, Err(StartFailure::Cancelled)) => self.start_failed(sequence, Exit::Killed),
+            (None, Err(StartFailure::Cancelled { .. })) => self.start_failed(sequence, Exit::Killed),
             (None, Err(StartFailure::Failed(exit))) => self.start_failed(sequence, exit),
         }
     }

@@ -102,6 +102,10 @@ pub(super) struct Slot {
     /// The plan that waits for this child.
     pub(super) plan: Option<PlanId>,
     pub(super) timer: Option<delay_queue::Key>,
+    /// Added at run time, not declared.
+    pub(super) is_added: bool,
+    /// The context of a start in progress, through which a supervisor hears that it must hurry.
+    pub(super) starting: Option<ChildContext>,
     /// Consecutive restarts without a good run between them.
     pub(super) attempt: u32,
     pub(super) window: Option<RestartWindow>,
@@ -151,6 +155,8 @@ pub(super) struct Plan {
     pub(super) steps: VecDeque<Step>,
     /// Children the current step waits for.
     pub(super) open: usize,
+    /// The current step is a pause.
+    pub(super) is_paused: bool,
 }
 
 /// What a plan is for.
@@ -196,6 +202,7 @@ impl Supervisor {
         let (start_done, starts) = mpsc::unbounded_channel();
         let drill = DrillOrder::default();
         context.node().disown_all();
+        context.heartbeats().forget_below(context.path());
         let mut supervisor = Self {
             context: context.clone(),
             slots: BTreeMap::new(),
@@ -253,6 +260,8 @@ impl Supervisor {
             cancel: CancellationToken::new(),
             plan: None,
             timer: None,
+            is_added: false,
+            starting: None,
             attempt: 0,
             window: spec.intensity.map(RestartWindow::new),
             spec: Arc::new(spec),
@@ -276,7 +285,7 @@ impl Supervisor {
     pub(super) fn begin(&mut self, goal: Goal, steps: impl IntoIterator<Item = Step>) {
         let id = self.next_plan;
         self.next_plan += 1;
-        self.plans.insert(id, Plan { goal, steps: steps.into_iter().collect(), open: 0 });
+        self.plans.insert(id, Plan { goal, steps: steps.into_iter().collect(), open: 0, is_paused: false });
         self.advance(id);
     }
 
@@ -288,9 +297,15 @@ impl Supervisor {
     /// True if what concerns this child must wait for a plan to be complete.
     pub(super) fn is_busy(&self, sequence: Sequence) -> bool {
         if self.is_group() {
-            return !self.plans.is_empty();
+            return self.is_group_at_work();
         }
         self.slots.get(&sequence).is_some_and(|slot| slot.plan.is_some())
+    }
+
+    /// True if a plan moves the children of a group. One that only pauses holds nothing up: a member that never comes back
+    /// must not keep the others from being looked after.
+    pub(super) fn is_group_at_work(&self) -> bool {
+        self.is_group() && self.plans.values().any(|plan| !plan.is_paused)
     }
 
     pub(super) fn emit(&self, sequence: Sequence, kind: EventKind) {

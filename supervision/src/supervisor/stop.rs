@@ -10,7 +10,7 @@ use super::{
     state::{FAR, Goal, PlanId, Sequence, State, Step, StopPhase, Stopping, Supervisor, Timer},
 };
 use crate::{
-    ChildStop, EventKind, Exit, Kind, OperationError, Restart, Shutdown, Status, StopOutcome, Strategy,
+    ChildContext, ChildStop, EventKind, Exit, Kind, OperationError, Restart, Shutdown, Status, StopOutcome, Strategy,
     process::{Ended, Process},
 };
 
@@ -81,7 +81,13 @@ impl Supervisor {
         match &slot.state {
             // A plan that is gone had begun it.
             State::Stopping(_) => {
-                slot.plan = Some(plan);
+                let before = slot.plan.replace(plan).filter(|before| *before != plan);
+                if let Some(before) = before {
+                    self.abandon(before, OperationError::Superseded);
+                    if let Some(slot) = self.slots.get_mut(&sequence) {
+                        slot.plan = Some(plan);
+                    }
+                }
                 self.hurry(sequence);
                 return true;
             }
@@ -145,8 +151,13 @@ impl Supervisor {
             Some(Process::Supervisor(control)) => {
                 control.stop(budget.map(|budget| Instant::now() + budget.min(FAR)), span)
             }
-            // A task, and a child that is still starting, hear it from their token.
-            Some(Process::Task { .. }) | None => {}
+            // A task, and a child that is still starting, hear it from their token; a starting supervisor must hear how
+            // much time it has.
+            Some(Process::Task { .. }) | None => {
+                if let Some(control) = slot.starting.as_ref().and_then(ChildContext::control) {
+                    control.stop(budget.map(|budget| Instant::now() + budget.min(FAR)), span);
+                }
+            }
         }
         match budget {
             Some(budget) => self.set_timer(
@@ -188,8 +199,10 @@ impl Supervisor {
         {
             stopping.phase = StopPhase::Killed;
         }
-        if let Some(process) = &slot.process {
-            process.kill();
+        match (&slot.process, slot.starting.as_ref().and_then(ChildContext::control)) {
+            (Some(process), _) => process.kill(),
+            (None, Some(control)) => control.kill(),
+            (None, None) => {}
         }
         let grace = if slot.spec.kind == Kind::Supervisor { KILL_GRACE_OF_SUPERVISOR } else { KILL_GRACE };
         self.set_timer(sequence, Timer::StopOverdue(sequence), grace);

@@ -42,7 +42,7 @@ pub(crate) fn traces<S: Subscriber>() -> impl Filter<S> {
     filter_fn(move |metadata| passes(metadata) && !is_machinery(metadata)).with_max_level_hint(LevelFilter::INFO)
 }
 
-fn env_filter(directives: &str) -> Result<EnvFilter, StartError> {
+pub(super) fn env_filter(directives: &str) -> Result<EnvFilter, StartError> {
     let directives = if directives.trim().is_empty() { "info" } else { directives };
     let wrong = |reason: String| StartError::Filter { value: directives.to_owned(), reason };
     EnvFilter::builder().parse(format!("{QUIET},{directives}")).map_err(|error| wrong(error.to_string()))

@@ -71,6 +71,8 @@ impl fmt::Display for Signal {
 }
 
 impl Signal {
+    pub(super) const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
+
     /// `OTEL_EXPORTER_OTLP_<SIGNAL>_<what>` before `OTEL_EXPORTER_OTLP_<what>`.
     fn variables(self, what: &str) -> [String; 2] {
         let signal = self.to_string().to_uppercase();
@@ -84,9 +86,7 @@ impl Signal {
 
 impl Plan {
     pub(super) fn new(settings: &Settings, variables: &Variables) -> Result<Self, StartError> {
-        if let Some(ratio) = settings.sample_ratio.filter(|ratio| !(0.0..=1.0).contains(ratio)) {
-            return Err(StartError::Ratio(ratio));
-        }
+        ratio(settings)?;
         let missing = |name| variables.get(name).is_none();
         Ok(Self {
             traces: route(Signal::Traces, settings, variables)?,
@@ -123,20 +123,31 @@ impl fmt::Display for Plan {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Propagation {
+pub(super) enum Propagation {
     TraceContext,
     Baggage,
+}
+
+pub(super) fn ratio(settings: &Settings) -> Result<(), StartError> {
+    match settings.sample_ratio.filter(|ratio| !(0.0..=1.0).contains(ratio)) {
+        Some(ratio) => Err(StartError::Ratio(ratio)),
+        None => Ok(()),
+    }
 }
 
 fn route(signal: Signal, settings: &Settings, variables: &Variables) -> Result<Option<Route>, StartError> {
     let wanted = is_wanted(signal, variables)?;
     let transport = transport(signal, variables)?;
-    let timeout = variables.milliseconds(&as_strs(&signal.variables("TIMEOUT")))?.unwrap_or(EXPORT_WITHIN);
+    let timeout = timeout(signal, variables)?;
     let url = url(signal, transport, settings, variables)?;
     Ok(url.filter(|_| wanted).map(|url| Route { transport, url, timeout }))
 }
 
-fn is_wanted(signal: Signal, variables: &Variables) -> Result<bool, StartError> {
+pub(super) fn timeout(signal: Signal, variables: &Variables) -> Result<Duration, StartError> {
+    Ok(variables.milliseconds(&as_strs(&signal.variables("TIMEOUT")))?.unwrap_or(EXPORT_WITHIN))
+}
+
+pub(super) fn is_wanted(signal: Signal, variables: &Variables) -> Result<bool, StartError> {
     let name = format!("OTEL_{}_EXPORTER", signal.to_string().to_uppercase());
     let chosen = match variables.get(&name).as_deref() {
         None | Some("otlp") => true,
@@ -148,7 +159,7 @@ fn is_wanted(signal: Signal, variables: &Variables) -> Result<bool, StartError> 
     Ok(chosen && !variables.is_true("OTEL_SDK_DISABLED"))
 }
 
-fn transport(signal: Signal, variables: &Variables) -> Result<Transport, StartError> {
+pub(super) fn transport(signal: Signal, variables: &Variables) -> Result<Transport, StartError> {
     match variables.first(&as_strs(&signal.variables("PROTOCOL"))) {
         None => Ok(Transport::Http),
         Some((_, value)) if value == "http/protobuf" => Ok(Transport::Http),
@@ -159,25 +170,60 @@ fn transport(signal: Signal, variables: &Variables) -> Result<Transport, StartEr
     }
 }
 
-fn url(
+pub(super) fn url(
     signal: Signal,
     transport: Transport,
     settings: &Settings,
     variables: &Variables,
 ) -> Result<Option<String>, StartError> {
+    let given = given(signal, transport, settings, variables);
+    given.map(|given| complete(signal, transport, &given)).transpose()
+}
+
+/// Who says where a signal goes. Displayed as the name of the variable or setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// [`Endpoint::Url`]: the setting `otel.endpoint`.
+    Setting,
+    /// This variable.
+    Variable(String),
+    /// Nobody, so the standard does.
+    Default,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Source::Setting => "otel.endpoint",
+            Source::Variable(name) => name,
+            Source::Default => "default",
+        })
+    }
+}
+
+/// An address as it was given.
+#[derive(Debug)]
+pub(super) struct Given {
+    pub(super) address: String,
+    pub(super) from: Source,
+    path: Path,
+}
+
+pub(super) fn given(signal: Signal, transport: Transport, settings: &Settings, variables: &Variables) -> Option<Given> {
     let [own, shared] = signal.variables("ENDPOINT");
     match &settings.endpoint {
-        Endpoint::Off => Ok(None),
-        Endpoint::Url(base) => complete(signal, transport, "otel.endpoint", base, Path::Append).map(Some),
+        Endpoint::Off => None,
+        Endpoint::Url(base) => Some(Given { address: base.clone(), from: Source::Setting, path: Path::Append }),
         Endpoint::Environment => {
-            if let Some(url) = variables.get(&own) {
-                complete(signal, transport, &own, &url, Path::AsGiven).map(Some)
-            } else if let Some(base) = variables.get(&shared) {
-                complete(signal, transport, &shared, &base, Path::Append).map(Some)
+            if let Some(address) = variables.get(&own) {
+                Some(Given { address, from: Source::Variable(own), path: Path::AsGiven })
+            } else if let Some(address) = variables.get(&shared) {
+                Some(Given { address, from: Source::Variable(shared), path: Path::Append })
             } else if settings.environment == "development" {
-                Ok(None)
+                None
             } else {
-                complete(signal, transport, "default", default_base(transport), Path::Append).map(Some)
+                let address = default_base(transport).to_owned();
+                Some(Given { address, from: Source::Default, path: Path::Append })
             }
         }
     }
@@ -197,8 +243,9 @@ enum Path {
     AsGiven,
 }
 
-fn complete(signal: Signal, transport: Transport, from: &str, url: &str, path: Path) -> Result<String, StartError> {
-    let wrong = |reason| StartError::Endpoint { from: from.to_owned(), value: url.to_owned(), reason };
+fn complete(signal: Signal, transport: Transport, given: &Given) -> Result<String, StartError> {
+    let (url, path) = (given.address.as_str(), given.path);
+    let wrong = |reason| StartError::Endpoint { from: given.from.to_string(), value: url.to_owned(), reason };
     let parsed: Uri = url.parse().map_err(|_| wrong("not a URL"))?;
     if parsed.authority().is_none_or(|authority| authority.host().is_empty()) {
         return Err(wrong("no host"));
@@ -214,7 +261,7 @@ fn complete(signal: Signal, transport: Transport, from: &str, url: &str, path: P
     }
 }
 
-fn propagation(variables: &Variables) -> Result<Vec<Propagation>, StartError> {
+pub(super) fn propagation(variables: &Variables) -> Result<Vec<Propagation>, StartError> {
     const NAME: &str = "OTEL_PROPAGATORS";
     let Some(list) = variables.get(NAME) else {
         return Ok(vec![Propagation::TraceContext, Propagation::Baggage]);

@@ -34,7 +34,7 @@ impl Variables {
     }
 
     /// Whether `name` says true. The standard knows `true` in any case; anything else is false.
-    pub(super) fn is_true(&self, name: &str) -> bool {
+    pub fn is_true(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 

@@ -29,7 +29,7 @@ pub fn catch<F: Future>(future: F) -> Catch<F> {
 pub fn catch_with<F: Future>(make: impl FnOnce() -> F) -> Catch<F> {
     match catch_sync(make) {
         Ok(future) => catch(future),
-        Err(captured) => Catch { work: Work::Unmade { captured: Some(captured) } },
+        Err(captured) => captured.into(),
     }
 }
 
@@ -50,6 +50,13 @@ pin_project! {
         Running { #[pin] future: F },
         Unmade { captured: Option<CapturedPanic> },
         Over,
+    }
+}
+
+/// A future that could not be made.
+impl<F> From<CapturedPanic> for Catch<F> {
+    fn from(captured: CapturedPanic) -> Self {
+        Catch { work: Work::Unmade { captured: Some(captured) } }
     }
 }
 

@@ -5,6 +5,7 @@ use http::Request;
 use serde_json::{Value, json};
 
 use super::{OTHER_KEY, World};
+use crate::http::auth::DemoKey;
 
 fn job() -> Value {
     json!({"kind": "publish", "payload": {"topic": "hello", "data": {"n": 1}}})
@@ -29,6 +30,19 @@ async fn a_request_without_a_key_or_with_a_foreign_one_is_401_with_the_way_in() 
 }
 
 #[tokio::test]
+async fn outside_development_the_demo_key_is_nobodys_even_over_a_seeded_store() {
+    let mut world = World::new().await;
+    assert_eq!(world.post("/v1/jobs", &job()).await.status, 201);
+    world.state.demo_key = DemoKey::Refused;
+    let refused = world.post("/v1/jobs", &job()).await;
+    assert_eq!(refused.problem(401)["detail"], "this key is nobody's");
+    let other = Request::post("/v1/jobs").header("content-type", "application/json");
+    let other = other.header("authorization", format!("Bearer {OTHER_KEY}")).body(Body::from(job().to_string()));
+    assert_eq!(world.send(other.unwrap()).await.status, 201);
+    assert_eq!(world.jobs().await, 2);
+}
+
+#[tokio::test]
 async fn bad_json_is_400_wrong_shapes_are_422_and_nothing_is_stored() {
     let world = World::new().await;
     let post = |body: &str| {
@@ -44,9 +58,11 @@ async fn bad_json_is_400_wrong_shapes_are_422_and_nothing_is_stored() {
         (
             r#"{"kind":"publish","payload":{},"priority":"high"}"#,
             "priority",
-            "invalid type: string \"high\", expected i32",
+            "invalid type: string \"high\", expected an integer",
         ),
-        (r#"[]"#, "", "invalid length 0, expected struct NewJobBody with 7 elements"),
+        (r#"[]"#, "", "must be an object"),
+        (r#"["publish",{"topic":"t","data":1},null,null,null,null,null]"#, "", "must be an object"),
+        (r#" "publish""#, "", "must be an object"),
     ] {
         let problem = post(body).await.problem(422);
         assert_eq!(problem["errors"], json!([{"field": field, "reason": reason}]), "{body}");

@@ -24,7 +24,7 @@ use supervision::{Heartbeats, TaskGroup};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-use super::auth::{DEMO_KEY, seed_demo_tenant};
+use super::auth::{DEMO_KEY, DemoKey, seed_demo_tenant};
 use super::lifecycle::Lifecycle;
 use super::probes::{Probes, TreeSlot};
 use super::{ApiState, router};
@@ -78,6 +78,7 @@ impl World {
         let scheduler = Scheduler::new(settings.for_scheduler(), jobs, handlers, Poke::new()).unwrap();
         let state = ApiState {
             store,
+            demo_key: DemoKey::Accepted,
             scheduler,
             hub: Hub::new(HubSettings::default(), &*bus),
             socket_limits: settings.for_sockets(),
