@@ -47,6 +47,7 @@ impl Supervisor {
         let span = start_span(&parent, slot, incarnation);
         let attempt = caught(context.clone(), attempt(slot, context.clone())).instrument(span);
         slot.starting = Some(context);
+        let availability = slot.spec.availability.clone();
         let _detached = door::spawn(async move {
             let done = StartDone { sequence, incarnation, result: attempt.await };
             // Its supervisor has ended and reported it as leaked; what came up after all is ended here.
@@ -55,6 +56,7 @@ impl Supervisor {
             {
                 started.process.kill();
                 started.ended.await;
+                availability.inspect(|address| address.down());
             }
         });
         true
