@@ -172,7 +172,7 @@ async fn group_with_a_hopeless_member(journal: &Journal, a: &supervision::Addres
         .child(worker("a", journal, a))
         .child(hopeless);
     let tree = start(spec).await;
-    b.try_send(Message::Panic).unwrap();
+    assert!(b.try_send(Message::Panic).is_ok());
     settle().await;
     tree
 }
