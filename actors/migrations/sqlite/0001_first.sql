@@ -14,6 +14,8 @@ CREATE TABLE jobs (
     attempt         INTEGER NOT NULL DEFAULT 0,
     refunds         INTEGER NOT NULL DEFAULT 0,
     crashes         INTEGER NOT NULL DEFAULT 0,
+    -- 1: it lost its runner so often that once more would end it. It may only have been beside the culprit.
+    suspect         INTEGER NOT NULL DEFAULT 0 CHECK (suspect IN (0, 1)),
     max_attempts    INTEGER NOT NULL CHECK (max_attempts > 0),
     timeout_ms      INTEGER,
     run_at_ms       INTEGER NOT NULL,
@@ -29,7 +31,8 @@ CREATE TABLE jobs (
 ) STRICT;
 
 CREATE INDEX jobs_waiting ON jobs (run_at_ms) WHERE state = 'waiting';
-CREATE INDEX jobs_ready ON jobs (queue, tenant, priority, run_at_ms, id) WHERE state = 'ready';
+CREATE INDEX jobs_ready ON jobs (queue, tenant, priority, run_at_ms, id) WHERE state = 'ready' AND suspect = 0;
+CREATE INDEX jobs_suspect ON jobs (state, queue, claimed_at_ms, id) WHERE suspect = 1;
 CREATE INDEX jobs_running ON jobs (queue, tenant) WHERE state = 'running';
 CREATE INDEX jobs_lease ON jobs (lease_until_ms) WHERE state = 'running';
 -- One fire of a schedule makes one job, whoever fires it.

@@ -80,13 +80,15 @@ impl Actor for Dispatcher {
 impl Working {
     /// One look; answers how long to wait for the next one.
     async fn look(&mut self) -> Duration {
-        let limit = u32::try_from(self.shared.settings.channels_max).unwrap_or(u32::MAX);
+        let most = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let limit = most(self.shared.settings.channels_max);
+        let per_tenant = most(self.shared.settings.tenant_channels_max);
         let interval = Duration::from_millis(self.shared.settings.interval_ms);
         let interval = interval.mul_f64(0.9 + 0.1 * fastrand::f64());
         if !self.shared.couriers.is_attached() {
             return interval;
         }
-        let due = match self.shared.desk.store.due_channels(limit).await {
+        let due = match self.shared.desk.store.due_channels(limit, per_tenant).await {
             Ok(due) => due,
             Err(error) => {
                 self.note_store(Some(&error));

@@ -223,6 +223,33 @@ async fn a_receiver_that_never_answers_holds_up_only_itself() {
 }
 
 #[tokio::test]
+async fn one_tenants_many_failing_channels_do_not_hide_anothers_good_one() {
+    let few = Settings { channels_max: 8, tenant_channels_max: 2, ..settings() };
+    let house = House::start(Settings { breaker_failures_max: 1, breaker_open_ms: 60_000, ..few }).await;
+    let failing = Receiver::answering(|_| StatusCode::INTERNAL_SERVER_ERROR).await;
+    let receiver = Receiver::answering(|_| StatusCode::OK).await;
+    let noisy = crate::model::TenantId::new("noisy").unwrap();
+    for _ in 0..12 {
+        let new = store::NewChannel {
+            id: crate::model::new_id(),
+            tenant: noisy.clone(),
+            kind: webhook::KIND.to_owned(),
+            url: failing.url.clone(),
+            secret: SECRET.to_owned().into(),
+        };
+        let channel = house.kept.store.create_channel(new).await.unwrap();
+        for _ in 0..3 {
+            let new = store::NewDelivery::new(noisy.clone(), channel.id, serde_json::Value::Null);
+            house.kept.store.create_delivery(new).await.unwrap();
+        }
+    }
+    until("the noisy one has its places", async || failing.requests().len() >= 2).await;
+    let good = house.kept.channel(webhook::KIND, &receiver.url).await;
+    let id = house.deliver(&good).await;
+    house.until_state(id, DeliveryState::Sent).await;
+}
+
+#[tokio::test]
 async fn bad_settings_are_refused_before_anything_starts() {
     let kept = Kept::open().await;
     let bad = Settings { in_flight_max: 0, ..settings() };

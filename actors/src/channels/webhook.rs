@@ -29,6 +29,9 @@ pub const MESSAGE_TYPE: &str = "notification";
 /// How much of an answer is quoted in the reason of a failure, in characters.
 const QUOTE_MAX_CHARS: usize = 200;
 
+/// How long the body of an answer is waited for, within the deadline.
+const BODY_WITHIN: Duration = Duration::from_secs(1);
+
 /// A receiver of signed webhooks.
 pub struct Webhook {
     url: url::Url,
@@ -61,17 +64,15 @@ impl Webhook {
         })
     }
 
-    async fn attempt(&self, message: &Message) -> Outcome {
+    /// The head of the receiver's answer, or what became of the attempt without one.
+    async fn ask(&self, message: &Message) -> Result<reqwest::Response, Outcome> {
         let body = body(message);
         let headers = match self.headers(message, &body, Timestamp::now()) {
             Ok(headers) => headers,
-            Err(reason) => return Outcome::Dead { reason },
+            Err(reason) => return Err(Outcome::Dead { reason }),
         };
         let request = self.outbound.post(self.url.clone()).headers(headers).body(body);
-        match request.send().await {
-            Ok(answer) => self.judge_answer(answer).await,
-            Err(error) => judge_error(error),
-        }
+        request.send().await.map_err(judge_error)
     }
 
     fn headers(&self, message: &Message, body: &str, now: Timestamp) -> Result<HeaderMap, String> {
@@ -93,15 +94,16 @@ impl Webhook {
         Ok(headers)
     }
 
-    async fn judge_answer(&self, answer: reqwest::Response) -> Outcome {
+    /// The head decides. Of the body as much is read as comes soon: the rest is only lost to a reason or a connection.
+    async fn judge_answer(&self, answer: reqwest::Response, deadline: Instant) -> Outcome {
         let status = answer.status();
         if status.is_success() {
             // Read to its end (within the cap) so that the connection can be used again.
-            self.outbound.read_start(answer).await;
+            self.read_soon(answer, deadline).await;
             return Outcome::Delivered { status: Some(status.as_u16()), provider_id: None };
         }
         let after = retry_after(answer.headers());
-        let detail = quote(status, &self.outbound.read_start(answer).await);
+        let detail = quote(status, &self.read_soon(answer, deadline).await);
         match status {
             StatusCode::GONE => Outcome::Gone { status: Some(status.as_u16()), reason: detail },
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
@@ -111,13 +113,19 @@ impl Webhook {
             _ => refused("status", status, None, detail),
         }
     }
+
+    async fn read_soon(&self, answer: reqwest::Response, deadline: Instant) -> String {
+        let until = deadline.min(Instant::now() + BODY_WITHIN);
+        tokio::time::timeout_at(until, self.outbound.read_start(answer)).await.unwrap_or_default()
+    }
 }
 
 #[async_trait]
 impl Channel for Webhook {
     async fn send(&self, message: &Message, deadline: Instant) -> Outcome {
-        match tokio::time::timeout_at(deadline, self.attempt(message)).await {
-            Ok(outcome) => outcome,
+        match tokio::time::timeout_at(deadline, self.ask(message)).await {
+            Ok(Ok(answer)) => self.judge_answer(answer, deadline).await,
+            Ok(Err(outcome)) => outcome,
             Err(_) => Outcome::Ambiguous { detail: "no answer before the deadline".to_owned() },
         }
     }

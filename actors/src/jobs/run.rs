@@ -64,12 +64,12 @@ impl RunOne {
         cancelled: CancellationToken,
     ) -> (Ending, Vec<Effect>) {
         let context = JobContext { job: Arc::clone(job), attempt: job.charged(), cancelled: cancelled.clone() };
-        let work = guard(guard_site(site, job), handler.run(context));
+        let mut work = Box::pin(guard(guard_site(site, job), handler.run(context)));
         let timeout_ms = job.timeout_ms.unwrap_or(self.timeout_ms);
         let grace = Duration::from_millis(self.cancel_grace_ms);
-        tokio::select! {
+        let stopped = tokio::select! {
             biased;
-            ended = work => match ended {
+            ended = &mut work => return match ended {
                 Ok(Ok(JobDone { result, effects })) => (Ending::Done { result }, effects),
                 Ok(Err(JobError::Retry { .. })) if cancelled.is_cancelled() => (Ending::Interrupted, Vec::new()),
                 Ok(Err(error)) => (Ending::Failed(error), Vec::new()),
@@ -77,11 +77,14 @@ impl RunOne {
             },
             () = tokio::time::sleep(Duration::from_millis(timeout_ms)) => {
                 cancelled.cancel();
-                (Ending::TimedOut { timeout_ms }, Vec::new())
+                Ending::TimedOut { timeout_ms }
             }
-            () = async { cancelled.cancelled().await; tokio::time::sleep(grace).await } => {
-                (Ending::Interrupted, Vec::new())
-            }
+            () = async { cancelled.cancelled().await; tokio::time::sleep(grace).await } => Ending::Interrupted,
+        };
+        // What is dropped half-way is still the handler's own code.
+        match guard(guard_site(site, job), async move { drop(work) }).await {
+            Ok(()) => (stopped, Vec::new()),
+            Err(panicked) => (Ending::Panicked { message: panicked.to_string() }, Vec::new()),
         }
     }
 }
@@ -139,6 +142,15 @@ mod tests {
     #[derive(Clone, Default)]
     struct Told(Arc<Mutex<Option<String>>>);
 
+    /// Panics when it is dropped.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+
     #[async_trait]
     impl JobHandler for Told {
         fn kind(&self) -> &'static str {
@@ -159,6 +171,10 @@ mod tests {
                 "finish though cancelled" => {
                     context.cancelled.cancelled().await;
                     Ok(JobDone::default())
+                }
+                "panic when dropped" => {
+                    let _bomb = Bomb;
+                    std::future::pending().await
                 }
                 "hang" => std::future::pending().await,
                 _ => Ok(JobDone { result: Some(json!(7)), effects: Vec::new() }),
@@ -200,6 +216,14 @@ mod tests {
         assert_eq!(began.elapsed(), Duration::from_millis(1_500));
         let Outcome::Retry { error, fault: Fault::Failure, .. } = outcome else { panic!("{outcome:?}") };
         assert_eq!(error, "timed out after 1500 ms");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_panics_when_it_is_dropped_has_crashed() {
+        let job = job().payload(json!("panic when dropped")).timeout_ms(1_500);
+        let outcome = outcome_of(job, &CancellationToken::new()).await;
+        let Outcome::Retry { error, fault: Fault::Crash, .. } = outcome else { panic!("{outcome:?}") };
+        assert!(error.contains("dropped"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]

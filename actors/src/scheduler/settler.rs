@@ -180,23 +180,30 @@ impl Working {
         }
     }
 
-    /// One heartbeat for all that is held. When it fails, our own clock cancels what can no longer be ours.
+    /// The heartbeat that is due, and when the next one is.
     async fn keep_leases(&mut self) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
-        let lease = Duration::from_millis(shared.settings.lease_ms);
         let interval = Duration::from_millis(shared.settings.heartbeat_ms);
-        let (held, asked) = (shared.flight.held(), Instant::now());
-        let answer = shared.store.heartbeat(shared.owner, shared.settings.lease_ms, &held).await;
-        let lost = match &answer {
-            Ok(lost) => shared.flight.extend(&held, lost, asked + lease),
-            Err(_) => shared.flight.expire(Instant::now()),
-        };
-        if lost > 0 {
-            LEASE_LOST.add(lost as u64, &[]);
-            tracing::warn!(lost, "leases were lost, the jobs are cancelled");
-        }
-        answer.map(|_| self.leases_due = asked + interval)
+        let asked = Instant::now();
+        let answer = extend_leases(&shared).await;
+        answer.map(|()| self.leases_due = asked + interval)
     }
+}
+
+/// One heartbeat for all that is held. When it fails, our own clock cancels what can no longer be ours.
+pub(super) async fn extend_leases(shared: &Shared) -> Result<(), StoreError> {
+    let lease = Duration::from_millis(shared.settings.lease_ms);
+    let (held, asked) = (shared.flight.held(), Instant::now());
+    let answer = shared.store.heartbeat(shared.owner, shared.settings.lease_ms, &held).await;
+    let lost = match &answer {
+        Ok(lost) => shared.flight.extend(&held, lost, asked + lease),
+        Err(_) => shared.flight.expire(Instant::now()),
+    };
+    if lost > 0 {
+        LEASE_LOST.add(lost as u64, &[]);
+        tracing::warn!(lost, "leases were lost, the jobs are cancelled");
+    }
+    answer.map(drop)
 }
 
 fn report(settlement: &Settlement, answer: &Settled) {

@@ -8,6 +8,7 @@ use supervision::{ChildContext, ChildSpec, Heartbeat};
 use tokio_util::sync::CancellationToken;
 
 use super::pulse::{Park, Pulse, jittered, until_stop};
+use super::settler::extend_leases;
 use super::{Shared, settings};
 use crate::store::{JobCounts, Prune, StoreError};
 
@@ -94,6 +95,9 @@ impl Working {
     /// Rescues, forgets, counts. Answers whether there is more to do at once.
     async fn sweep(&self) -> Result<bool, StoreError> {
         let Shared { store, settings, claimer, .. } = &*self.shared;
+        // After a jump of the clock, or a pause of the whole process, our own leases look over too. Whoever can sweep
+        // is alive, and so are the jobs that it holds.
+        extend_leases(&self.shared).await?;
         let swept = store.sweep(settings.crashes_max, SWEEP_MAX).await?;
         RESCUED.add(swept.rescued, &[]);
         QUARANTINED.add(swept.quarantined, &[]);

@@ -330,6 +330,31 @@ async fn a_lost_lease_cancels_the_job_and_its_late_answer_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_clock_that_jumps_does_not_take_our_own_jobs_from_us() {
+    let work = Work::new(Manner::Gated);
+    // No heartbeat of its own comes to help between two sweeps.
+    let settings = Settings { heartbeat_ms: 15_000, poll_interval_ms: 50, ..quick() };
+    let house = House::with_clock(settings, Handlers::new().with(work.clone()), Clock::manual(START_MS)).await;
+    let job = house.enqueue("demo", "work", json!({}), 1).await.remove(0);
+    work.until_runs(1).await;
+    let last_sweep_ms = || {
+        let beats = house.tree.heartbeats().snapshot();
+        beats.iter().find(|beat| beat.loop_name == sweeper::ID).and_then(|beat| beat.last_tick_at_ms).unwrap_or(0)
+    };
+    for _ in 0..3 {
+        house.clock.advance(7_200_000);
+        // The second tick from now is of a sweep that began after the jump.
+        for _ in 0..2 {
+            let before = last_sweep_ms();
+            eventually("a sweep", async || (last_sweep_ms() > before).then_some(())).await;
+        }
+    }
+    work.0.open.add_permits(3);
+    let done = house.until(&job, JobState::Done).await;
+    assert_eq!((work.runs(), done.attempt, done.crashes), (1, 1, 0));
+}
+
+#[tokio::test]
 async fn a_store_that_is_away_parks_the_loops_and_ends_none() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(&directory, Clock::system(), 100).await;

@@ -75,7 +75,8 @@ pub trait Store: Send + Sync + 'static {
     async fn heartbeat(&self, owner: Uuid, lease_ms: u64, held: &[Fence]) -> Result<Vec<Fence>>;
 
     /// Makes jobs ready again whose lease ran out, at most `limit`. A job that lost its runner `crashes_max` times in
-    /// all is quarantined: dead, with the reason.
+    /// all is quarantined: dead, with the reason. One that could be lost only once more is claimed as the only such job
+    /// of its process: it may only have been beside the culprit.
     async fn sweep(&self, crashes_max: u32, limit: u32) -> Result<SweepReport>;
 
     /// Forgets finished jobs. Answers how many.
@@ -114,14 +115,16 @@ pub trait Store: Send + Sync + 'static {
     /// Answers whether it was enabled before.
     async fn disable_channel(&self, id: Uuid, reason: &str) -> Result<bool>;
 
-    /// Enabled channels of all tenants that have a delivery to send now, at most `limit`.
-    async fn due_channels(&self, limit: u32) -> Result<DueChannels>;
+    /// Enabled channels that have a delivery to send now: the one that waits longest of each tenant, then the second of
+    /// each, and so on, at most `limit` in all and `per_tenant` of one tenant. One that cannot be read is disabled.
+    async fn due_channels(&self, limit: u32, per_tenant: u32) -> Result<DueChannels>;
 
     /// Keeps a new delivery. [`StoreError::NotFound`] if the channel is not one of the tenant's,
     /// [`StoreError::Conflict`] if it is disabled.
     async fn create_delivery(&self, delivery: NewDelivery) -> Result<Delivery>;
 
-    /// Takes due deliveries of one channel, oldest first. Those whose lease ran out are due too.
+    /// Takes due deliveries of one channel, oldest first. Those whose lease ran out are due too, and one that
+    /// cannot be read is dead.
     async fn claim_deliveries(&self, claim: ClaimDeliveries) -> Result<ClaimedDeliveries>;
 
     /// Writes down how an attempt to deliver ended.

@@ -115,6 +115,29 @@ async fn a_receiver_that_does_not_answer_in_time_may_have_got_it() {
 }
 
 #[tokio::test]
+async fn an_answer_whose_body_never_ends_counts_by_its_head() {
+    for (status, delivered) in [(StatusCode::OK, true), (StatusCode::GONE, false)] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        supervision::TaskGroup::new("receiver").spawn("head only", async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // What comes before the question is no answer to it.
+            tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 4_096]).await.unwrap();
+            let head = format!("HTTP/1.1 {} x\r\ncontent-length: 100\r\n\r\nbegun", status.as_u16());
+            tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let began = Instant::now();
+        match send(&url, &message()).await {
+            Outcome::Delivered { status: Some(200), .. } => assert!(delivered),
+            Outcome::Gone { status: Some(410), .. } => assert!(!delivered),
+            other => panic!("{other:?}"),
+        }
+        assert!(began.elapsed() < Duration::from_secs(4), "took {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
 async fn a_closed_port_is_a_failed_connection_without_the_url() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/secret-path", listener.local_addr().unwrap());

@@ -85,9 +85,9 @@ pub(crate) async fn a_delivery_whose_sender_was_lost_is_due_again(fixture: &Fixt
     let channel = webhook(fixture, "demo").await;
     delivery(fixture, &channel).await;
     claim(fixture, &channel).await;
-    assert!(fixture.store.due_channels(10).await.unwrap().channels.is_empty());
+    assert!(fixture.store.due_channels(10, 10).await.unwrap().channels.is_empty());
     fixture.advance(45_000);
-    assert_eq!(fixture.store.due_channels(10).await.unwrap().channels.len(), 1);
+    assert_eq!(fixture.store.due_channels(10, 10).await.unwrap().channels.len(), 1);
     assert_eq!(claim(fixture, &channel).await.deliveries[0].attempt, 2);
 }
 
@@ -146,13 +146,31 @@ pub(crate) async fn due_channels_are_those_with_something_to_send(fixture: &Fixt
     delivery(fixture, &two).await;
     fixture.advance(1);
     delivery(fixture, &one).await;
-    let due = fixture.store.due_channels(10).await.unwrap();
+    let due = fixture.store.due_channels(10, 10).await.unwrap();
     assert_eq!(due.channels.iter().map(|due| due.id).collect::<Vec<_>>(), [two.id, one.id]);
-    assert_eq!(fixture.store.due_channels(1).await.unwrap().channels.len(), 1);
+    assert_eq!(fixture.store.due_channels(1, 10).await.unwrap().channels.len(), 1);
     claim(fixture, &one).await;
     claim(fixture, &two).await;
-    let due = fixture.store.due_channels(10).await.unwrap();
+    let due = fixture.store.due_channels(10, 10).await.unwrap();
     assert_eq!((due.channels.len(), due.next_due_in_ms), (0, Some(45_000)));
+}
+
+pub(crate) async fn a_tenant_with_many_due_channels_hides_no_other(fixture: &Fixture) {
+    let mut noisy = Vec::new();
+    for _ in 0..12 {
+        let channel = webhook(fixture, "noisy").await;
+        delivery(fixture, &channel).await;
+        fixture.advance(1);
+        noisy.push(channel.id);
+    }
+    let quiet = webhook(fixture, "quiet").await;
+    delivery(fixture, &quiet).await;
+    let due = async |limit, per_tenant| {
+        let due = fixture.store.due_channels(limit, per_tenant).await.unwrap();
+        due.channels.iter().map(|due| due.id).collect::<Vec<_>>()
+    };
+    assert_eq!(due(8, 2).await, [noisy[0], quiet.id, noisy[1]]);
+    assert_eq!(due(2, 8).await, [noisy[0], quiet.id]);
 }
 
 pub(crate) async fn a_tenant_is_found_by_its_key_only(fixture: &Fixture) {

@@ -140,6 +140,33 @@ pub(crate) async fn the_third_crash_quarantines_a_job_with_the_reason(fixture: &
     assert_eq!(fixture.settle(job.fence(), DONE).await, Settled::Late);
 }
 
+pub(crate) async fn good_jobs_beside_one_that_kills_its_runner_survive(fixture: &Fixture) {
+    let kept = fixture.enqueue((0..100).map(|_| new_job("demo")).collect()).await;
+    let poison = kept[37].id;
+    for _ in 0..1_000 {
+        // A process claims all it can, and is lost with it if the poison is among that.
+        let process = Uuid::now_v7();
+        let claim = || ClaimJobs { owner: process, ..fixture.request(100) };
+        let mut held = fixture.store.claim(claim()).await.unwrap().jobs;
+        held.extend(fixture.store.claim(claim()).await.unwrap().jobs);
+        if held.is_empty() {
+            break;
+        }
+        if held.iter().any(|job| job.id == poison) {
+            fixture.advance(LEASE_MS + 1);
+            fixture.store.sweep(3, 1_000).await.unwrap();
+            continue;
+        }
+        for job in held {
+            assert_eq!(fixture.settle(job.fence(), DONE).await, Settled::Applied);
+        }
+    }
+    for job in kept {
+        let end = fixture.read(&job).await.state;
+        assert_eq!(end, if job.id == poison { JobState::Dead } else { JobState::Done });
+    }
+}
+
 pub(crate) async fn an_effect_is_committed_with_the_end_of_its_job_only(fixture: &Fixture) {
     let channel = webhook(fixture, "demo").await;
     let job = fixture.claimed().await;

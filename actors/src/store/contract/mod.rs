@@ -53,6 +53,7 @@ macro_rules! contract_tests {
             a_heartbeat_keeps_the_lease_and_tells_what_is_lost
             a_sweep_rescues_a_job_whose_lease_ran_out
             the_third_crash_quarantines_a_job_with_the_reason
+            good_jobs_beside_one_that_kills_its_runner_survive
             an_effect_is_committed_with_the_end_of_its_job_only
             an_impossible_effect_costs_its_own_job_only
             finished_jobs_are_forgotten_by_age_and_by_number
@@ -78,6 +79,7 @@ macro_rules! contract_tests {
             a_released_delivery_is_not_charged
             a_disabled_channel_buries_its_deliveries_with_the_reason
             due_channels_are_those_with_something_to_send
+            a_tenant_with_many_due_channels_hides_no_other
             a_tenant_is_found_by_its_key_only
             the_store_answers_a_ping
         );

@@ -1,22 +1,38 @@
 //! Channels: keeping them, finding those with something to send, disabling them.
 
 use secrecy::ExposeSecret;
+use sqlx::Row;
 use uuid::Uuid;
 
 use super::{Inner, SqliteStore, rows};
 use crate::model::{Millis, TenantId};
+use crate::store::error::Trouble;
 use crate::store::{Channel, DueChannels, NewChannel};
 
 const INSERT: &str = "
     INSERT INTO channels (id, tenant, kind, url, secret, created_at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING *";
 
+// A walk that jumps over the index from one channel to the next: its cost follows the number of channels that have
+// something to send at any time, never the number of deliveries.
 const DUE: &str = "
-    SELECT channels.* FROM channels
-    JOIN (SELECT channel_id, min(due_at_ms) AS due FROM deliveries
-          WHERE state IN ('pending', 'sending') AND due_at_ms <= ?1
-          GROUP BY channel_id ORDER BY due LIMIT ?2) AS waiting ON waiting.channel_id = channels.id
-    WHERE channels.disabled IS NULL
-    ORDER BY waiting.due";
+    WITH RECURSIVE waiting (channel_id) AS (
+        SELECT min(channel_id) FROM deliveries WHERE state IN ('pending', 'sending')
+        UNION ALL
+        SELECT (SELECT min(channel_id) FROM deliveries
+                WHERE state IN ('pending', 'sending') AND channel_id > waiting.channel_id)
+        FROM waiting WHERE waiting.channel_id IS NOT NULL
+    ), due (channel_id, since) AS (
+        SELECT channel_id, (SELECT min(due_at_ms) FROM deliveries
+                            WHERE state IN ('pending', 'sending') AND channel_id = waiting.channel_id)
+        FROM waiting WHERE channel_id IS NOT NULL
+    ), ranked (channel_id, since, place) AS (
+        SELECT channel_id, since, row_number() OVER (PARTITION BY channels.tenant ORDER BY since, channel_id)
+        FROM due CROSS JOIN channels ON channels.id = due.channel_id
+        WHERE since <= ?1 AND channels.disabled IS NULL
+    )
+    SELECT channels.* FROM ranked JOIN channels ON channels.id = ranked.channel_id
+    WHERE place <= ?3
+    ORDER BY place, since, channels.id LIMIT ?2";
 
 const NEXT: &str = "SELECT min(due_at_ms) FROM deliveries WHERE state IN ('pending', 'sending') AND due_at_ms > ?1";
 
@@ -25,6 +41,7 @@ const KILL: &str = "
     WHERE channel_id = ?1 AND state IN ('pending', 'sending')";
 
 pub(super) async fn create(store: &SqliteStore, channel: NewChannel) -> Inner<Channel> {
+    let mut write = store.write().await?;
     let row = sqlx::query(INSERT)
         .bind(channel.id.to_string())
         .bind(channel.tenant.as_str())
@@ -32,8 +49,9 @@ pub(super) async fn create(store: &SqliteStore, channel: NewChannel) -> Inner<Ch
         .bind(channel.url)
         .bind(channel.secret.expose_secret())
         .bind(store.now())
-        .fetch_one(&store.writer()?)
+        .fetch_one(&mut *write)
         .await?;
+    write.commit().await?;
     rows::channel(&row)
 }
 
@@ -49,23 +67,94 @@ pub(super) async fn list(store: &SqliteStore, tenant: &TenantId, limit: u32) -> 
     found.iter().map(rows::channel).collect()
 }
 
-pub(super) async fn due(store: &SqliteStore, limit: u32) -> Inner<DueChannels> {
+pub(super) async fn due(store: &SqliteStore, limit: u32, per_tenant: u32) -> Inner<DueChannels> {
     let now = store.now();
-    let found = sqlx::query(DUE).bind(now).bind(limit).fetch_all(&store.readers()?).await?;
-    let channels = found.iter().map(rows::channel).collect::<Inner<Vec<Channel>>>()?;
+    let found = sqlx::query(DUE).bind(now).bind(limit).bind(per_tenant).fetch_all(&store.readers()?).await?;
+    let mut channels = Vec::with_capacity(found.len());
+    for row in &found {
+        match rows::channel(row) {
+            Ok(channel) => channels.push(channel),
+            // A row that cannot be read must not stop all others, look after look.
+            Err(Trouble::Corrupt(what)) => {
+                let id: &str = row.try_get("id")?;
+                tracing::error!(id, what, "a channel cannot be read, it is disabled");
+                stop(store, id, &format!("it cannot be read: {what}")).await?;
+            }
+            Err(other) => return Err(other),
+        }
+    }
     let next: Option<Millis> = sqlx::query_scalar(NEXT).bind(now).fetch_one(&store.readers()?).await?;
     Ok(DueChannels { channels, next_due_in_ms: rows::until(next, now) })
 }
 
 pub(super) async fn disable(store: &SqliteStore, id: Uuid, reason: &str) -> Inner<bool> {
-    let id = id.to_string();
+    stop(store, &id.to_string(), reason).await
+}
+
+async fn stop(store: &SqliteStore, id: &str, reason: &str) -> Inner<bool> {
     let mut write = store.write().await?;
     let update = sqlx::query("UPDATE channels SET disabled = ?2 WHERE id = ?1 AND disabled IS NULL");
-    let disabled = update.bind(&id).bind(reason).execute(&mut *write).await?.rows_affected() > 0;
+    let disabled = update.bind(id).bind(reason).execute(&mut *write).await?.rows_affected() > 0;
     if disabled {
         let told = format!("the channel is disabled: {reason}");
-        sqlx::query(KILL).bind(&id).bind(store.now()).bind(told).execute(&mut *write).await?;
+        sqlx::query(KILL).bind(id).bind(store.now()).bind(told).execute(&mut *write).await?;
     }
     write.commit().await?;
     Ok(disabled)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::store::contract::{Fixture, channels::webhook};
+    use crate::store::sqlite::tests::{fixture_in, open_in};
+    use crate::store::{ClaimDeliveries, DeliveryState, NewDelivery, Store};
+
+    #[tokio::test]
+    async fn a_channel_that_cannot_be_read_is_disabled_and_stops_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = open_in(&directory).await;
+        let fixture: Fixture = fixture_in(&store);
+        let (bad, good) = (webhook(&fixture, "demo").await, webhook(&fixture, "demo").await);
+        for channel in [&bad, &good] {
+            store.create_delivery(NewDelivery::new(channel.tenant.clone(), channel.id, json!(1))).await.unwrap();
+        }
+        let damage = sqlx::query("UPDATE channels SET tenant = 'NO TENANT' WHERE id = ?1").bind(bad.id.to_string());
+        damage.execute(&store.writer().ok().unwrap()).await.unwrap();
+        let due = store.due_channels(9, 9).await.unwrap().channels;
+        assert_eq!(due.iter().map(|due| due.id).collect::<Vec<_>>(), [good.id]);
+        let why = sqlx::query_scalar("SELECT disabled FROM channels WHERE id = ?1").bind(bad.id.to_string());
+        let why: String = why.fetch_one(&store.readers().ok().unwrap()).await.unwrap();
+        assert!(why.starts_with("it cannot be read: "), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_delivery_that_cannot_be_read_is_dead_and_stops_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = open_in(&directory).await;
+        let channel = webhook(&fixture_in(&store), "demo").await;
+        let new = || NewDelivery::new(channel.tenant.clone(), channel.id, json!(1));
+        let (bad, good) = (store.create_delivery(new()).await.unwrap(), store.create_delivery(new()).await.unwrap());
+        let damage = sqlx::query("UPDATE deliveries SET job_id = 'no id' WHERE id = ?1").bind(bad.id.to_string());
+        damage.execute(&store.writer().ok().unwrap()).await.unwrap();
+        let claim = ClaimDeliveries { channel: channel.id, owner: crate::model::new_id(), lease_ms: 45_000, limit: 10 };
+        let claimed = store.claim_deliveries(claim).await.unwrap().deliveries;
+        assert_eq!(claimed.iter().map(|claimed| claimed.id).collect::<Vec<_>>(), [good.id]);
+        let row = sqlx::query_as("SELECT state, last_error FROM deliveries WHERE id = ?1").bind(bad.id.to_string());
+        let (state, why): (String, String) = row.fetch_one(&store.readers().ok().unwrap()).await.unwrap();
+        assert_eq!(state, DeliveryState::Dead.as_str());
+        assert!(why.starts_with("it cannot be read: not an id"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn due_channels_are_found_by_a_walk_over_indexes_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = open_in(&directory).await;
+        let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", super::DUE)));
+        let steps = plan.bind(1).bind(1).bind(1).fetch_all(&store.readers().ok().unwrap()).await.unwrap();
+        let steps: Vec<String> = steps.iter().map(|step| sqlx::Row::get(step, "detail")).collect();
+        let bad = |step: &&String| step.starts_with("SCAN deliveries") || step.starts_with("SCAN channels");
+        assert_eq!(steps.iter().filter(bad).count(), 0, "{steps:#?}");
+    }
 }

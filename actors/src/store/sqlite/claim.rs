@@ -5,6 +5,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use sqlx::sqlite::SqliteRow;
+
 use super::{Inner, SqliteStore, Write, rows, settle};
 use crate::model::Millis;
 use crate::store::error::Trouble;
@@ -21,9 +23,9 @@ const RUNNING: &str = "SELECT tenant, count(*) FROM jobs WHERE state = 'running'
 
 const WAITING_TENANTS: &str = "
     WITH RECURSIVE waiting (tenant) AS (
-        SELECT min(tenant) FROM jobs WHERE state = 'ready' AND queue = ?1
+        SELECT min(tenant) FROM jobs WHERE state = 'ready' AND suspect = 0 AND queue = ?1
         UNION ALL
-        SELECT (SELECT min(tenant) FROM jobs WHERE state = 'ready' AND queue = ?1 AND tenant > waiting.tenant)
+        SELECT (SELECT min(tenant) FROM jobs WHERE state = 'ready' AND suspect = 0 AND queue = ?1 AND tenant > waiting.tenant)
         FROM waiting WHERE waiting.tenant IS NOT NULL
     )
     SELECT waiting.tenant FROM waiting
@@ -34,8 +36,19 @@ const WAITING_TENANTS: &str = "
 
 const TAKE: &str = "
     UPDATE jobs SET state = 'running', attempt = attempt + 1, owner = ?1, claimed_at_ms = ?2, lease_until_ms = ?3
-    WHERE id IN (SELECT id FROM jobs WHERE state = 'ready' AND queue = ?4 AND tenant = ?5
+    WHERE id IN (SELECT id FROM jobs WHERE state = 'ready' AND suspect = 0 AND queue = ?4 AND tenant = ?5
                  ORDER BY priority, run_at_ms, id LIMIT ?6)
+    RETURNING *";
+
+// A process has one suspect at a time, so that the next loss of a runner falls on the culprit and not on those beside it.
+const TAKE_SUSPECT: &str = "
+    UPDATE jobs SET state = 'running', attempt = attempt + 1, owner = ?1, claimed_at_ms = ?2, lease_until_ms = ?3
+    WHERE id = (SELECT id FROM jobs AS suspects WHERE suspect = 1 AND state = 'ready' AND queue = ?4
+                      AND (SELECT count(*) FROM jobs WHERE state = 'running' AND queue = ?4
+                                                           AND tenant = suspects.tenant) < ?5
+                ORDER BY claimed_at_ms, id LIMIT 1)
+          AND NOT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_suspect
+                          WHERE suspect = 1 AND state = 'running' AND owner = ?1)
     RETURNING *";
 
 const TURN: &str = "
@@ -47,9 +60,13 @@ pub(super) async fn claim(store: &SqliteStore, claim: ClaimJobs<'_>) -> Inner<Cl
     let now = store.now();
     let mut write = store.write().await?;
     sqlx::query(PROMOTE).bind(now).bind(PROMOTE_MAX).execute(&mut *write).await?;
-    let mut candidates = candidates(&mut write, &claim).await?;
     let mut taken: Vec<(String, Vec<Job>)> = Vec::new();
-    let mut left = claim.limit;
+    let suspect = if claim.limit > 0 { take_suspect(&mut write, &claim, now).await? } else { Vec::new() };
+    let mut left = claim.limit - suspect.len() as u32;
+    if let Some(tenant) = suspect.first().map(|job| job.tenant.to_string()) {
+        keep(&mut taken, tenant, suspect);
+    }
+    let mut candidates = candidates(&mut write, &claim).await?;
     // Each pass gives every tenant an equal share; who had less than its share falls out, and the rest is shared again.
     while left > 0 && !candidates.is_empty() {
         let share = left.div_ceil(candidates.len() as u32);
@@ -99,8 +116,25 @@ async fn take(write: &mut Write, claim: &ClaimJobs<'_>, tenant: &str, count: u32
         .bind(count)
         .fetch_all(&mut **write)
         .await?;
+    read_or_bury(write, &taken, now).await
+}
+
+/// At most one.
+async fn take_suspect(write: &mut Write, claim: &ClaimJobs<'_>, now: Millis) -> Inner<Vec<Job>> {
+    let taken = sqlx::query(TAKE_SUSPECT)
+        .bind(claim.owner.to_string())
+        .bind(now)
+        .bind(now.saturating_add(rows::signed(claim.lease_ms)))
+        .bind(claim.queue)
+        .bind(claim.tenant_running_max)
+        .fetch_all(&mut **write)
+        .await?;
+    read_or_bury(write, &taken, now).await
+}
+
+async fn read_or_bury(write: &mut Write, taken: &[SqliteRow], now: Millis) -> Inner<Vec<Job>> {
     let mut jobs = Vec::with_capacity(taken.len());
-    for row in &taken {
+    for row in taken {
         match rows::live_job(row, now) {
             Ok(job) => jobs.push(job),
             // A row that cannot be read must not stop all others, claim after claim.
@@ -179,7 +213,7 @@ mod tests {
             let steps = query.fetch_all(&store.readers().unwrap()).await.unwrap();
             steps.iter().map(|step| sqlx::Row::get::<String, _>(step, "detail")).collect::<Vec<_>>()
         };
-        for (sql, binds) in [(PROMOTE, 2), (RUNNING, 1), (WAITING_TENANTS, 2), (TAKE, 6)] {
+        for (sql, binds) in [(PROMOTE, 2), (RUNNING, 1), (WAITING_TENANTS, 2), (TAKE, 6), (TAKE_SUSPECT, 5)] {
             let steps = plan(sql, binds).await;
             let scans = steps.iter().any(|step| step.starts_with("SCAN jobs"));
             assert!(!scans && steps.iter().any(|step| step.contains("INDEX")), "{sql}: {steps:#?}");

@@ -36,6 +36,9 @@ const RELEASE: &str = "
     UPDATE deliveries SET state = 'pending', due_at_ms = ?3, refunds = refunds + 1, owner = NULL
     WHERE id = ?1 AND attempt = ?2 AND state = 'sending'";
 
+const BURY: &str =
+    "UPDATE deliveries SET state = 'dead', finished_at_ms = ?2, last_error = ?3, owner = NULL WHERE id = ?1";
+
 pub(super) async fn create(store: &SqliteStore, delivery: NewDelivery) -> Inner<Delivery> {
     let mut write = store.write().await?;
     check(&mut write, &delivery).await?;
@@ -85,11 +88,27 @@ pub(super) async fn claim(store: &SqliteStore, claim: ClaimDeliveries) -> Inner<
         .bind(claim.limit)
         .fetch_all(&mut *write)
         .await?;
-    let mut deliveries = claimed.iter().map(rows::delivery).collect::<Inner<Vec<Delivery>>>()?;
+    let mut deliveries = Vec::with_capacity(claimed.len());
+    for row in &claimed {
+        match rows::delivery(row) {
+            Ok(delivery) => deliveries.push(delivery),
+            // A row that cannot be read must not stop all others, claim after claim.
+            Err(Trouble::Corrupt(what)) => bury(&mut write, row.try_get("id")?, &what, now).await?,
+            Err(other) => return Err(other),
+        }
+    }
     deliveries.sort_by_key(|delivery| delivery.id);
     let next: Option<Millis> = sqlx::query_scalar(NEXT).bind(&channel).bind(now).fetch_one(&mut *write).await?;
     write.commit().await?;
     Ok(ClaimedDeliveries { deliveries, next_due_in_ms: rows::until(next, now) })
+}
+
+/// Ends a claimed delivery that cannot be read.
+async fn bury(write: &mut Write, id: &str, what: &str, now: Millis) -> Inner<()> {
+    tracing::error!(id, what, "a delivery cannot be read, it is dead");
+    let bury = sqlx::query(BURY).bind(id).bind(now).bind(format!("it cannot be read: {what}"));
+    bury.execute(&mut **write).await?;
+    Ok(())
 }
 
 pub(super) async fn settle(store: &SqliteStore, fence: Fence, outcome: DeliveryOutcome) -> Inner<Settled> {

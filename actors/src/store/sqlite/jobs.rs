@@ -101,7 +101,8 @@ pub(super) async fn counts(store: &SqliteStore) -> Inner<JobCounts> {
     // Each is a walk over a small index, never over the rows.
     let counts = sqlx::query(
         "SELECT (SELECT count(*) FROM jobs WHERE state = 'waiting') AS waiting,
-                (SELECT count(*) FROM jobs WHERE state = 'ready') AS ready,
+                (SELECT count(*) FROM jobs WHERE state = 'ready' AND suspect = 0)
+                    + (SELECT count(*) FROM jobs WHERE state = 'ready' AND suspect = 1) AS ready,
                 (SELECT count(*) FROM jobs WHERE state = 'running') AS running,
                 (SELECT count(*) FROM jobs_done WHERE state = 'done') AS done,
                 (SELECT count(*) FROM jobs_done WHERE state = 'dead') AS dead",

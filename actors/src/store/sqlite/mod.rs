@@ -96,7 +96,10 @@ impl SqliteStore {
 
     async fn touch(&self) -> Inner<()> {
         let write = "INSERT INTO pings (id, at_ms) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET at_ms = ?1";
-        sqlx::query(write).bind(self.now()).execute(&self.writer()?).await?;
+        // On the way of every other verb, so that it cannot be well when they are not.
+        let mut transaction = self.write().await?;
+        sqlx::query(write).bind(self.now()).execute(&mut *transaction).await?;
+        transaction.commit().await?;
         sqlx::query("SELECT at_ms FROM pings").fetch_one(&self.readers()?).await?;
         Ok(())
     }
@@ -164,8 +167,8 @@ impl Store for SqliteStore {
         self.within("disable_channel", channels::disable(self, id, reason)).await
     }
 
-    async fn due_channels(&self, limit: u32) -> Result<DueChannels> {
-        self.within("due_channels", channels::due(self, limit)).await
+    async fn due_channels(&self, limit: u32, per_tenant: u32) -> Result<DueChannels> {
+        self.within("due_channels", channels::due(self, limit, per_tenant)).await
     }
 
     async fn create_delivery(&self, delivery: NewDelivery) -> Result<Delivery> {
@@ -228,6 +231,12 @@ pub(crate) mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (store, clock) = open_in(&directory).await;
         Fixture { store: Arc::new(store), clock, owner: Uuid::now_v7(), _keep: Box::new(directory) }
+    }
+
+    /// What the contract's helpers need of an open store.
+    pub(crate) fn fixture_in(store: &SqliteStore) -> Fixture {
+        let (store, clock) = (Arc::new(store.clone()), store.clock.clone());
+        Fixture { store, clock, owner: Uuid::now_v7(), _keep: Box::new(()) }
     }
 
     /// The store in `directory`, with a clock that stands still.

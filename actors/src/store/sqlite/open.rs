@@ -5,9 +5,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::SqlSafeStr;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection, SqlSafeStr};
 
 use super::{Pools, SqliteStore};
 use crate::model::Clock;
@@ -117,7 +117,13 @@ fn connect_options(url: &str, deadline: Duration) -> Result<SqliteConnectOptions
 
 fn pool(deadline: Duration) -> SqlitePoolOptions {
     // A connection to a file does not go stale: no test before use, no end of life.
-    SqlitePoolOptions::new().acquire_timeout(deadline).test_before_acquire(false).idle_timeout(None).max_lifetime(None)
+    SqlitePoolOptions::new()
+        .acquire_timeout(deadline)
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        // One whose transaction could not be ended (a full disk) would refuse every later one: it is replaced.
+        .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
 }
 
 async fn create_directory(file: &Path) -> Result<(), StoreError> {
@@ -180,6 +186,72 @@ mod tests {
         let mode: String =
             sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&store.readers().ok().unwrap()).await.unwrap();
         assert_eq!(mode, "wal");
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_failed_costs_its_own_call_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&url(&directory), SqliteOptions::default()).await.unwrap();
+        let (tenant, key) = (crate::model::TenantId::new("demo").unwrap(), crate::store::KeyHash::of("pk_one"));
+        // What SQLite does by itself when the disk is full: the transaction is gone before its COMMIT.
+        let mut write = store.write().await.unwrap_or_else(|_| panic!("no transaction"));
+        sqlx::query("ROLLBACK").execute(&mut *write).await.unwrap();
+        assert!(write.commit().await.is_err());
+        store.create_tenant(&tenant, &key).await.unwrap();
+        store.ping().await.unwrap();
+        assert_eq!(store.list_tenants(9).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_full_file_refuses_a_call_and_serves_again_when_there_is_room() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&url(&directory), SqliteOptions::default()).await.unwrap();
+        let pragma = async |sql: &'static str| {
+            sqlx::query(sql).execute(&store.writer().ok().unwrap()).await.unwrap();
+        };
+        let job = || {
+            let mut job = crate::store::contract::new_job("demo");
+            job.payload = serde_json::json!("x".repeat(1_000_000));
+            job
+        };
+        // The least that it takes is what it has.
+        pragma("PRAGMA max_page_count = 1").await;
+        let full = store.enqueue(vec![job()]).await.unwrap_err();
+        assert!(full.to_string().contains("full"), "{full}");
+        store.ping().await.unwrap();
+        pragma("PRAGMA max_page_count = 1000000").await;
+        store.enqueue(vec![job()]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_not_committed_is_not_answered_as_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&url(&directory), SqliteOptions::default()).await.unwrap();
+        // A debt that is only looked at by the commit, after the row was answered.
+        let mut spoil = vec![
+            "CREATE TABLE debts (of_channel TEXT REFERENCES channels (id) DEFERRABLE INITIALLY DEFERRED)".to_owned(),
+        ];
+        for table in ["channels", "schedules", "pings"] {
+            spoil.push(format!(
+                "CREATE TRIGGER spoil_{table} AFTER INSERT ON {table} BEGIN INSERT INTO debts VALUES ('nobody'); END"
+            ));
+        }
+        for sql in spoil {
+            sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&store.writer().ok().unwrap()).await.unwrap();
+        }
+        let tenant = crate::model::TenantId::new("demo").unwrap();
+        let channel = crate::store::NewChannel {
+            id: crate::model::new_id(),
+            tenant: tenant.clone(),
+            kind: "webhook".to_owned(),
+            url: "https://example.com/".to_owned(),
+            secret: "whsec_c2VjcmV0".to_owned().into(),
+        };
+        let every = crate::jobs::Cadence::every(60_000).unwrap();
+        let schedule = crate::store::NewSchedule::new(tenant, every, "publish", serde_json::json!({}));
+        assert!(store.create_channel(channel).await.is_err());
+        assert!(store.create_schedule(schedule).await.is_err());
+        assert!(store.ping().await.is_err(), "the ping answered though it could not be committed");
     }
 
     #[tokio::test]

@@ -29,6 +29,7 @@ const BREAK: &str = "UPDATE schedules SET next_fire_at_ms = NULL, last_error = ?
 pub(super) async fn create(store: &SqliteStore, schedule: NewSchedule) -> Inner<Schedule> {
     let now = store.now();
     let cron = schedule.cadence.cron_line();
+    let mut write = store.write().await?;
     let row = sqlx::query(INSERT)
         .bind(schedule.id.to_string())
         .bind(schedule.tenant.as_str())
@@ -44,8 +45,9 @@ pub(super) async fn create(store: &SqliteStore, schedule: NewSchedule) -> Inner<
         .bind(now)
         .bind(schedule.context.traceparent())
         .bind(schedule.context.origin())
-        .fetch_one(&store.writer()?)
+        .fetch_one(&mut *write)
         .await?;
+    write.commit().await?;
     rows::schedule(&row)
 }
 

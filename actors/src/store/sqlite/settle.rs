@@ -2,7 +2,6 @@
 
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
-use uuid::Uuid;
 
 use super::{Inner, SqliteStore, Write, deliveries, rows};
 use crate::model::Millis;
@@ -19,7 +18,7 @@ const FINISH: &str = "
     FROM jobs WHERE id = ?1 AND attempt = ?2 AND state = 'running'";
 
 const RETRY: &str = "
-    UPDATE jobs SET state = 'waiting', run_at_ms = ?3, last_error = ?4, crashes = crashes + ?5,
+    UPDATE jobs SET state = 'waiting', run_at_ms = ?3, last_error = ?4, crashes = crashes + ?5, suspect = 0,
                     owner = NULL, lease_until_ms = NULL
     WHERE id = ?1 AND attempt = ?2 AND state = 'running'";
 
@@ -27,10 +26,11 @@ const RELEASE: &str = "
     UPDATE jobs SET state = 'ready', refunds = refunds + 1, owner = NULL, lease_until_ms = NULL
     WHERE id = ?1 AND attempt = ?2 AND state = 'running'";
 
-// What was lost is counted as a crash, and not charged as an attempt: the job may never have begun.
+// What was lost is counted as a crash, and not charged as an attempt: the job may never have begun. One that could be
+// lost only once more is a suspect from now on.
 const RESCUE: &str = "
     UPDATE jobs SET state = 'ready', refunds = refunds + 1, crashes = crashes + 1, owner = NULL, lease_until_ms = NULL,
-                    last_error = 'its runner was lost: the lease ran out'
+                    suspect = (crashes + 2 >= ?2), last_error = 'its runner was lost: the lease ran out'
     WHERE id IN (SELECT id FROM jobs WHERE state = 'running' AND lease_until_ms < ?1 AND crashes + 1 < ?2
                  ORDER BY lease_until_ms LIMIT ?3)";
 
@@ -147,8 +147,8 @@ pub(super) async fn sweep(store: &SqliteStore, crashes_max: u32, limit: u32) -> 
     let mut write = store.write().await?;
     let lost = sqlx::query(LOST_TOO_OFTEN).bind(now).bind(crashes_max).bind(limit).fetch_all(&mut *write).await?;
     for row in &lost {
-        let fence = Fence { id: rows::id(row.try_get("id")?)?, attempt: row.try_get("attempt")? };
-        quarantine(&mut write, fence, row.try_get::<u32, _>("crashes")? + 1, now).await?;
+        let crashes = row.try_get::<u32, _>("crashes")? + 1;
+        quarantine(&mut write, row.try_get("id")?, row.try_get("attempt")?, crashes, now).await?;
     }
     let rescue = sqlx::query(RESCUE).bind(now).bind(crashes_max).bind(limit);
     let rescued = rescue.execute(&mut *write).await?.rows_affected();
@@ -156,8 +156,7 @@ pub(super) async fn sweep(store: &SqliteStore, crashes_max: u32, limit: u32) -> 
     Ok(SweepReport { rescued, quarantined: lost.len() as u64 })
 }
 
-async fn quarantine(write: &mut Write, fence: Fence, crashes: u32, now: Millis) -> Inner<Uuid> {
+async fn quarantine(write: &mut Write, id: &str, attempt: u32, crashes: u32, now: Millis) -> Inner<bool> {
     let reason = format!("quarantined after {crashes} crashes: its runner was lost, the lease ran out");
-    finish(write, fence, End::Dead { reason: &reason, fault: Fault::Crash }, now).await?;
-    Ok(fence.id)
+    finish_as(write, id, attempt, End::Dead { reason: &reason, fault: Fault::Crash }, now).await
 }
