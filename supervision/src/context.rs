@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -31,8 +31,8 @@ struct Inner {
     tasks: OnceLock<TaskGroup>,
     /// Set when the incarnation has ended: from then on nothing can be spawned in its name.
     ended: AtomicBool,
-    /// If the child is a supervisor: how it is reached, also while it starts.
-    control: OnceLock<SupervisorControl>,
+    /// If the child is a supervisor: how it is reached while it starts. Not longer, because the two hold each other.
+    starting: Mutex<Option<SupervisorControl>>,
 }
 
 /// Who a child is, in each place where it is named.
@@ -54,7 +54,7 @@ impl Identity {
 impl ChildContext {
     pub(crate) fn new(node: Arc<Node>, tree: Arc<TreeShared>, incarnation: u64, cancelled: CancellationToken) -> Self {
         let (ready, tasks, ended) = (watch::Sender::new(false), OnceLock::new(), AtomicBool::new(false));
-        Self(Arc::new(Inner { node, tree, incarnation, cancelled, ready, tasks, ended, control: OnceLock::new() }))
+        Self(Arc::new(Inner { node, tree, incarnation, cancelled, ready, tasks, ended, starting: Mutex::default() }))
     }
 
     /// Where the child stands in the tree.
@@ -144,15 +144,14 @@ impl ChildContext {
         self.0.tasks.get()
     }
 
-    /// Says how the supervisor that is this child is reached.
-    pub(crate) fn publish(&self, control: SupervisorControl) {
-        // Each incarnation has one.
-        let _ = self.0.control.set(control);
+    /// Says how the supervisor that is this child is reached while it starts; none when it has started.
+    pub(crate) fn publish(&self, control: Option<SupervisorControl>) {
+        *self.0.starting.lock().unwrap_or_else(PoisonError::into_inner) = control;
     }
 
-    /// How the supervisor that is this child is reached.
-    pub(crate) fn control(&self) -> Option<&SupervisorControl> {
-        self.0.control.get()
+    /// How the supervisor that is this child is reached while it starts.
+    pub(crate) fn control(&self) -> Option<SupervisorControl> {
+        self.0.starting.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

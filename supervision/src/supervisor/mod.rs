@@ -51,11 +51,11 @@ impl StartChild for SupervisorStarter {
             let cancelled = context.cancelled();
             let (started, is_started) = oneshot::channel();
             let (supervisor, control) = Supervisor::new(spec, context.clone(), started);
-            context.publish(control.clone());
+            context.publish(Some(control.clone()));
             let mut life = door::spawn(live(supervisor, control.clone()));
             // Whoever drops this start half-way leaves no one behind who could stop what has started.
             let abandoned = StopOnDrop(Some(control.clone()));
-            tokio::select! {
+            let result = tokio::select! {
                 biased;
                 Ok(()) = is_started => {
                     abandoned.keep();
@@ -66,7 +66,9 @@ impl StartChild for SupervisorStarter {
                     control.stop(None, Span::none());
                     Err(StartFailure::Cancelled { below: end_of(life).await.below })
                 }
-            }
+            };
+            context.publish(None);
+            result
         }
         .boxed()
     }
