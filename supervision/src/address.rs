@@ -288,4 +288,17 @@ mod tests {
         assert_eq!(retry_after, Duration::from_secs(3));
         assert!(!address.is_up());
     }
+
+    #[test]
+    fn a_mailbox_admits_no_more_than_fit_and_forgets_messages_around_it() {
+        let mailbox = Mailbox::default();
+        mailbox.taken();
+        assert!(mailbox.admit(2) && mailbox.admit(2) && !mailbox.admit(2));
+        assert_eq!(mailbox.waiting(), 2);
+        for _ in 0..3 {
+            mailbox.taken();
+        }
+        assert_eq!(mailbox.waiting(), 0);
+        assert!(mailbox.admit(1) && !mailbox.admit(1));
+    }
 }

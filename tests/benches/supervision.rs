@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use ractor::concurrency::JoinHandle;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use supervision::{
-    Address, Backoff, ChildSpec, Heartbeat, Heartbeats, Intensity, Strategy, SupervisorSpec, Traced, Tree,
+    Address, Backoff, ChildSpec, EventKind, Heartbeat, Heartbeats, Intensity, Strategy, SupervisorSpec, Traced, Tree,
 };
 use telemetry::context::TraceContext;
 use telemetry::export::{self, Endpoint, LogFormat};
@@ -198,13 +198,13 @@ async fn crashes() {
     let (mut ours, mut reference) = (Vec::new(), Vec::new());
     telemetry::panic::install_hook();
     // The first panic of a place has its backtrace resolved at leisure, which slows down the next captures.
-    crash_ours(&address).await;
+    crash_ours(&tree, &address).await;
     assert!(telemetry::panic::settle(CALL), "a record takes its time, but not that long");
     let capture: Arc<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> = Arc::from(std::panic::take_hook());
     for _ in 0..ROUNDS {
         let capture = capture.clone();
         std::panic::set_hook(Box::new(move |info| capture(info)));
-        ours.push(crash_ours(&address).await);
+        ours.push(crash_ours(&tree, &address).await);
         assert!(telemetry::panic::settle(CALL), "what is recorded in one round must not weigh on the next");
         // The reference does without a hook: it keeps nothing of a panic.
         std::panic::set_hook(Box::new(|_| {}));
@@ -216,13 +216,16 @@ async fn crashes() {
     tree.stop().await;
 }
 
-async fn crash_ours(address: &Address<Message<()>>) -> f64 {
+/// Waits for the event and not in a loop of its own, and for the answer without a deadline: the reference does neither.
+async fn crash_ours(tree: &Tree, address: &Address<Message<()>>) -> f64 {
+    let mut events = tree.events();
     let began = Instant::now();
     for _ in 0..CRASHES {
         address.try_send(Message::Panic).unwrap();
-        while address.call(Message::Total, CALL).await.is_err() {
-            tokio::task::yield_now().await;
-        }
+        while !matches!(events.recv().await.unwrap().kind, EventKind::Started { .. }) {}
+        let (reply, answer) = ractor::concurrency::oneshot();
+        address.try_send(Message::Total(reply.into())).unwrap();
+        assert_eq!(answer.await, Ok(0));
     }
     ns_each(began.elapsed(), CRASHES)
 }

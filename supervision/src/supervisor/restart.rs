@@ -71,7 +71,6 @@ impl Supervisor {
         self.emit(sequence, EventKind::Exited { exit: exit.clone() });
         let ending = self.ending.is_some();
         let Some(slot) = self.slots.get_mut(&sequence) else { return };
-        slot.unavailable(None);
         let comes_back = match slot.spec.restart {
             Restart::Permanent => true,
             Restart::Transient => !exit.is_orderly(),
@@ -80,6 +79,7 @@ impl Supervisor {
         if comes_back && !ending {
             return self.restart(sequence, exit, uptime);
         }
+        slot.unavailable(None);
         let (temporary, significant) = (slot.spec.restart == Restart::Temporary, slot.spec.significant);
         if exit.is_orderly() {
             slot.become_(State::Down, Status::Finished);
@@ -111,6 +111,7 @@ impl Supervisor {
             }
             None => {
                 if let Some(slot) = self.slots.get(&sequence) {
+                    slot.unavailable(None);
                     slot.node.data().failed(exit.clone(), uptime, None);
                 }
                 self.give_up(sequence, exit);

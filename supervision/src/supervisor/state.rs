@@ -46,7 +46,7 @@ pub(crate) struct Supervisor {
     pub(super) by_id: HashMap<String, Sequence>,
     next_sequence: Sequence,
     pub(super) window: Option<RestartWindow>,
-    pub(super) plans: HashMap<PlanId, Plan>,
+    pub(super) plans: BTreeMap<PlanId, Plan>,
     next_plan: PlanId,
     /// Children that ended while their supervisor was busy with a plan of the whole group.
     pub(super) deferred: VecDeque<Sequence>,
@@ -209,7 +209,7 @@ impl Supervisor {
             by_id: HashMap::new(),
             next_sequence: 0,
             window: spec.intensity.map(RestartWindow::new),
-            plans: HashMap::new(),
+            plans: BTreeMap::new(),
             next_plan: 0,
             deferred: VecDeque::new(),
             queued: VecDeque::new(),

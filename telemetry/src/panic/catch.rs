@@ -73,7 +73,8 @@ impl<F: Future> Future for Catch<F> {
             }
             WorkProjection::Over => return Poll::Pending,
         };
-        let scope = Scope::enter();
+        let local = 0;
+        let scope = Scope::enter(&local);
         match catch_unwind(AssertUnwindSafe(|| future.poll(context))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
@@ -93,7 +94,8 @@ impl<F: Future> Future for Catch<F> {
 /// The work panicked.
 #[inline]
 pub fn catch_sync<T>(work: impl FnOnce() -> T) -> Result<T, CapturedPanic> {
-    let scope = Scope::enter();
+    let local = 0;
+    let scope = Scope::enter(&local);
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| captured(&scope, payload))
 }
 
@@ -103,4 +105,29 @@ fn captured(scope: &Scope, payload: Box<dyn Any + Send>) -> CapturedPanic {
     // A payload is foreign code too, and may panic when dropped.
     drop(catch_unwind(AssertUnwindSafe(|| drop(payload))));
     scope.take(&message).unwrap_or_else(|| CapturedPanic::here(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backtrace_ends_where_the_panic_is_caught_however_deep_that_is() {
+        fn caught_below(callers: usize) -> CapturedPanic {
+            match callers {
+                0 => catch_sync(|| panic!("deep down")).unwrap_err(),
+                _ => std::hint::black_box(caught_below(callers - 1)),
+            }
+        }
+        super::super::install_hook();
+        let (shallow, deep) = (caught_below(1), caught_below(60));
+        assert!(!shallow.backtrace.is_empty());
+        assert_eq!(shallow.backtrace.len(), deep.backtrace.len());
+    }
+
+    #[tokio::test]
+    async fn a_future_that_could_not_be_made_is_a_panic_of_its_own() {
+        let make: fn() -> std::future::Ready<()> = || panic!("not even made");
+        assert_eq!(catch_with(make).await.unwrap_err().message, "not even made");
+    }
 }

@@ -1,5 +1,6 @@
 //! The stack of a panic: cheap to capture, resolved later by somebody who has the time.
 
+use super::hook::StackAddress;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::fmt::Write as _;
@@ -15,7 +16,7 @@ const NAMES_MAX: usize = 8192;
 const MACHINERY_MAX: usize = 24;
 
 /// A stack as return addresses, without names.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Backtrace {
     addresses: Vec<usize>,
 }
@@ -26,12 +27,14 @@ impl Backtrace {
         Self::default()
     }
 
-    /// Walks the stack of this thread: some microseconds.
-    pub(crate) fn capture() -> Self {
+    /// Walks the stack of this thread, as far as the frame that `end` lies in, if given: some microseconds.
+    pub(crate) fn capture(end: Option<StackAddress>) -> Self {
         let mut addresses = Vec::with_capacity(64);
         backtrace::trace(|frame| {
             addresses.push(frame.ip() as usize);
-            addresses.len() < FRAMES_MAX
+            // Stacks grow downwards, and a frame's own pointer is its upper end.
+            let is_end = end.is_some_and(|end| frame.sp() as usize > end.get());
+            addresses.len() < FRAMES_MAX && !is_end
         });
         Self { addresses }
     }

@@ -4,6 +4,7 @@ use super::record::PANIC_UNCAUGHT;
 use super::recorder::hand_over_uncaught;
 use super::{Backtrace, CapturedPanic};
 use std::cell::{Cell, RefCell};
+use std::num::NonZeroUsize;
 use std::panic::PanicHookInfo;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync>;
 
 thread_local! {
-    static THREAD: Cell<Thread> = const { Cell::new(Thread { scopes: 0, has_captured: false }) };
+    static THREAD: Cell<Thread> = const { Cell::new(Thread { innermost: None, has_captured: false }) };
     /// The latest capture inside a scope, until the scope takes it.
     static CAPTURED: RefCell<Option<CapturedPanic>> = const { RefCell::new(None) };
 }
@@ -19,23 +20,26 @@ thread_local! {
 /// What every scope looks at. Apart from the capture itself, because a thread-local without a destructor costs nothing.
 #[derive(Clone, Copy)]
 struct Thread {
-    /// How many catch scopes are open on this thread. None: nobody of ours will catch what panics now.
-    scopes: u32,
+    /// The innermost open scope on this thread. None: nobody of ours will catch what panics now.
+    innermost: Option<StackAddress>,
     /// There may be a capture.
     has_captured: bool,
 }
 
 impl Thread {
     #[inline]
-    fn change(change: impl FnOnce(&mut Self)) -> Self {
+    fn change<T>(change: impl FnOnce(&mut Self) -> T) -> T {
         THREAD.with(|cell| {
             let mut thread = cell.get();
-            change(&mut thread);
+            let result = change(&mut thread);
             cell.set(thread);
-            thread
+            result
         })
     }
 }
+
+/// Where in the stack something lies.
+pub(super) type StackAddress = NonZeroUsize;
 
 /// Whether the log on stderr tells of panics that nobody caught.
 static LOGGED: AtomicBool = AtomicBool::new(false);
@@ -61,13 +65,16 @@ pub fn install_hook() {
 
 /// An open catch scope: a panic on this thread, until it is dropped, is somebody's.
 #[derive(Debug)]
-pub(super) struct Scope(());
+pub(super) struct Scope {
+    around: Option<StackAddress>,
+}
 
 impl Scope {
+    /// `local` is a variable of the function that catches, which says how far down a backtrace is of interest.
     #[inline]
-    pub(super) fn enter() -> Self {
-        Thread::change(|thread| thread.scopes += 1);
-        Self(())
+    pub(super) fn enter(local: &u8) -> Self {
+        let here = StackAddress::new(std::ptr::from_ref(local).addr());
+        Self { around: Thread::change(|thread| std::mem::replace(&mut thread.innermost, here)) }
     }
 
     /// The capture of the panic that was just caught, if the hook saw this very one.
@@ -84,8 +91,11 @@ impl Scope {
 impl Drop for Scope {
     #[inline]
     fn drop(&mut self) {
-        let left = Thread::change(|thread| thread.scopes -= 1);
-        if left.scopes == 0 && left.has_captured {
+        let has_captured = Thread::change(|thread| {
+            thread.innermost = self.around;
+            thread.has_captured
+        });
+        if has_captured && self.around.is_none() {
             outermost_ends();
         }
     }
@@ -113,7 +123,7 @@ fn keep_captured(captured: CapturedPanic) -> Option<CapturedPanic> {
 
 fn on_panic(info: &PanicHookInfo<'_>, previous: &Hook) {
     let captured = capture(info);
-    if THREAD.get().scopes > 0 {
+    if THREAD.get().innermost.is_some() {
         if let Some(earlier) = keep_captured(captured) {
             // Either the earlier one was swallowed, or this one comes while it unwinds and the process is about to abort.
             eprintln!(
@@ -135,7 +145,7 @@ fn on_panic(info: &PanicHookInfo<'_>, previous: &Hook) {
 fn capture(info: &PanicHookInfo<'_>) -> CapturedPanic {
     let mut captured = CapturedPanic::here(message(info.payload()));
     captured.0.location = info.location().map(ToString::to_string);
-    captured.0.backtrace = Backtrace::capture();
+    captured.0.backtrace = Backtrace::capture(THREAD.get().innermost);
     captured
 }
 

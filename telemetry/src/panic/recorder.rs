@@ -9,8 +9,10 @@ use super::record::record_uncaught;
 use super::report;
 use crate::incidents::{self, Incident};
 use crate::{door, lock};
+use std::collections::HashMap;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 /// How long a span is held open for its backtrace. The first one takes half a second in a debug build, and several times
@@ -133,21 +135,33 @@ fn send(message: Message) {
     }
 }
 
+/// In a storm it is woken once for each breath: waking a thread costs the one that panicked more than all else here.
+const BREATH: Duration = Duration::from_millis(1);
+
+#[expect(clippy::disallowed_methods, reason = "a thread of its own, whose pace is not that of a test's clock")]
 fn run(jobs: &Receiver<(Message, Ticket)>) {
     let mut resolver = Resolver::default();
-    for (message, ticket) in jobs {
-        match message {
-            Message::Panic(job, done) => {
-                let stack = resolver.resolve(&job.panic.backtrace, job.patience());
-                survive(|| job.finish(stack));
-                drop(done);
-            }
-            Message::Uncaught(panic, why) => survive(|| {
-                record_uncaught(panic, why);
-            }),
+    for first in jobs {
+        finish(&mut resolver, first);
+        for next in jobs.try_iter() {
+            finish(&mut resolver, next);
         }
-        drop(ticket);
+        thread::sleep(BREATH);
     }
+}
+
+fn finish(resolver: &mut Resolver, (message, ticket): (Message, Ticket)) {
+    match message {
+        Message::Panic(job, done) => {
+            let stack = resolver.resolve(&job.panic.backtrace, job.patience());
+            survive(|| job.finish(stack));
+            drop(done);
+        }
+        Message::Uncaught(panic, why) => survive(|| {
+            record_uncaught(panic, why);
+        }),
+    }
+    drop(ticket);
 }
 
 /// A subscriber or a reporter that panics must not end this thread, nor be recorded by it.
@@ -161,9 +175,13 @@ pub(super) fn survive(work: impl FnOnce()) {
     }
 }
 
-/// The thread that resolves, started with the first panic.
+/// Stacks whose text is remembered; beyond that all are forgotten. At some 5 KiB each, less than 1 MiB.
+const STACKS_MAX: usize = 128;
+
+/// The thread that resolves, started with the first panic, and what it said of earlier stacks: in a storm they are the same.
 #[derive(Default)]
 struct Resolver {
+    known: HashMap<Backtrace, String>,
     requests: Option<SyncSender<(u64, Backtrace)>>,
     answers: Option<Receiver<(u64, String)>>,
     asked: u64,
@@ -174,8 +192,20 @@ impl Resolver {
         if backtrace.is_empty() {
             return "no backtrace: the panic hook did not see this panic".to_owned();
         }
+        if let Some(stack) = self.known.get(backtrace) {
+            return stack.clone();
+        }
         self.start();
-        self.ask(backtrace, within).unwrap_or_else(|why| unresolved(backtrace, why))
+        match self.ask(backtrace, within) {
+            Ok(stack) => {
+                if self.known.len() >= STACKS_MAX {
+                    self.known.clear();
+                }
+                self.known.insert(backtrace.clone(), stack.clone());
+                stack
+            }
+            Err(why) => unresolved(backtrace, why),
+        }
     }
 
     fn start(&mut self) {
@@ -223,20 +253,20 @@ mod tests {
 
     #[test]
     fn a_backtrace_that_takes_too_long_is_told_as_addresses_and_says_so() {
-        let stack = Resolver::default().resolve(&Backtrace::capture(), Duration::ZERO);
+        let stack = Resolver::default().resolve(&Backtrace::capture(None), Duration::ZERO);
         assert!(stack.starts_with("not resolved: resolving took too long\n   0: 0x"), "{stack}");
     }
 
     #[test]
     fn a_late_answer_is_not_taken_for_the_next_one() {
         let mut resolver = Resolver::default();
-        let _given_up = resolver.resolve(&Backtrace::capture(), Duration::ZERO);
+        let _given_up = resolver.resolve(&Backtrace::capture(None), Duration::ZERO);
         let stack = resolver.resolve(&second_place(), Duration::from_secs(30));
         assert!(stack.contains("second_place"), "{stack}");
     }
 
     #[inline(never)]
     fn second_place() -> Backtrace {
-        Backtrace::capture()
+        Backtrace::capture(None)
     }
 }
