@@ -83,7 +83,8 @@ async fn boot_up(
     let parts = Parts::new(settings.clone(), page).map_err(|error| could_not_start(&error.to_string()))?;
     let spec = tree::tree(&parts);
     let order: Vec<String> = spec.children().iter().map(|child| child.id().to_owned()).collect();
-    let started = Tree::start_unless(spec, parts.heartbeats.clone(), shutdown.token()).await;
+    let options = Tree::options().heartbeats(parts.heartbeats.clone()).cancelled_by(shutdown.token());
+    let started = options.start(spec).await;
     let tree = started.map_err(not_started)?;
     parts.attach(&tree);
     let lifecycle = parts.lifecycle.clone();

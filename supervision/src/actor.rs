@@ -10,7 +10,6 @@ use crate::{
     Address, ChildContext, Exit, Ignore,
     address::Mailbox,
     door,
-    exit::chain,
     process::{Ended, LastWords, Process, StartChild, StartFailure, Started},
     supervised::{ContextOf, Meter, Supervised, record_panic},
     task::end_scoped_tasks,
@@ -121,7 +120,7 @@ fn start_failure(error: SpawnErr, last_words: Option<Exit>) -> StartFailure {
     match (last_words, error) {
         (Some(exit), _) => StartFailure::Failed(exit),
         (None, SpawnErr::StartupFailed(error)) if error.is::<Ignore>() => StartFailure::Ignored,
-        (None, SpawnErr::StartupFailed(error)) => StartFailure::Failed(Exit::Error(chain(error.as_ref()))),
+        (None, SpawnErr::StartupFailed(error)) => StartFailure::Failed(Exit::of_error(error.as_ref())),
         (None, other) => StartFailure::Failed(Exit::Error(other.to_string())),
     }
 }

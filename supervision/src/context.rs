@@ -1,9 +1,10 @@
 //! What one incarnation of a child is given.
 
 use std::{
+    any::Any,
     fmt,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,8 +15,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    GuardSite, Heartbeat, Heartbeats, Panicked, Path, TaskGroup, guard, node::Node, supervisor::SupervisorControl,
-    tree::TreeShared,
+    GuardSite, HandedOver, Heartbeat, Heartbeats, Panicked, Path, TaskGroup, guard, node::Node,
+    supervisor::SupervisorControl, tree::TreeShared,
 };
 
 /// Handed to the start function of a child, anew for each incarnation. Cheap to clone.
@@ -33,6 +34,8 @@ struct Inner {
     ended: AtomicBool,
     /// If the child is a supervisor: how it is reached while it starts. Not longer, because the two hold each other.
     starting: Mutex<Option<SupervisorControl>>,
+    /// For whoever asked for this start.
+    handed_over: Mutex<HandedOver>,
 }
 
 /// Who a child is, in each place where it is named.
@@ -54,7 +57,8 @@ impl Identity {
 impl ChildContext {
     pub(crate) fn new(node: Arc<Node>, tree: Arc<TreeShared>, incarnation: u64, cancelled: CancellationToken) -> Self {
         let (ready, tasks, ended) = (watch::Sender::new(false), OnceLock::new(), AtomicBool::new(false));
-        Self(Arc::new(Inner { node, tree, incarnation, cancelled, ready, tasks, ended, starting: Mutex::default() }))
+        let (starting, handed_over) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { node, tree, incarnation, cancelled, ready, tasks, ended, starting, handed_over }))
     }
 
     /// Where the child stands in the tree.
@@ -86,6 +90,12 @@ impl ChildContext {
     /// now serving.
     pub fn ready(&self) {
         self.0.ready.send_replace(true);
+    }
+
+    /// Leaves a value for whoever asked for this start, to be found in
+    /// [`StartOutcome::Started`](crate::StartOutcome::Started). Nobody asks for an automatic start: then it is dropped.
+    pub fn hand_over(&self, value: impl Any + Send) {
+        *lock(&self.0.handed_over) = HandedOver(Some(Box::new(value)));
     }
 
     /// Tasks of this incarnation: cancelled when it has ended, and waited for before the next one starts. What should
@@ -146,13 +156,21 @@ impl ChildContext {
 
     /// Says how the supervisor that is this child is reached while it starts; none when it has started.
     pub(crate) fn publish(&self, control: Option<SupervisorControl>) {
-        *self.0.starting.lock().unwrap_or_else(PoisonError::into_inner) = control;
+        *lock(&self.0.starting) = control;
     }
 
     /// How the supervisor that is this child is reached while it starts.
     pub(crate) fn control(&self) -> Option<SupervisorControl> {
-        self.0.starting.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0.starting).clone()
     }
+
+    pub(crate) fn take_handed_over(&self) -> HandedOver {
+        std::mem::take(&mut lock(&self.0.handed_over))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for ChildContext {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::{Exit, Path, StopOutcome, report::as_millis};
+use crate::{Exit, Path, StopOutcome, StuckIn, report::as_millis};
 
 /// One event of the tree. Subscribe with [`Tree::events`](crate::Tree::events); a subscriber that is too slow is told how
 /// many it missed.
@@ -51,6 +51,13 @@ pub enum EventKind {
     Degraded,
     /// After having been degraded it ran well for long enough.
     Recovered,
+    /// It is alive but stuck. Told once, until it goes on.
+    Stuck {
+        /// Where.
+        place: StuckIn,
+    },
+    /// A child that was stuck goes on.
+    Unstuck,
     /// It was stopped.
     Stopped {
         /// How that went.

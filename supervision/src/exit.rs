@@ -24,6 +24,8 @@ pub enum Exit {
     Killed,
     /// It did not start within its budget.
     StartTimeout,
+    /// It was alive but stuck, and its spec says that it is started again then.
+    Stuck(StuckIn),
     /// It is a supervisor whose child failed once too often, or could not be started.
     GaveUp {
         /// The child that failed.
@@ -39,7 +41,8 @@ impl Exit {
         matches!(self, Self::Normal | Self::Shutdown | Self::ShutdownWith(_))
     }
 
-    /// One word for metrics: `normal`, `shutdown`, `error`, `panic`, `kill`, `start_timeout` or `gave_up`.
+    /// One word for metrics: `normal`, `shutdown`, `error`, `panic`, `kill`, `start_timeout`, `stuck` or
+    /// `gave_up`.
     pub fn cause(&self) -> &'static str {
         match self {
             Self::Normal => "normal",
@@ -48,6 +51,7 @@ impl Exit {
             Self::Panic(_) => "panic",
             Self::Killed => "kill",
             Self::StartTimeout => "start_timeout",
+            Self::Stuck(_) => "stuck",
             Self::GaveUp { .. } => "gave_up",
         }
     }
@@ -63,9 +67,65 @@ impl fmt::Display for Exit {
             Self::Panic(message) => write!(f, "panicked: {message}"),
             Self::Killed => f.write_str("was killed"),
             Self::StartTimeout => f.write_str("did not start within its budget"),
+            Self::Stuck(place) => write!(f, "was stuck in {place}"),
             Self::GaveUp { path, cause } => write!(f, "gave up on {path}, which {cause}"),
         }
     }
+}
+
+impl Exit {
+    /// What an error means that a callback or a task returned.
+    pub(crate) fn of_error(error: &(dyn std::error::Error + 'static)) -> Self {
+        match error.downcast_ref::<Orderly>() {
+            Some(Orderly::Normal) => Self::Normal,
+            Some(Orderly::Shutdown) => Self::Shutdown,
+            Some(Orderly::ShutdownWith(reason)) => Self::ShutdownWith(reason.clone()),
+            None => Self::Error(chain(error)),
+        }
+    }
+}
+
+/// Where a child was stuck.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "in", rename_all = "snake_case")]
+pub enum StuckIn {
+    /// A loop that promised to beat has not, for [`STALE_AFTER_INTERVALS`](crate::STALE_AFTER_INTERVALS) intervals.
+    Loop {
+        /// Its name.
+        name: &'static str,
+        /// Since its last beat, in milliseconds.
+        for_ms: u64,
+    },
+    /// One message has been in hand for longer than the child's spec allows.
+    Message {
+        /// The actor's message type.
+        message_type: &'static str,
+        /// Since it was taken in hand, in milliseconds.
+        for_ms: u64,
+    },
+}
+
+impl fmt::Display for StuckIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loop { name, for_ms } => write!(f, "its loop {name}, which has not beaten for {for_ms} ms"),
+            Self::Message { message_type, for_ms } => write!(f, "one message of type {message_type} for {for_ms} ms"),
+        }
+    }
+}
+
+/// Returned as an error by a callback or a task that ends by itself and orderly: not a failure, but the child's own wish.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Orderly {
+    /// It came to its end: a permanent child is started again, any other is not.
+    #[error("ended normally")]
+    Normal,
+    /// As if it had been asked to stop.
+    #[error("stopped")]
+    Shutdown,
+    /// As [`Orderly::Shutdown`], with a reason for the record.
+    #[error("stopped: {0}")]
+    ShutdownWith(String),
 }
 
 /// What a start function or a task may fail with.

@@ -14,9 +14,9 @@ use std::{
 };
 
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
-use crate::Path;
+use crate::{Path, StuckIn, node::millis};
 
 /// A loop without a tick for this many intervals is stale.
 pub const STALE_AFTER_INTERVALS: u32 = 2;
@@ -28,6 +28,8 @@ pub struct Heartbeats(Arc<Registry>);
 #[derive(Debug)]
 struct Registry {
     epoch: Instant,
+    /// Woken when there is something to look after.
+    watched: Notify,
     loops: Mutex<BTreeMap<(Path, &'static str), Arc<Beat>>>,
     actors: Mutex<BTreeMap<Path, Arc<Activity>>>,
 }
@@ -80,10 +82,26 @@ impl Drop for Protected {
 pub struct Activity {
     epoch: Instant,
     message_type: &'static str,
+    /// For how long one message may be in hand.
+    message_limit: Option<Duration>,
     /// Nanoseconds since the epoch, plus one; 0 means never.
     last_message: AtomicU64,
     /// Nanoseconds since the epoch, plus one; 0 means idle.
     busy_since: AtomicU64,
+}
+
+/// What a look at all loops and actors finds.
+#[derive(Debug, Default)]
+pub(crate) struct Stuck {
+    pub(crate) stuck: BTreeMap<Path, StuckIn>,
+    /// The shortest interval that anyone promised; none if there is nothing to look after.
+    pub(crate) shortest: Option<Duration>,
+}
+
+impl Stuck {
+    fn shortest_of(&mut self, interval: Duration) {
+        self.shortest = Some(self.shortest.map_or(interval, |shortest| shortest.min(interval)));
+    }
 }
 
 /// When a message was taken in hand. Not zero, so that it and its absence take one word.
@@ -97,6 +115,12 @@ impl Activity {
         let now = stamp(self.epoch);
         self.busy_since.store(now.get(), Relaxed);
         Entered(now)
+    }
+
+    /// The message in hand, if there is one.
+    fn busy(&self) -> Option<Busy> {
+        let since = instant_of(self.epoch, &self.busy_since)?;
+        Some(Busy { message_type: self.message_type, for_ms: millis(since.elapsed()) })
     }
 
     /// The message is handled. Returns how long it took, in seconds.
@@ -158,8 +182,8 @@ pub struct HeartbeatSnapshot {
 impl Heartbeats {
     /// An empty registry.
     pub fn new() -> Self {
-        let registry = Registry { epoch: Instant::now(), loops: Mutex::default(), actors: Mutex::default() };
-        Self(Arc::new(registry))
+        let (loops, actors) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Registry { epoch: Instant::now(), watched: Notify::new(), loops, actors }))
     }
 
     /// Every loop, sorted by path.
@@ -191,18 +215,54 @@ impl Heartbeats {
             alive: AtomicBool::new(true),
         });
         lock(&self.0.loops).insert((path.clone(), name), Arc::clone(&beat));
+        self.0.watched.notify_one();
         Heartbeat(beat)
     }
 
-    pub(crate) fn activity(&self, path: &Path, message_type: &'static str) -> Arc<Activity> {
+    pub(crate) fn activity(
+        &self,
+        path: &Path,
+        message_type: &'static str,
+        message_limit: Option<Duration>,
+    ) -> Arc<Activity> {
         let activity = Arc::new(Activity {
             epoch: self.0.epoch,
             message_type,
+            message_limit,
             last_message: AtomicU64::new(0),
             busy_since: AtomicU64::new(0),
         });
         lock(&self.0.actors).insert(path.clone(), Arc::clone(&activity));
+        if message_limit.is_some() {
+            self.0.watched.notify_one();
+        }
         activity
+    }
+
+    /// Resolves when something was registered since it resolved last.
+    pub(crate) async fn until_watched(&self) {
+        self.0.watched.notified().await;
+    }
+
+    /// All children that are stuck now, each with the first place that was found.
+    pub(crate) fn stuck(&self) -> Stuck {
+        let mut found = Stuck::default();
+        for ((path, name), beat) in lock(&self.0.loops).iter() {
+            found.shortest_of(beat.interval);
+            if beat.state() == BeatState::Stale {
+                let for_ms = millis(beat.age());
+                found.stuck.entry(path.clone()).or_insert(StuckIn::Loop { name, for_ms });
+            }
+        }
+        for (path, activity) in lock(&self.0.actors).iter() {
+            let Some(limit) = activity.message_limit else { continue };
+            found.shortest_of(limit);
+            if let Some(busy) = activity.busy().filter(|busy| u128::from(busy.for_ms) > limit.as_millis()) {
+                let Busy { message_type, for_ms } = busy;
+                found.stuck.entry(path.clone()).or_insert(StuckIn::Message { message_type, for_ms });
+            }
+        }
+        found
     }
 
     /// The incarnation at `path` is gone; its loops wait for the next one.
@@ -274,26 +334,24 @@ impl Beat {
     }
 
     fn snapshot(&self, path: &Path, name: &'static str, activity: Option<&Arc<Activity>>) -> HeartbeatSnapshot {
-        let at = |cell: &AtomicU64| match cell.load(Relaxed) {
-            0 => None,
-            nanos => Some(self.epoch + Duration::from_nanos(nanos - 1)),
-        };
-        let busy = activity.and_then(|activity| {
-            let since = at(&activity.busy_since)?;
-            let for_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-            Some(Busy { message_type: activity.message_type, for_ms })
-        });
+        let at = |cell: &AtomicU64| instant_of(self.epoch, cell);
         HeartbeatSnapshot {
             path: path.clone(),
             loop_name: name,
-            interval_ms: u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX),
+            interval_ms: millis(self.interval),
             last_tick_at_ms: at(&self.last_tick).map(unix_millis),
             seconds_ago: self.age().as_secs_f64(),
             last_message_at_ms: activity.and_then(|activity| at(&activity.last_message)).map(unix_millis),
-            busy,
+            busy: activity.and_then(|activity| activity.busy()),
             state: self.state(),
         }
     }
+}
+
+/// What a stamp says; none for never.
+fn instant_of(epoch: Instant, stamp: &AtomicU64) -> Option<Instant> {
+    let nanos = stamp.load(Relaxed).checked_sub(1)?;
+    Some(epoch + Duration::from_nanos(nanos))
 }
 
 /// Now, in nanoseconds since the epoch, plus one, because 0 means never. Good for 584 years.
@@ -361,7 +419,7 @@ mod tests {
         let beats = Heartbeats::new();
         let path = Path::from("a");
         let _beat = beats.register(&path, "loop", SECOND);
-        let activity = beats.activity(&path, "Msg");
+        let activity = beats.activity(&path, "Msg", None);
         tokio::time::advance(3 * SECOND).await;
         activity.leave(activity.enter());
         let snapshot = &beats.snapshot()[0];

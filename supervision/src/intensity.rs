@@ -11,12 +11,19 @@ pub struct Intensity {
     pub restarts: u32,
     /// The sliding window.
     pub period: Duration,
+    /// Whether time counts in whole seconds only, see [`Intensity::in_whole_seconds`].
+    pub whole_seconds: bool,
 }
 
 impl Intensity {
     /// `restarts` within `period`.
     pub const fn new(restarts: u32, period: Duration) -> Self {
-        Self { restarts, period }
+        Self { restarts, period, whole_seconds: false }
+    }
+
+    /// Counts time in whole seconds, as OTP does: a restart falls out of the window up to a second later than `period` says.
+    pub const fn in_whole_seconds(self) -> Self {
+        Self { whole_seconds: true, ..self }
     }
 }
 
@@ -25,17 +32,19 @@ impl Intensity {
 #[derive(Debug)]
 pub(crate) struct RestartWindow {
     limit: Intensity,
+    epoch: Instant,
     stamps: VecDeque<Instant>,
 }
 
 impl RestartWindow {
     pub(crate) fn new(limit: Intensity) -> Self {
-        Self { limit, stamps: VecDeque::new() }
+        Self { limit, epoch: Instant::now(), stamps: VecDeque::new() }
     }
 
     /// Counts one restart at `now`; false if that is one too many.
     #[must_use]
     pub(crate) fn allows(&mut self, now: Instant) -> bool {
+        let now = if self.limit.whole_seconds { self.whole_second(now) } else { now };
         self.forget_before(now);
         if self.stamps.len() >= self.limit.restarts as usize {
             return false;
@@ -47,6 +56,10 @@ impl RestartWindow {
     /// Forgets all restarts: a manual restart starts with a full budget.
     pub(crate) fn clear(&mut self) {
         self.stamps.clear();
+    }
+
+    fn whole_second(&self, now: Instant) -> Instant {
+        self.epoch + Duration::from_secs(now.duration_since(self.epoch).as_secs())
     }
 
     fn forget_before(&mut self, now: Instant) {
@@ -80,6 +93,15 @@ mod tests {
         assert!(window.allows(start));
         assert!(!window.allows(start + Duration::from_secs(60)));
         assert!(window.allows(start + Duration::from_millis(60_001)));
+    }
+
+    #[test]
+    fn in_whole_seconds_the_window_is_up_to_a_second_longer() {
+        let mut window = RestartWindow::new(Intensity::new(1, Duration::from_secs(5)).in_whole_seconds());
+        let start = window.epoch;
+        assert!(window.allows(start));
+        assert!(!window.allows(start + Duration::from_millis(5_900)));
+        assert!(window.allows(start + Duration::from_secs(6)));
     }
 
     #[test]

@@ -110,7 +110,7 @@ pub use address::{Address, CallError, DEFAULT_CAPACITY, SendError};
 pub use backoff::Backoff;
 pub use context::ChildContext;
 pub use event::{Event, EventKind};
-pub use exit::{BoxError, Exit, Ignore};
+pub use exit::{BoxError, Exit, Ignore, Orderly, StuckIn};
 pub use guard::{GuardSite, Panicked, blocking, guard};
 pub use heartbeat::{BeatState, Busy, Heartbeat, HeartbeatSnapshot, Heartbeats, Protected, STALE_AFTER_INTERVALS};
 pub use intensity::Intensity;
@@ -118,8 +118,9 @@ pub use node::{Counts, Incident, NodeSnapshot, Status};
 pub use path::Path;
 pub use report::{ChildStop, StopOutcome, StopReport};
 pub use spec::{
-    AutoShutdown, ChildSpec, Kind, OnGiveUp, Restart, Shutdown, SpecFault, Strategy, SupervisorSpec, Traced,
+    AutoShutdown, ChildSpec, FirstStart, GiveUpAs, GroupRestart, Kind, OnGiveUp, OnStuck, Restart, Shutdown, SpecFault,
+    SpecSummary, Strategy, SupervisorSpec, Traced,
 };
 pub use task_group::TaskGroup;
 pub use telemetry::panic::Policy;
-pub use tree::{OperationError, StartError, Tree, TreeEnded};
+pub use tree::{HandedOver, OperationError, StartError, StartOutcome, Tree, TreeEnded, TreeOptions};

@@ -1,7 +1,7 @@
 //! The tree as it can be seen from outside at any time, also while a supervisor is busy or stuck.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::{Exit, Kind, Path, context::Identity, heartbeat::unix_millis};
+use crate::{ChildSpec, Exit, Kind, Path, SpecSummary, StuckIn, context::Identity, heartbeat::unix_millis};
 
 /// Incidents that are kept for each child.
 const HISTORY: usize = 16;
@@ -18,10 +18,11 @@ const HISTORY: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) identity: Identity,
-    pub(crate) id: String,
-    pub(crate) kind: Kind,
+    pub(crate) spec: SpecSummary,
     /// Whether its messages are timed.
     pub(crate) is_metered: bool,
+    /// For how long one message may be in hand.
+    pub(crate) message_limit: Option<Duration>,
     data: Mutex<NodeData>,
     children: Mutex<BTreeMap<u64, Arc<Node>>>,
 }
@@ -33,6 +34,7 @@ pub(crate) struct NodeData {
     pub(crate) since: Instant,
     pub(crate) incarnation: u64,
     pub(crate) degraded: bool,
+    pub(crate) stuck: Option<StuckIn>,
     pub(crate) restarts: u64,
     failures: BTreeMap<&'static str, u64>,
     history: VecDeque<Incident>,
@@ -98,9 +100,12 @@ pub struct NodeSnapshot {
     pub incarnation: u64,
     /// Its restart budget is used up, and it has not run well since.
     pub degraded: bool,
+    /// Where it is stuck, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<StuckIn>,
     /// Starts after a failure.
     pub restarts: u64,
-    /// Failures by cause: `panic`, `error`, `kill`, `start_timeout`, `gave_up`.
+    /// Failures by cause: `panic`, `error`, `kill`, `start_timeout`, `stuck`, `gave_up`.
     pub failures: BTreeMap<&'static str, u64>,
     /// The latest failures, newest last.
     pub history: Vec<Incident>,
@@ -154,17 +159,32 @@ impl NodeSnapshot {
 }
 
 impl Node {
-    pub(crate) fn new(identity: Identity, id: String, kind: Kind, is_metered: bool) -> Arc<Self> {
+    pub(crate) fn new(identity: Identity, spec: &ChildSpec) -> Arc<Self> {
         let data = NodeData {
             status: Status::Down,
             since: Instant::now(),
             incarnation: 0,
             degraded: false,
+            stuck: None,
             restarts: 0,
             failures: BTreeMap::new(),
             history: VecDeque::new(),
         };
-        Arc::new(Self { identity, id, kind, is_metered, data: Mutex::new(data), children: Mutex::default() })
+        Arc::new(Self {
+            identity,
+            spec: spec.summary(),
+            is_metered: spec.is_metered,
+            message_limit: spec.message_limit,
+            data: Mutex::new(data),
+            children: Mutex::default(),
+        })
+    }
+
+    /// The node at `path`, seen from the root.
+    pub(crate) fn find(self: &Arc<Self>, path: &Path) -> Option<Arc<Self>> {
+        path.ids().try_fold(Arc::clone(self), |node, id| {
+            node.children().values().find(|child| child.spec.id == id).map(Arc::clone)
+        })
     }
 
     pub(crate) fn data(&self) -> MutexGuard<'_, NodeData> {
@@ -179,22 +199,34 @@ impl Node {
         self.children().remove(&sequence);
     }
 
-    /// A restarted supervisor starts from its declared children only.
-    pub(crate) fn disown_all(&self) {
-        self.children().clear();
+    /// A restarted supervisor starts from its declared children only. Answers with those of its former life, by id, so that
+    /// what is known of them is not forgotten.
+    pub(crate) fn disown_all(&self) -> HashMap<String, Arc<Node>> {
+        let former = std::mem::take(&mut *self.children());
+        former.into_values().map(|node| (node.spec.id.clone(), node)).collect()
+    }
+
+    /// Takes over what was known of its predecessor: incarnations, restarts, failures.
+    pub(crate) fn inherit(&self, predecessor: &Self) {
+        let (mut own, mut former) = (self.data(), predecessor.data());
+        own.incarnation = former.incarnation;
+        own.restarts = former.restarts;
+        own.failures = std::mem::take(&mut former.failures);
+        own.history = std::mem::take(&mut former.history);
     }
 
     pub(crate) fn snapshot(&self) -> NodeSnapshot {
         let children: Vec<Arc<Node>> = self.children().values().cloned().collect();
         let data = self.data();
         NodeSnapshot {
-            id: self.id.clone(),
+            id: self.spec.id.clone(),
             path: self.identity.path.clone(),
-            kind: self.kind,
+            kind: self.spec.kind,
             status: data.status_now(),
             for_ms: millis(data.since.elapsed()),
             incarnation: data.incarnation,
             degraded: data.degraded,
+            stuck: data.stuck.clone(),
             restarts: data.restarts,
             failures: data.failures.clone(),
             history: data.history.iter().cloned().collect(),

@@ -38,6 +38,11 @@ impl Path {
         }
     }
 
+    /// The ids, from the root's child down.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.0.split('.').filter(|id| !id.is_empty())
+    }
+
     /// True for the root.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()

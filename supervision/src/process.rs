@@ -52,6 +52,8 @@ pub(crate) struct Ended {
     pub(crate) below: Vec<ChildStop>,
     /// What stopping them took.
     pub(crate) stop_took: Duration,
+    /// It is a task that declined to start.
+    pub(crate) ignored: bool,
     /// Tasks of the child that could not be ended.
     pub(crate) leaked_tasks: Vec<String>,
 }
@@ -65,7 +67,7 @@ impl Ended {
 
 impl From<Exit> for Ended {
     fn from(exit: Exit) -> Self {
-        Self { exit, below: Vec::new(), stop_took: Duration::ZERO, leaked_tasks: Vec::new() }
+        Self { exit, below: Vec::new(), stop_took: Duration::ZERO, ignored: false, leaked_tasks: Vec::new() }
     }
 }
 

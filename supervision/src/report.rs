@@ -10,14 +10,26 @@ use crate::{Exit, Path, Shutdown};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopOutcome {
-    /// It ended within its budget.
+    /// It ended orderly within its budget, or was killed at once as its spec says.
     Stopped,
-    /// It had ended before it was asked, or failed while it was stopping.
+    /// It failed while it was stopping, or just before.
     Failed(Exit),
     /// It outlived its budget and was killed.
     Killed,
     /// It outlived the kill as well: it is still running.
     Leaked,
+}
+
+impl StopOutcome {
+    /// One word for logs: `stopped`, `failed`, `killed` or `leaked`.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Failed(_) => "failed",
+            Self::Killed => "killed",
+            Self::Leaked => "leaked",
+        }
+    }
 }
 
 /// One child's line of the stop report.

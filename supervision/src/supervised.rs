@@ -23,7 +23,6 @@ use telemetry::{
 use crate::{
     ChildContext, Exit,
     address::Mailbox,
-    exit::chain,
     heartbeat::{Activity, Entered},
     process::LastWords,
 };
@@ -63,7 +62,7 @@ impl<A: Actor> Supervised<A> {
     fn failed(&self, phase: &'static str, outcome: Outcome) -> Result<(), ActorProcessingErr> {
         let result = outcome.unwrap_or_else(|captured| Err(self.panicked(phase, captured)));
         // After a panic this is not the first word, and does not count.
-        result.inspect_err(|error| self.words.say(Exit::Error(chain(error.as_ref()))))
+        result.inspect_err(|error| self.words.say(Exit::of_error(error.as_ref())))
     }
 
     fn panicked(&self, phase: &'static str, captured: CapturedPanic) -> ActorProcessingErr {
@@ -237,7 +236,7 @@ pub(crate) struct Meter {
 impl Meter {
     pub(crate) fn new<M>(context: &ChildContext) -> Self {
         let labels = [("component", context.component()), ("actor", context.identity().label.as_str())];
-        let activity = context.heartbeats().activity(context.path(), type_name::<M>());
+        let activity = context.heartbeats().activity(context.path(), type_name::<M>(), context.node().message_limit);
         Self { activity, duration: MESSAGE_DURATION.bind(&labels) }
     }
 }

@@ -8,7 +8,6 @@ use tokio::sync::oneshot;
 
 use crate::{
     BoxError, ChildContext, Exit, Ignore, TaskGroup, door,
-    exit::chain,
     process::{Ended, Process, StartChild, StartFailure, Started, TaskControls},
 };
 
@@ -110,7 +109,7 @@ impl StartChild for TaskStarter {
 fn ended_before_ready(ended: Ended, context: &ChildContext) -> StartFailure {
     match ended.exit {
         _ if context.cancelled().is_cancelled() => StartFailure::Cancelled { below: Vec::new() },
-        Exit::Error(error) if error == Ignore.to_string() => StartFailure::Ignored,
+        _ if ended.ignored => StartFailure::Ignored,
         exit if exit.is_orderly() => StartFailure::Failed(Exit::Error("ended before it was ready".to_owned())),
         exit => StartFailure::Failed(exit),
     }
@@ -135,13 +134,18 @@ async fn run_to_end(
             result = &mut run => result,
         }
     });
+    let mut ignored = false;
     let exit = tokio::select! {
         biased;
         () = controls.kill.cancelled() => Exit::Killed,
         caught = work => match caught {
             Ok(Ok(())) if context.cancelled().is_cancelled() => Exit::Shutdown,
             Ok(Ok(())) => Exit::Normal,
-            Ok(Err(error)) => Exit::Error(chain(error.as_ref())),
+            Ok(Err(error)) if error.is::<Ignore>() => {
+                ignored = true;
+                Exit::Normal
+            }
+            Ok(Err(error)) => Exit::of_error(error.as_ref()),
             Err(captured) => {
                 let message = captured.message.clone();
                 telemetry::panic::record(site(&context), captured);
@@ -154,7 +158,7 @@ async fn run_to_end(
         None => Vec::new(),
     };
     context.heartbeats().incarnation_ended(context.path());
-    Ended { leaked_tasks, ..exit.into() }
+    Ended { leaked_tasks, ignored, ..exit.into() }
 }
 
 fn site(context: &ChildContext) -> PanicSite<'_> {

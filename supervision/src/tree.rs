@@ -1,6 +1,8 @@
 //! The running tree, as its owner holds it.
 
 use std::{
+    any::Any,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -14,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::{
-    ChildContext, ChildSpec, Event, Exit, Heartbeats, Kind, NodeSnapshot, Path, SpecFault, StopReport, SupervisorSpec,
+    ChildContext, ChildSpec, Event, Exit, Heartbeats, NodeSnapshot, Path, SpecFault, SpecSummary, StopReport,
+    SupervisorSpec,
     context::Identity,
     node::{Node, Status},
     process::{Drill, Process, StartChild, StartFailure},
@@ -47,16 +50,75 @@ struct Outcome {
 }
 
 /// What all supervisors of a tree share.
-#[derive(Debug)]
 pub(crate) struct TreeShared {
     pub(crate) heartbeats: Heartbeats,
     events: broadcast::Sender<Event>,
+    observer: Option<Box<Observer>>,
 }
+
+type Observer = dyn Fn(&Event) + Send + Sync;
 
 impl TreeShared {
     pub(crate) fn emit(&self, event: Event) {
+        if let Some(observer) = &self.observer
+            && let Err(panic) = telemetry::panic::catch_sync(|| observer(&event))
+        {
+            tracing::error!(message = %panic.message, "an observer of the tree panicked");
+        }
         // Nobody need listen.
         let _ = self.events.send(event);
+    }
+}
+
+impl fmt::Debug for TreeShared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TreeShared").field("heartbeats", &self.heartbeats).finish_non_exhaustive()
+    }
+}
+
+/// How a tree is started, see [`Tree::options`].
+#[derive(Default)]
+pub struct TreeOptions {
+    heartbeats: Heartbeats,
+    cancelled: CancellationToken,
+    observer: Option<Box<Observer>>,
+}
+
+/// What became of a start that somebody asked for.
+#[derive(Debug, PartialEq)]
+pub enum StartOutcome {
+    /// It serves.
+    Started {
+        /// Which of its incarnations.
+        incarnation: u64,
+        /// What it handed to whoever asked for the start, see [`ChildContext::hand_over`].
+        handed_over: HandedOver,
+    },
+    /// It declined to start, which is not an error. Its spec stays, unless it is temporary.
+    Ignored,
+}
+
+/// A value of the child's own choosing, or none.
+#[derive(Default)]
+pub struct HandedOver(pub(crate) Option<Box<dyn Any + Send>>);
+
+impl HandedOver {
+    /// The value, if there is one of this type.
+    pub fn take<T: 'static>(self) -> Option<T> {
+        self.0.and_then(|value| value.downcast().ok()).map(|value| *value)
+    }
+}
+
+/// Values of unknown types are equal if there are none.
+impl PartialEq for HandedOver {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.is_none() && other.0.is_none()
+    }
+}
+
+impl fmt::Debug for HandedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "HandedOver(..)" } else { "HandedOver(nothing)" })
     }
 }
 
@@ -91,12 +153,19 @@ pub enum OperationError {
     /// The child, or a supervisor above it, is not running.
     #[error("the child is not running")]
     NotRunning,
-    /// The child is running, starting or waiting for its restart.
+    /// The child is running, starting or stopping.
     #[error("the child is running")]
     AlreadyRunning,
-    /// A child of that id exists.
+    /// The child waits for its restart, which comes by itself; [`Tree::restart`] brings it about now.
+    #[error("the child is about to be restarted")]
+    Restarting,
+    /// A child of that id exists, and is not running.
     #[error("a child of that id exists")]
     AlreadyPresent,
+    /// The supervisor's children come and go, and a stopped one is forgotten: see
+    /// [`SupervisorSpec::forget_stopped_children`].
+    #[error("a dynamic child that ended is gone")]
+    DynamicChild,
     /// An earlier incarnation still runs and cannot be ended.
     #[error("an earlier incarnation of the child leaked and still runs")]
     Leaked,
@@ -147,23 +216,21 @@ impl Tree {
     /// # Errors
     /// Every contradiction in the specs, or the first child that did not start; then nothing is left running.
     pub async fn start(spec: SupervisorSpec, heartbeats: Heartbeats) -> Result<Self, StartError> {
-        Self::start_unless(spec, heartbeats, CancellationToken::new()).await
+        Self::options().heartbeats(heartbeats).start(spec).await
     }
 
-    /// As [`Tree::start`]; if `cancelled` fires first, what has started is stopped again, in order.
-    ///
-    /// # Errors
-    /// As [`Tree::start`], and [`StartError::Cancelled`].
-    pub async fn start_unless(
-        spec: SupervisorSpec,
-        heartbeats: Heartbeats,
-        cancelled: CancellationToken,
-    ) -> Result<Self, StartError> {
+    /// As [`Tree::start`], with more to say.
+    pub fn options() -> TreeOptions {
+        TreeOptions::default()
+    }
+
+    async fn start_with(spec: SupervisorSpec, options: TreeOptions) -> Result<Self, StartError> {
         spec.check().map_err(StartError::Unsound)?;
-        let shared = Arc::new(TreeShared { heartbeats, events: broadcast::Sender::new(EVENTS_MAX) });
+        let TreeOptions { heartbeats, cancelled, observer } = options;
+        let shared = Arc::new(TreeShared { heartbeats, events: broadcast::Sender::new(EVENTS_MAX), observer });
         let identity = Identity { path: Path::root(), label: "root".to_owned() };
         identity.bear_counters();
-        let node = Node::new(identity, spec.id.clone(), Kind::Supervisor, false);
+        let node = Node::new(identity, &ChildSpec::supervisor_shell(&spec));
         node.data().incarnation = 1;
         node.data().set(Status::Starting);
         let context = ChildContext::new(node.clone(), shared.clone(), 1, cancelled);
@@ -194,6 +261,12 @@ impl Tree {
         self.0.node.snapshot()
     }
 
+    /// The spec in force of a child, defaults filled in; none for the root and for a path that is not there.
+    pub fn spec_of(&self, path: impl Into<Path>) -> Option<SpecSummary> {
+        let path = path.into();
+        self.0.node.find(&path).filter(|_| !path.is_root()).map(|node| node.spec.clone())
+    }
+
     /// Events from now on.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.0.shared.events.subscribe()
@@ -208,8 +281,16 @@ impl Tree {
     ///
     /// # Errors
     /// See [`OperationError`].
-    pub async fn restart(&self, path: impl Into<Path>) -> Result<(), OperationError> {
-        self.operate(path.into(), Operation::Restart).await
+    pub async fn restart(&self, path: impl Into<Path>) -> Result<StartOutcome, OperationError> {
+        self.operate(path.into(), Operation::Restart).await.map(outcome)
+    }
+
+    /// Kills the child at its next await: it ends as [`Exit::Killed`], a failure, and its supervisor does what it does then.
+    ///
+    /// # Errors
+    /// See [`OperationError`].
+    pub async fn kill_child(&self, path: impl Into<Path>) -> Result<(), OperationError> {
+        self.operate(path.into(), Operation::Kill).await.map(drop)
     }
 
     /// Stops the child, until [`Tree::start_child`].
@@ -217,15 +298,15 @@ impl Tree {
     /// # Errors
     /// See [`OperationError`].
     pub async fn stop_child(&self, path: impl Into<Path>) -> Result<(), OperationError> {
-        self.operate(path.into(), Operation::Stop).await
+        self.operate(path.into(), Operation::Stop).await.map(drop)
     }
 
     /// Starts a child that is not running.
     ///
     /// # Errors
     /// See [`OperationError`].
-    pub async fn start_child(&self, path: impl Into<Path>) -> Result<(), OperationError> {
-        self.operate(path.into(), Operation::Start).await
+    pub async fn start_child(&self, path: impl Into<Path>) -> Result<StartOutcome, OperationError> {
+        self.operate(path.into(), Operation::Start).await.map(outcome)
     }
 
     /// Forgets a child that is not running.
@@ -233,15 +314,15 @@ impl Tree {
     /// # Errors
     /// See [`OperationError`].
     pub async fn delete_child(&self, path: impl Into<Path>) -> Result<(), OperationError> {
-        self.operate(path.into(), Operation::Delete).await
+        self.operate(path.into(), Operation::Delete).await.map(drop)
     }
 
     /// Adds a child to the supervisor at `path`, last in start order, and starts it.
     ///
     /// # Errors
     /// See [`OperationError`]; if it does not start, it is not kept.
-    pub async fn add_child(&self, path: impl Into<Path>, spec: ChildSpec) -> Result<(), OperationError> {
-        self.operate(path.into(), Operation::Add(Box::new(spec))).await
+    pub async fn add_child(&self, path: impl Into<Path>, spec: ChildSpec) -> Result<StartOutcome, OperationError> {
+        self.operate(path.into(), Operation::Add(Box::new(spec))).await.map(outcome)
     }
 
     /// Makes a child panic, whatever it is made of: a drill.
@@ -249,7 +330,7 @@ impl Tree {
     /// # Errors
     /// See [`OperationError`].
     pub async fn inject_panic(&self, path: impl Into<Path>) -> Result<(), OperationError> {
-        self.operate(path.into(), Operation::Drill(Drill::Panic)).await
+        self.operate(path.into(), Operation::Drill(Drill::Panic)).await.map(drop)
     }
 
     /// Makes a child stand still, deaf to everything but a kill: a drill.
@@ -257,7 +338,7 @@ impl Tree {
     /// # Errors
     /// See [`OperationError`].
     pub async fn inject_hang(&self, path: impl Into<Path>) -> Result<(), OperationError> {
-        self.operate(path.into(), Operation::Drill(Drill::Hang)).await
+        self.operate(path.into(), Operation::Drill(Drill::Hang)).await.map(drop)
     }
 
     /// Waits until the tree has ended, by itself or because it was stopped.
@@ -275,13 +356,13 @@ impl Tree {
         StopReport { took: began.elapsed(), ..report }
     }
 
-    async fn operate(&self, path: Path, operation: Operation) -> Result<(), OperationError> {
+    async fn operate(&self, path: Path, operation: Operation) -> Result<Option<StartOutcome>, OperationError> {
         if let (true, Operation::Drill(Drill::Panic)) = (path.is_root(), &operation) {
             self.0.control.drill(Drill::Panic);
-            return Ok(());
+            return Ok(None);
         }
         let (reply, answer) = oneshot::channel();
-        let segments = path.as_str().split('.').filter(|id| !id.is_empty()).map(str::to_owned).collect();
+        let segments = path.ids().map(str::to_owned).collect();
         self.0.control.operate(Request { path: segments, operation, reply });
         match tokio::time::timeout(OPERATION_DEADLINE, answer).await {
             Ok(Ok(result)) => result,
@@ -289,6 +370,43 @@ impl Tree {
             Err(_) => Err(OperationError::Timeout),
         }
     }
+}
+
+impl TreeOptions {
+    /// The registry of its heartbeats, where somebody else reads it too.
+    pub fn heartbeats(self, heartbeats: Heartbeats) -> Self {
+        Self { heartbeats, ..self }
+    }
+
+    /// If this fires before all children have started, those that have are stopped again, in order.
+    pub fn cancelled_by(self, cancelled: CancellationToken) -> Self {
+        Self { cancelled, ..self }
+    }
+
+    /// Called for each event, in the order in which they happen and before anything follows from them: it misses none, as a
+    /// slow subscriber of [`Tree::events`] may. It runs inside the supervisor, and must neither wait nor take long.
+    pub fn observer(self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        Self { observer: Some(Box::new(observer)), ..self }
+    }
+
+    /// Starts the tree, see [`Tree::start`].
+    ///
+    /// # Errors
+    /// As [`Tree::start`], and [`StartError::Cancelled`].
+    pub async fn start(self, spec: SupervisorSpec) -> Result<Tree, StartError> {
+        Tree::start_with(spec, self).await
+    }
+}
+
+impl fmt::Debug for TreeOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TreeOptions").field("heartbeats", &self.heartbeats).finish_non_exhaustive()
+    }
+}
+
+/// Every operation that starts something says what came of it.
+fn outcome(outcome: Option<StartOutcome>) -> StartOutcome {
+    outcome.unwrap_or(StartOutcome::Ignored)
 }
 
 /// The deepest child that failed, and its own cause.

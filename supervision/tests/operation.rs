@@ -59,7 +59,7 @@ async fn a_dynamic_supervisor_has_a_limit_and_refuses_a_second_child_of_one_id()
     let tree = start(SupervisorSpec::new("root", Strategy::OneForOne).child(ChildSpec::supervisor(pool))).await;
     let add = async |id: &str| tree.add_child("pool", worker(id, &journal, &address(id))).await;
     add("one").await.unwrap();
-    assert_eq!(add("one").await, Err(OperationError::AlreadyPresent));
+    assert_eq!(add("one").await, Err(OperationError::AlreadyRunning));
     add("two").await.unwrap();
     assert_eq!(add("three").await, Err(OperationError::TooManyChildren { max_children: 2 }));
     assert!(matches!(add("with.dot").await, Err(OperationError::BadSpec { .. })));

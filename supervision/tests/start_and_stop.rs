@@ -109,7 +109,7 @@ async fn a_start_that_is_called_off_stops_what_has_started() {
     let journal = Journal::default();
     let slow = Manners { start_takes: 8 * SECOND, ..Manners::default() };
     let called_off = tokio_util::sync::CancellationToken::new();
-    let starting = Tree::start_unless(abc("root", &journal, slow), Heartbeats::new(), called_off.clone());
+    let starting = Tree::options().cancelled_by(called_off.clone()).start(abc("root", &journal, slow));
     let (started, ()) = tokio::join!(starting, async {
         tokio::time::sleep(SECOND).await;
         called_off.cancel();

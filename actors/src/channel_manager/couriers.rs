@@ -29,7 +29,7 @@ impl Couriers {
 
     /// Adds and starts a courier.
     pub(super) async fn add(&self, courier: ChildSpec) -> Result<(), OperationError> {
-        self.tree()?.add_child(supervisor().as_str(), courier).await
+        self.tree()?.add_child(supervisor().as_str(), courier).await.map(drop)
     }
 
     /// Stops and forgets a courier; one that is gone already is fine.

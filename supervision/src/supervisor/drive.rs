@@ -6,9 +6,9 @@ use futures_util::StreamExt;
 
 use super::{
     StopRequest,
-    state::{Goal, PlanId, Sequence, State, Step, Supervisor, Timer},
+    state::{Deferred, Goal, Plan, PlanId, Sequence, State, Step, Supervisor, Timer},
 };
-use crate::{Exit, Status, node::millis, process::Ended};
+use crate::{Exit, StartOutcome, Status, node::millis, process::Ended};
 
 impl Supervisor {
     /// Starts the children, then lives until all of them are stopped. Its handlers do not wait, so that between any two
@@ -21,6 +21,7 @@ impl Supervisor {
             };
             self.begin(Goal::Boot, steps);
         }
+        let heartbeats = self.context.heartbeats().clone();
         while !self.done {
             // A stop wins over all else; operations over the churn of a child that fails again and again.
             tokio::select! {
@@ -37,8 +38,17 @@ impl Supervisor {
                 Some(timer) = poll_fn(|cx| self.timers.poll_expired(cx)), if !self.timers.is_empty() => {
                     self.timer_fired(timer.into_inner());
                 }
+                () = heartbeats.until_watched(), if self.must_begin_to_look() => self.look(),
+                // Last of all: a retry comes after whatever else there is to do.
+                () = std::future::ready(()), if !self.retries.is_empty() && !self.is_at_work() => self.take_retry(),
             }
             self.take_deferred();
+        }
+    }
+
+    fn take_retry(&mut self) {
+        if let Some(sequence) = self.retries.pop_front() {
+            self.retry_now(sequence);
         }
     }
 
@@ -84,28 +94,70 @@ impl Supervisor {
         for slot in self.slots.values_mut().filter(|slot| slot.plan == Some(id)) {
             slot.plan = None;
         }
-        if let Some(Goal::Operation { reply, .. }) = self.plans.remove(&id).map(|plan| plan.goal) {
+        if let Some(plan) = self.plans.remove(&id) {
+            self.refuse(plan, why);
+        }
+    }
+
+    /// A plan will not be carried out, or not to its end.
+    pub(super) fn refuse(&self, plan: Plan, why: crate::OperationError) {
+        // Those still to be started were told that they would be.
+        for step in plan.steps {
+            if let Step::Start(sequence) = step
+                && let Some(slot) = self.slots.get(&sequence).filter(|slot| matches!(slot.state, State::Down))
+            {
+                slot.unavailable(None);
+            }
+        }
+        let asked = match plan.goal {
+            Goal::Operation { reply, .. } => Some(reply),
+            _ => None,
+        };
+        for reply in plan.waiters.into_iter().map(|(_, reply)| reply).chain(asked) {
             // The caller may have gone.
-            let _ = reply.send(Err(why));
+            let _ = reply.send(Err(why.clone()));
         }
     }
 
     fn complete(&mut self, id: PlanId) {
-        match self.plans.remove(&id).map(|plan| plan.goal) {
-            Some(Goal::Boot) => {
-                // Held any longer, the boot would never end, and so never be exported.
-                self.boot_span = tracing::Span::none();
-                if let Some(started) = self.started.take() {
-                    // The starter may have been cancelled; then a stop request is on its way.
-                    let _ = started.send(());
-                }
-            }
-            Some(Goal::End) => self.done = true,
-            Some(Goal::Operation { reply, .. }) => {
-                let _ = reply.send(Ok(()));
-            }
-            Some(Goal::Restart) | None => {}
+        let Some(plan) = self.plans.remove(&id) else { return };
+        for (sequence, reply) in plan.waiters {
+            let _ = reply.send(Ok(self.start_outcome(sequence)));
         }
+        match plan.goal {
+            Goal::Boot => self.booted(),
+            Goal::End => {
+                self.tell_unclean();
+                self.done = true;
+            }
+            Goal::Operation { sequence, reply, .. } => {
+                let _ = reply.send(Ok(self.start_outcome(sequence)));
+            }
+            Goal::Unstick { sequence, exit, uptime } => self.restart(sequence, exit, uptime),
+            Goal::Restart { .. } => {}
+        }
+    }
+
+    fn booted(&mut self) {
+        // Held any longer, the boot would never end, and so never be exported.
+        self.boot_span = tracing::Span::none();
+        if let Some(started) = self.started.take() {
+            // The starter may have been cancelled; then a stop request is on its way.
+            let _ = started.send(());
+        }
+        for (sequence, exit) in std::mem::take(&mut self.first_failures) {
+            self.restart_failed(sequence, exit);
+        }
+        if self.ends_after_boot {
+            self.end(Exit::Shutdown);
+        }
+    }
+
+    /// How the start of a child went that somebody asked for.
+    fn start_outcome(&self, sequence: Sequence) -> Option<StartOutcome> {
+        let slot = self.slots.get(&sequence).filter(|slot| matches!(slot.state, State::Up { .. }))?;
+        let handed_over = slot.context.as_ref().map(crate::ChildContext::take_handed_over).unwrap_or_default();
+        Some(StartOutcome::Started { incarnation: slot.incarnation(), handed_over })
     }
 
     fn begin_pause(&mut self, sequence: Sequence, delay: std::time::Duration, id: PlanId) -> bool {
@@ -136,31 +188,45 @@ impl Supervisor {
                 self.stop_overdue(sequence);
             }
             Timer::Recovered(sequence, incarnation) => self.recovered(sequence, incarnation),
+            Timer::Look => self.look(),
         }
     }
 
-    /// Ends and operations that waited for a plan are taken up when it is complete, in the order in which they came.
+    /// Takes up what waited for a plan that is complete now, in the order in which it came.
     fn take_deferred(&mut self) {
-        while let Some(sequence) = self.deferred.front().copied() {
-            if self.is_busy(sequence) {
+        for _ in 0..self.inbox.len() {
+            if self.is_at_work() {
                 return;
             }
-            self.deferred.pop_front();
-            let Some(slot) = self.slots.get_mut(&sequence) else { continue };
-            // If the plan stopped it meanwhile, its end is consumed.
-            if !matches!(slot.state, State::Exited { .. }) {
-                continue;
-            }
-            if let State::Exited { exit, uptime } = std::mem::replace(&mut slot.state, State::Down) {
-                self.ended_by_itself(sequence, exit, uptime);
+            let Some(deferred) = self.inbox.pop_front() else { return };
+            let must_wait = match &deferred {
+                Deferred::End(sequence) | Deferred::Stuck(sequence) => self.is_busy(*sequence),
+                Deferred::Operation(_) => self.ending.is_some(),
+                Deferred::Stop(_) => false,
+            };
+            if must_wait {
+                self.inbox.push_back(deferred);
+            } else {
+                self.take(deferred);
             }
         }
-        for _ in 0..self.queued.len() {
-            if self.ending.is_some() || self.is_group_at_work() {
-                return;
+    }
+
+    fn take(&mut self, deferred: Deferred) {
+        match deferred {
+            Deferred::Operation(request) => self.operate(request),
+            Deferred::Stop(request) => self.stop_now(request),
+            Deferred::Stuck(sequence) => self.unstick(sequence),
+            Deferred::End(sequence) => {
+                let Some(slot) = self.slots.get_mut(&sequence) else { return };
+                // If the plan stopped it meanwhile, its end is consumed.
+                if !matches!(slot.state, State::Exited { .. }) {
+                    return;
+                }
+                if let State::Exited { exit, uptime } = std::mem::replace(&mut slot.state, State::Down) {
+                    self.ended_by_itself(sequence, exit, uptime);
+                }
             }
-            let Some(request) = self.queued.pop_front() else { return };
-            self.operate(request);
         }
     }
 
@@ -192,13 +258,16 @@ impl Supervisor {
     }
 
     pub(super) fn into_ended(self) -> Ended {
-        for request in self.queued {
-            let _ = request.reply.send(Err(crate::OperationError::Stopping));
+        for deferred in self.inbox {
+            if let Deferred::Operation(request) = deferred {
+                let _ = request.reply.send(Err(crate::OperationError::Stopping));
+            }
         }
         Ended {
             exit: self.ending.unwrap_or(Exit::Shutdown),
             below: self.report,
             stop_took: self.ending_since.map(|since| since.elapsed()).unwrap_or_default(),
+            ignored: false,
             leaked_tasks: Vec::new(),
         }
     }

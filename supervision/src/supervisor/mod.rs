@@ -3,9 +3,10 @@
 //! It is a plain task, not a ractor parent: ractor's own links kill children without `post_stop`, in no order. What it
 //! does is written down as *plans* of steps (stop these, pause, start that), so that at any moment it can answer, be told
 //! to stop, or abandon a plan. [`state`] holds the data, [`start`], [`stop`], [`restart`] and [`operate`] one verb each,
-//! and [`drive`] the loop.
+//! [`lookout`] what finds children that are stuck, and [`drive`] the loop.
 
 mod drive;
+mod lookout;
 mod operate;
 mod restart;
 mod start;
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::{
-    ChildContext, ChildSpec, Exit, OperationError, Status, SupervisorSpec, door,
+    ChildContext, ChildSpec, Exit, OperationError, StartOutcome, Status, StuckIn, SupervisorSpec, door,
     process::{Drill, DrillOrder, Ended, Process, StartChild, StartFailure, Started},
 };
 use state::Supervisor;
@@ -176,8 +177,11 @@ struct StopRequest {
 pub(crate) struct Request {
     pub(crate) path: Vec<String>,
     pub(crate) operation: Operation,
-    pub(crate) reply: oneshot::Sender<Result<(), OperationError>>,
+    pub(crate) reply: Reply,
 }
+
+/// What became of an operation; of one that starts something, also how that went.
+pub(crate) type Reply = oneshot::Sender<Result<Option<StartOutcome>, OperationError>>;
 
 /// What an operator can do to a child.
 #[derive(Clone, Debug)]
@@ -192,8 +196,12 @@ pub(crate) enum Operation {
     Delete,
     /// Add a child to the supervisor at the path.
     Add(Box<ChildSpec>),
+    /// Kill it.
+    Kill,
     /// Bring about a fault in it.
     Drill(Drill),
+    /// It is stuck, or not any more.
+    Stuck(Option<StuckIn>),
 }
 
 impl SupervisorControl {

@@ -1,15 +1,10 @@
 //! What operators do to children.
 
 use super::{
-    Operation, Request,
-    state::{Goal, Sequence, State, Step, Supervisor},
+    Operation, Reply, Request,
+    state::{Deferred, Goal, Plan, Sequence, State, Step, Supervisor},
 };
-use crate::{
-    ChildSpec, OperationError, Restart, Status, Strategy,
-    process::{Drill, Process},
-};
-
-type Reply = tokio::sync::oneshot::Sender<Result<(), OperationError>>;
+use crate::{ChildSpec, OperationError, StartOutcome, Status, Strategy, process::Process};
 
 impl Supervisor {
     /// Carries out an operation here, or hands it down to the supervisor it is for.
@@ -20,12 +15,8 @@ impl Supervisor {
         match (request.path.as_slice(), &request.operation) {
             ([], Operation::Add(_)) => self.add(request),
             ([], _) => answer(request.reply, Err(OperationError::IsRoot)),
-            (
-                [_],
-                Operation::Restart | Operation::Stop | Operation::Start | Operation::Delete | Operation::Drill(_),
-            ) => {
-                self.operate_child(request);
-            }
+            ([_], Operation::Add(_)) => self.hand_down(request),
+            ([_], _) => self.operate_child(request),
             _ => self.hand_down(request),
         }
     }
@@ -46,55 +37,77 @@ impl Supervisor {
         let Some(sequence) = self.by_id.get(&request.path[0]).copied() else {
             return answer(request.reply, Err(OperationError::NotFound));
         };
-        if let Operation::Drill(drill) = request.operation {
-            return self.drill(sequence, drill, request.reply);
+        match request.operation {
+            Operation::Drill(drill) => {
+                return self.with_process(sequence, request.reply, |process| process.drill(drill));
+            }
+            Operation::Kill => return self.with_process(sequence, request.reply, Process::kill),
+            Operation::Stuck(place) => return self.is_stuck(sequence, place),
+            _ if self.must_wait(sequence, &request.operation) => {
+                return self.inbox.push_back(Deferred::Operation(request));
+            }
+            _ => {}
         }
-        if self.must_wait(sequence, &request.operation) {
-            return self.queued.push_back(request);
-        }
-        self.leave_restart(sequence);
         match request.operation {
             Operation::Restart => self.restart_by_hand(sequence, request.reply),
-            Operation::Stop => {
-                let goal = Goal::Operation { reply: request.reply, then: Status::StoppedByHand };
-                self.begin(goal, [Step::Stop(vec![sequence])]);
-                self.remove_stopped_temporary(sequence);
-            }
+            Operation::Stop => self.stop_by_hand(sequence, request.reply),
             Operation::Start => self.start_by_hand(sequence, request.reply),
             _ => self.delete(sequence, request.reply),
         }
     }
 
-    /// Under a group strategy an operation waits for the plan in progress, unless it cancels just what that waits for.
+    /// An operation waits for the plan in progress, unless that waits itself, or is one that it may cancel.
     fn must_wait(&self, sequence: Sequence, operation: &Operation) -> bool {
         let Some(slot) = self.slots.get(&sequence) else { return false };
-        let own_plan = slot.plan.and_then(|id| self.plans.get(&id)).map(|plan| &plan.goal);
-        match own_plan {
-            Some(Goal::Restart) if self.is_group() => {
-                !(matches!(operation, Operation::Stop) && matches!(slot.state, State::Waiting | State::Starting { .. }))
+        let Some(plan) = slot.plan.and_then(|id| self.plans.get(&id)) else { return self.is_at_work() };
+        match plan.goal {
+            Goal::Restart { .. } if plan.is_paused => false,
+            Goal::Restart { .. } if self.spec.is_serial => true,
+            Goal::Restart { .. } if self.is_group() => {
+                !(matches!(operation, Operation::Stop) && matches!(slot.state, State::Starting { .. }))
             }
-            Some(Goal::Restart) => !matches!(operation, Operation::Restart | Operation::Stop),
-            Some(Goal::Boot | Goal::End | Goal::Operation { .. }) => true,
-            None => self.is_group_at_work(),
+            Goal::Restart { .. } => !matches!(operation, Operation::Restart | Operation::Stop),
+            Goal::Boot | Goal::End | Goal::Operation { .. } | Goal::Unstick { .. } => true,
         }
     }
 
     fn restart_by_hand(&mut self, sequence: Sequence, reply: Reply) {
         self.forget_failures(sequence);
-        let goal = Goal::Operation { reply, then: Status::Down };
+        if let Some(plan) = self.paused_plan(sequence) {
+            // What it waits for comes now, with all of its group.
+            plan.waiters.push((sequence, reply));
+            self.cancel_timer(sequence);
+            return self.step_done(sequence);
+        }
+        self.leave_restart(sequence);
+        let goal = Goal::Operation { sequence, reply, then: Status::Down };
         self.begin(goal, [Step::Stop(vec![sequence]), Step::Start(sequence)]);
     }
 
+    /// The restart for which this child waits.
+    fn paused_plan(&mut self, sequence: Sequence) -> Option<&mut Plan> {
+        let slot = self.slots.get(&sequence).filter(|slot| matches!(slot.state, State::Waiting))?;
+        self.plans.get_mut(&slot.plan?)
+    }
+
+    fn stop_by_hand(&mut self, sequence: Sequence, reply: Reply) {
+        self.leave_restart(sequence);
+        let goal = Goal::Operation { sequence, reply, then: Status::StoppedByHand };
+        self.begin(goal, [Step::Stop(vec![sequence])]);
+        // One that was down already.
+        self.forget_if_temporary(sequence);
+    }
+
     fn start_by_hand(&mut self, sequence: Sequence, reply: Reply) {
+        if self.is_dynamic() && self.spec.forgets_stopped {
+            return answer(reply, Err(OperationError::DynamicChild));
+        }
         match self.slots.get(&sequence).map(|slot| &slot.state) {
-            Some(State::Down | State::Waiting) => {
+            Some(State::Down) => {
                 self.forget_failures(sequence);
-                self.cancel_timer(sequence);
-                if let Some(slot) = self.slots.get_mut(&sequence) {
-                    slot.become_(State::Down, Status::Down);
-                }
-                self.begin(Goal::Operation { reply, then: Status::Down }, [Step::Start(sequence)]);
+                self.begin(Goal::Operation { sequence, reply, then: Status::Down }, [Step::Start(sequence)]);
             }
+            Some(State::Waiting) => answer(reply, Err(OperationError::Restarting)),
             Some(State::Leaked) => answer(reply, Err(OperationError::Leaked)),
             Some(_) => answer(reply, Err(OperationError::AlreadyRunning)),
             None => answer(reply, Err(OperationError::NotFound)),
@@ -125,30 +138,34 @@ impl Supervisor {
     }
 
     fn delete(&mut self, sequence: Sequence, reply: Reply) {
+        if self.is_dynamic() && self.spec.forgets_stopped {
+            return answer(reply, Err(OperationError::DynamicChild));
+        }
         match self.slots.get(&sequence).map(|slot| &slot.state) {
             Some(State::Down) => {
                 self.remove_slot(sequence);
-                answer(reply, Ok(()));
+                answer(reply, Ok(None));
             }
+            Some(State::Waiting) => answer(reply, Err(OperationError::Restarting)),
             Some(State::Leaked) => answer(reply, Err(OperationError::Leaked)),
             _ => answer(reply, Err(OperationError::AlreadyRunning)),
         }
     }
 
-    fn drill(&mut self, sequence: Sequence, drill: Drill, reply: Reply) {
+    fn with_process(&mut self, sequence: Sequence, reply: Reply, act: impl FnOnce(&Process)) {
         let process = self.slots.get(&sequence).filter(|slot| matches!(slot.state, State::Up { .. }));
         match process.and_then(|slot| slot.process.as_ref()) {
             Some(process) => {
-                process.drill(drill);
-                answer(reply, Ok(()));
+                act(process);
+                answer(reply, Ok(None));
             }
             None => answer(reply, Err(OperationError::NotRunning)),
         }
     }
 
     fn add(&mut self, request: Request) {
-        if self.is_group_at_work() {
-            return self.queued.push_back(request);
+        if self.is_at_work() {
+            return self.inbox.push_back(Deferred::Operation(request));
         }
         let Operation::Add(spec) = request.operation else { return };
         if let Err(error) = self.check_addition(&spec) {
@@ -158,7 +175,8 @@ impl Supervisor {
         if let Some(slot) = self.slots.get_mut(&sequence) {
             slot.is_added = true;
         }
-        self.begin(Goal::Operation { reply: request.reply, then: Status::Down }, [Step::Start(sequence)]);
+        let goal = Goal::Operation { sequence, reply: request.reply, then: Status::Down };
+        self.begin(goal, [Step::Start(sequence)]);
     }
 
     fn check_addition(&self, spec: &ChildSpec) -> Result<(), OperationError> {
@@ -168,8 +186,9 @@ impl Supervisor {
         if let Some(reason) = self.spec.check_child(spec).first() {
             return Err(OperationError::BadSpec { reason: (*reason).to_owned() });
         }
-        if self.by_id.contains_key(&spec.id) {
-            return Err(OperationError::AlreadyPresent);
+        if let Some(slot) = self.by_id.get(&spec.id).and_then(|sequence| self.slots.get(sequence)) {
+            let is_running = !matches!(slot.state, State::Down | State::Waiting);
+            return Err(if is_running { OperationError::AlreadyRunning } else { OperationError::AlreadyPresent });
         }
         match self.spec.strategy {
             Strategy::Dynamic { max_children } if self.slots.len() >= max_children => {
@@ -178,20 +197,9 @@ impl Supervisor {
             _ => Ok(()),
         }
     }
-
-    /// A temporary child that was down when it was stopped by hand is gone as well.
-    fn remove_stopped_temporary(&mut self, sequence: Sequence) {
-        let gone = self
-            .slots
-            .get(&sequence)
-            .is_some_and(|slot| slot.spec.restart == Restart::Temporary && matches!(slot.state, State::Down));
-        if gone {
-            self.remove_slot(sequence);
-        }
-    }
 }
 
 /// The caller may have gone; then there is no one to tell.
-fn answer(reply: Reply, result: Result<(), OperationError>) {
+fn answer(reply: Reply, result: Result<Option<StartOutcome>, OperationError>) {
     let _ = reply.send(result);
 }

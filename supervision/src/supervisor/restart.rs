@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::state::{FAR, Goal, PlanId, Sequence, State, Step, Supervisor};
+use super::state::{Deferred, FAR, Goal, PlanId, Sequence, State, Step, Supervisor};
 use super::stop::LEAKED;
 use crate::{
-    AutoShutdown, EventKind, Exit, OnGiveUp, OperationError, Restart, Status, StopOutcome, Strategy, process::Ended,
+    AutoShutdown, EventKind, Exit, GiveUpAs, GroupRestart, OnGiveUp, OperationError, Restart, Status, StopOutcome,
+    Strategy, process::Ended,
 };
 
 telemetry::declare_metrics! {
@@ -34,7 +35,7 @@ impl Supervisor {
                 }
                 if busy {
                     slot.become_(State::Exited { exit: ended.exit, uptime }, Status::Down);
-                    self.deferred.push_back(sequence);
+                    self.inbox.push_back(Deferred::End(sequence));
                 } else {
                     self.ended_by_itself(sequence, ended.exit, uptime);
                 }
@@ -62,7 +63,11 @@ impl Supervisor {
         slot.process = None;
         slot.become_(State::Down, Status::Down);
         tracing::warn!(path = %slot.path(), "a leaked child has ended");
+        let comes_back = slot.comes_back.take();
         self.emit(sequence, EventKind::LeakEnded);
+        if let Some(exit) = comes_back.filter(|_| self.ending.is_none()) {
+            self.restart_failed(sequence, exit);
+        }
     }
 
     /// OTP's table: permanent children come back always, transient ones after a failure, temporary ones never.
@@ -80,7 +85,9 @@ impl Supervisor {
             return self.restart(sequence, exit, uptime);
         }
         slot.unavailable(None);
-        let (temporary, significant) = (slot.spec.restart == Restart::Temporary, slot.spec.significant);
+        let significant = slot.spec.significant;
+        // What came and went is not kept where others come and go.
+        let is_gone = slot.spec.restart == Restart::Temporary || matches!(self.spec.strategy, Strategy::Dynamic { .. });
         if exit.is_orderly() {
             slot.become_(State::Down, Status::Finished);
             self.context.heartbeats().forget(&slot.node.identity.path);
@@ -88,7 +95,7 @@ impl Supervisor {
             slot.node.data().failed(exit, uptime, None);
             slot.become_(State::Down, Status::Down);
         }
-        if temporary {
+        if is_gone && !ending {
             self.remove_slot(sequence);
         }
         if significant && !ending {
@@ -96,7 +103,7 @@ impl Supervisor {
         }
     }
 
-    fn restart(&mut self, sequence: Sequence, exit: Exit, uptime: Duration) {
+    pub(super) fn restart(&mut self, sequence: Sequence, exit: Exit, uptime: Duration) {
         let Some(slot) = self.slots.get_mut(&sequence) else { return };
         slot.become_(State::Down, Status::Down);
         if uptime >= slot.spec.backoff.reset_after {
@@ -107,7 +114,7 @@ impl Supervisor {
                 self.note_restart(sequence, exit, uptime, delay);
                 let culprit = self.join_paused_restart(sequence);
                 let steps = self.restart_steps(culprit, delay, Moment::AfterExit);
-                self.begin(Goal::Restart, steps);
+                self.begin(Goal::Restart { due: Instant::now() + delay.min(FAR) }, steps);
             }
             None => {
                 if let Some(slot) = self.slots.get(&sequence) {
@@ -139,16 +146,40 @@ impl Supervisor {
         first
     }
 
-    /// A restart attempt did not succeed: it counts as a further one.
+    /// A restart attempt did not succeed, and there will be a further one. Without a backoff it comes after all that waits
+    /// already, so that a child which fails at once and always does not keep its supervisor from answering.
     pub(super) fn restart_failed(&mut self, sequence: Sequence, exit: Exit) {
         if self.ending.is_some() {
             return;
         }
+        let Some(slot) = self.slots.get_mut(&sequence) else { return };
+        let at_once = slot.spec.backoff.delay(slot.attempt.saturating_add(1), 0.0).is_zero();
+        if !at_once || slot.node.data().degraded || matches!(slot.state, State::Leaked) {
+            return self.retry(sequence, exit);
+        }
+        slot.comes_back = Some(exit);
+        slot.become_(State::Waiting, Status::Waiting { due_in_ms: 0 });
+        slot.unavailable(Some(Instant::now()));
+        self.retries.push_back(sequence);
+    }
+
+    /// Its turn has come, unless somebody else has taken care of it.
+    pub(super) fn retry_now(&mut self, sequence: Sequence) {
+        let Some(slot) = self.slots.get_mut(&sequence).filter(|slot| matches!(slot.state, State::Waiting)) else {
+            return;
+        };
+        let Some(exit) = slot.comes_back.take() else { return };
+        slot.become_(State::Down, Status::Down);
+        self.retry(sequence, exit);
+    }
+
+    /// A further attempt; it counts as a restart of its own.
+    fn retry(&mut self, sequence: Sequence, exit: Exit) {
         match self.decide(sequence) {
             Some(delay) => {
                 self.note_restart(sequence, exit, Duration::ZERO, delay);
                 let steps = self.restart_steps(sequence, delay, Moment::AfterFailedStart);
-                self.begin(Goal::Restart, steps);
+                self.begin(Goal::Restart { due: Instant::now() + delay.min(FAR) }, steps);
             }
             None => self.give_up(sequence, exit),
         }
@@ -224,23 +255,20 @@ impl Supervisor {
             Strategy::RestForOne => self.slots.range(culprit..).map(|(sequence, _)| *sequence).collect(),
             Strategy::OneForAll => self.slots.keys().copied().collect(),
         };
-        let stops =
-            group.iter().rev().filter(|sequence| **sequence != culprit).map(|sequence| Step::Stop(vec![*sequence]));
-        let starts =
-            group.iter().filter(|sequence| self.starts_with_group(culprit, **sequence)).copied().map(Step::Start);
+        let stops = self.stop_steps(group.iter().rev().filter(|sequence| **sequence != culprit).copied());
+        let is_started = |sequence: &Sequence| *sequence == culprit || self.takes_part(*sequence);
+        let starts = group.into_iter().filter(is_started).map(Step::Start);
         match moment {
-            Moment::AfterExit => stops.chain([pause]).chain(starts).collect(),
+            Moment::AfterExit => stops.into_iter().chain([pause]).chain(starts).collect(),
             Moment::AfterFailedStart => [pause].into_iter().chain(stops).chain(starts).collect(),
         }
     }
 
-    /// A child that finished, or was stopped by hand, is not started again with its group (in OTP it is); a temporary one
-    /// is forgotten with it.
-    fn starts_with_group(&self, culprit: Sequence, sequence: Sequence) -> bool {
+    /// Whether a child is started with its group. A temporary one never is.
+    pub(super) fn takes_part(&self, sequence: Sequence) -> bool {
         let Some(slot) = self.slots.get(&sequence) else { return false };
-        let status = slot.node.data().status;
-        let resting = matches!(status, Status::Finished | Status::StoppedByHand);
-        sequence == culprit || !(resting || slot.spec.restart == Restart::Temporary)
+        let is_resting = || matches!(slot.node.data().status, Status::Finished | Status::StoppedByHand);
+        slot.spec.restart != Restart::Temporary && (self.spec.group_restart == GroupRestart::All || !is_resting())
     }
 
     /// The budget is used up: the supervisor ends with all its children, and says because of whom.
@@ -252,7 +280,10 @@ impl Supervisor {
         tracing::error!(%path, %child, %exit, "supervisor gives up");
         let kind = EventKind::GaveUp { child: child.clone(), exit: exit.clone() };
         self.context.tree().emit(crate::Event { path, incarnation: self.context.incarnation(), kind });
-        self.end(Exit::GaveUp { path: child, cause: Box::new(exit) });
+        self.end(match self.spec.give_up_as {
+            GiveUpAs::Failure => Exit::GaveUp { path: child, cause: Box::new(exit) },
+            GiveUpAs::Shutdown => Exit::Shutdown,
+        });
     }
 
     /// A significant child ended for good.
@@ -265,7 +296,10 @@ impl Supervisor {
                 .values()
                 .any(|slot| slot.spec.significant && !matches!(slot.state, State::Down | State::Leaked)),
         };
-        if ends {
+        if ends && self.started.is_some() {
+            // Not before it has started: its starter would take that for a failure.
+            self.ends_after_boot = true;
+        } else if ends {
             self.end(Exit::Shutdown);
         }
     }

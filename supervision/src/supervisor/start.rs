@@ -7,7 +7,7 @@ use tracing::{Instrument, Span};
 
 use super::state::{Goal, PlanId, Sequence, Slot, StartDone, State, StopPhase, Supervisor, Timer};
 use crate::{
-    ChildContext, EventKind, Exit, OperationError, Restart, Status, door,
+    ChildContext, EventKind, Exit, FirstStart, GroupRestart, OperationError, Restart, Status, door,
     process::{Ended, StartFailure, Started},
 };
 
@@ -27,8 +27,9 @@ impl Supervisor {
             return false;
         }
         // An operator stopped it while its group waited.
-        let by_hand = slot.node.data().status == Status::StoppedByHand;
-        if by_hand && matches!(self.plans.get(&plan).map(|plan| &plan.goal), Some(Goal::Restart)) {
+        let by_hand =
+            slot.node.data().status == Status::StoppedByHand && self.spec.group_restart == GroupRestart::Running;
+        if by_hand && matches!(self.plans.get(&plan).map(|plan| &plan.goal), Some(Goal::Restart { .. })) {
             return false;
         }
         slot.plan = Some(plan);
@@ -46,7 +47,7 @@ impl Supervisor {
         let context = ChildContext::new(slot.node.clone(), tree, incarnation, slot.cancel.clone());
         let span = start_span(&parent, slot, incarnation);
         let attempt = caught(context.clone(), attempt(slot, context.clone())).instrument(span);
-        slot.starting = Some(context);
+        slot.context = Some(context);
         let availability = slot.spec.availability.clone();
         let _detached = door::spawn(async move {
             let done = StartDone { sequence, incarnation, result: attempt.await };
@@ -74,7 +75,6 @@ impl Supervisor {
     pub(super) fn start_done(&mut self, done: StartDone) {
         let StartDone { sequence, incarnation, result } = done;
         let Some(slot) = self.slots.get_mut(&sequence).filter(|slot| slot.incarnation() == incarnation) else { return };
-        slot.starting = None;
         let stopping = match &slot.state {
             State::Stopping(stopping) => Some(stopping.phase),
             State::Leaked if slot.plan.is_none() => return self.leaked_start_done(sequence, result),
@@ -119,7 +119,14 @@ impl Supervisor {
         slot.become_(State::Up { since: now }, Status::Up);
         let (incarnation, degraded, reset_after) =
             (slot.incarnation(), slot.node.data().degraded, slot.spec.backoff.reset_after);
-        tracing::debug!(path = %slot.path(), incarnation, ?took, "child started");
+        let goal = slot.plan.and_then(|id| self.plans.get(&id)).map(|plan| &plan.goal);
+        match goal {
+            // Whoever asked for it knows.
+            Some(Goal::Operation { .. }) => {
+                tracing::trace!(path = %slot.path(), incarnation, ?took, "child started by hand")
+            }
+            _ => tracing::debug!(path = %slot.path(), incarnation, ?took, "child started"),
+        }
         START_DURATION.record(took.as_secs_f64(), &[("component", slot.path().component())]);
         self.watch(sequence, incarnation, started.ended);
         if degraded {
@@ -148,9 +155,9 @@ impl Supervisor {
         let Some(slot) = self.slots.get_mut(&sequence) else { return };
         slot.become_(State::Down, Status::Ignored);
         slot.unavailable(None);
-        let temporary = slot.spec.restart == Restart::Temporary;
+        let is_gone = slot.spec.restart == Restart::Temporary || self.is_dynamic();
         self.step_done(sequence);
-        if temporary {
+        if is_gone {
             self.remove_slot(sequence);
         }
     }
@@ -166,16 +173,34 @@ impl Supervisor {
         slot.unavailable(None);
         let path = slot.path().clone();
         tracing::warn!(%path, %exit, "child did not start");
-        let plan = slot.plan.take();
-        let goal = plan.and_then(|id| self.plans.remove(&id)).map(|plan| plan.goal);
-        match goal {
-            Some(Goal::Boot) => self.give_up(sequence, exit),
-            Some(Goal::Operation { reply, .. }) => {
-                let _ = reply.send(Err(OperationError::StartFailed { exit: exit.clone() }));
+        let first_start = slot.spec.first_start;
+        let Some(id) = slot.plan.take() else { return self.restart_failed(sequence, exit) };
+        match self.plans.get(&id).map(|plan| &plan.goal) {
+            Some(Goal::Boot) if first_start == FirstStart::Retry => {
+                self.first_failures.push((sequence, exit));
+                self.settle_one(id);
+            }
+            Some(Goal::Boot) => {
+                self.plans.remove(&id);
+                self.boot_failed(sequence, exit);
+            }
+            Some(Goal::Operation { .. }) => {
+                self.abandon(id, OperationError::StartFailed { exit });
                 self.operation_start_failed(sequence);
             }
-            Some(Goal::Restart | Goal::End) | None => self.restart_failed(sequence, exit),
+            Some(Goal::Restart { .. } | Goal::Unstick { .. } | Goal::End) | None => {
+                self.abandon(id, OperationError::StartFailed { exit: exit.clone() });
+                self.restart_failed(sequence, exit);
+            }
         }
+    }
+
+    /// A child did not start, and the supervisor with it.
+    fn boot_failed(&mut self, sequence: Sequence, exit: Exit) {
+        let Some(slot) = self.slots.get(&sequence) else { return };
+        let (child, supervisor) = (slot.path().clone(), self.context.path().clone());
+        tracing::error!(path = %supervisor, %child, %exit, "supervisor does not start");
+        self.end(Exit::GaveUp { path: child, cause: Box::new(exit) });
     }
 }
 

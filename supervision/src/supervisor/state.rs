@@ -18,12 +18,13 @@ use tokio_util::{
 use tracing::Span;
 
 use super::{
-    Control, OPERATIONS_MAX, Request, StopRequest, SupervisorControl,
+    Control, OPERATIONS_MAX, Reply, Request, StopRequest, SupervisorControl,
+    lookout::Lookout,
     restart::{DEGRADED, ESCALATIONS, RESTARTS},
     stop::LEAKED,
 };
 use crate::{
-    ChildContext, ChildSpec, ChildStop, Event, EventKind, Exit, OperationError, Path, Status, Strategy, SupervisorSpec,
+    ChildContext, ChildSpec, ChildStop, Event, EventKind, Exit, Path, Status, Strategy, SupervisorSpec,
     context::Identity,
     intensity::RestartWindow,
     node::Node,
@@ -48,10 +49,16 @@ pub(crate) struct Supervisor {
     pub(super) window: Option<RestartWindow>,
     pub(super) plans: BTreeMap<PlanId, Plan>,
     next_plan: PlanId,
-    /// Children that ended while their supervisor was busy with a plan of the whole group.
-    pub(super) deferred: VecDeque<Sequence>,
-    /// Operations that wait for such a plan to be complete.
-    pub(super) queued: VecDeque<Request>,
+    /// What came while it was busy with something that must be complete first, in the order in which it came.
+    pub(super) inbox: VecDeque<Deferred>,
+    /// Children whose restart failed and is tried again at once, after all else that waits.
+    pub(super) retries: VecDeque<Sequence>,
+    /// Children that failed at their first start and are tried again when all others have had theirs.
+    pub(super) first_failures: Vec<(Sequence, Exit)>,
+    /// A significant child ended while others were still to be started.
+    pub(super) ends_after_boot: bool,
+    /// Where something is stuck, if this is the root, which looks after the whole tree.
+    pub(super) lookout: Option<Lookout>,
     /// Resolves for each child that ends.
     pub(super) ends: FuturesUnordered<EndWatch>,
     pub(super) timers: DelayQueue<Timer>,
@@ -68,7 +75,19 @@ pub(crate) struct Supervisor {
     pub(super) boot_span: Span,
     /// The children stopped by its end, in that order.
     pub(super) report: Vec<ChildStop>,
+    /// Dynamic children that did not stop cleanly, counted by outcome: in a storm one line for each is too many.
+    pub(super) unclean: BTreeMap<&'static str, usize>,
     pub(super) done: bool,
+}
+
+/// What waits for a plan to be complete.
+pub(super) enum Deferred {
+    /// A child ended by itself.
+    End(Sequence),
+    /// A child that is to be restarted because it is stuck.
+    Stuck(Sequence),
+    Operation(Request),
+    Stop(StopRequest),
 }
 
 /// What the loop listens to.
@@ -104,8 +123,10 @@ pub(super) struct Slot {
     pub(super) timer: Option<delay_queue::Key>,
     /// Added at run time, not declared.
     pub(super) is_added: bool,
-    /// The context of a start in progress, through which a supervisor hears that it must hurry.
-    pub(super) starting: Option<ChildContext>,
+    /// The context of the latest incarnation, through which a supervisor that is starting hears that it must hurry.
+    pub(super) context: Option<ChildContext>,
+    /// Why it is started again as soon as it can be: its last attempt failed, or it was stuck and has leaked.
+    pub(super) comes_back: Option<Exit>,
     /// Consecutive restarts without a good run between them.
     pub(super) attempt: u32,
     pub(super) window: Option<RestartWindow>,
@@ -157,6 +178,8 @@ pub(super) struct Plan {
     pub(super) open: usize,
     /// The current step is a pause.
     pub(super) is_paused: bool,
+    /// Operators who asked for what it does already.
+    pub(super) waiters: Vec<(Sequence, Reply)>,
 }
 
 /// What a plan is for.
@@ -164,11 +187,13 @@ pub(super) enum Goal {
     /// The first start of all children.
     Boot,
     /// The restart of a child, with its group where the strategy says so.
-    Restart,
+    Restart { due: Instant },
+    /// The stop of a child that is stuck, to be restarted.
+    Unstick { sequence: Sequence, exit: Exit, uptime: Duration },
     /// The end of the supervisor.
     End,
     /// An operator's wish.
-    Operation { reply: oneshot::Sender<Result<(), OperationError>>, then: Status },
+    Operation { sequence: Sequence, reply: Reply, then: Status },
 }
 
 pub(super) enum Step {
@@ -189,6 +214,8 @@ pub(super) enum Timer {
     StopOverdue(Sequence),
     /// A degraded child has run well for long enough, if it is still this incarnation.
     Recovered(Sequence, u64),
+    /// It is time to look for children that are stuck.
+    Look,
 }
 
 impl Supervisor {
@@ -201,7 +228,7 @@ impl Supervisor {
         let (operations, operations_receiver) = mpsc::channel(OPERATIONS_MAX);
         let (start_done, starts) = mpsc::unbounded_channel();
         let drill = DrillOrder::default();
-        context.node().disown_all();
+        let former = context.node().disown_all();
         context.heartbeats().forget_below(context.path());
         let mut supervisor = Self {
             context: context.clone(),
@@ -211,8 +238,11 @@ impl Supervisor {
             window: spec.intensity.map(RestartWindow::new),
             plans: BTreeMap::new(),
             next_plan: 0,
-            deferred: VecDeque::new(),
-            queued: VecDeque::new(),
+            inbox: VecDeque::new(),
+            retries: VecDeque::new(),
+            first_failures: Vec::new(),
+            ends_after_boot: false,
+            lookout: context.path().is_root().then(Lookout::default),
             ends: FuturesUnordered::new(),
             timers: DelayQueue::new(),
             inputs: Inputs {
@@ -230,11 +260,16 @@ impl Supervisor {
             stop_span: Span::none(),
             boot_span: Span::current(),
             report: Vec::new(),
+            unclean: BTreeMap::new(),
             done: false,
             spec,
         };
         for child in supervisor.spec.children.clone() {
-            supervisor.add_slot(child);
+            let predecessor = former.get(&child.id);
+            let sequence = supervisor.add_slot(child);
+            if let (Some(predecessor), Some(slot)) = (predecessor, supervisor.slots.get(&sequence)) {
+                slot.node.inherit(predecessor);
+            }
         }
         let control = Control { context, stop, kill: CancellationToken::new(), operations, drill };
         (supervisor, SupervisorControl(Arc::new(control)))
@@ -250,7 +285,7 @@ impl Supervisor {
         let identity = Identity { path: own.path.child(&spec.id), label };
         identity.bear_counters();
         bear_counters(&identity);
-        let node = Node::new(identity, spec.id.clone(), spec.kind, spec.is_metered);
+        let node = Node::new(identity, &spec);
         self.context.node().adopt(sequence, Arc::clone(&node));
         self.by_id.insert(spec.id.clone(), sequence);
         let slot = Slot {
@@ -261,7 +296,8 @@ impl Supervisor {
             plan: None,
             timer: None,
             is_added: false,
-            starting: None,
+            context: None,
+            comes_back: None,
             attempt: 0,
             window: spec.intensity.map(RestartWindow::new),
             spec: Arc::new(spec),
@@ -285,27 +321,37 @@ impl Supervisor {
     pub(super) fn begin(&mut self, goal: Goal, steps: impl IntoIterator<Item = Step>) {
         let id = self.next_plan;
         self.next_plan += 1;
-        self.plans.insert(id, Plan { goal, steps: steps.into_iter().collect(), open: 0, is_paused: false });
+        let (steps, waiters) = (steps.into_iter().collect(), Vec::new());
+        self.plans.insert(id, Plan { goal, steps, open: 0, is_paused: false, waiters });
         self.advance(id);
     }
 
-    /// True if the strategy makes children share their fates, so that only one plan may run at a time.
+    /// True if the strategy makes children share their fates.
     pub(super) fn is_group(&self) -> bool {
         matches!(self.spec.strategy, Strategy::OneForAll | Strategy::RestForOne)
     }
 
+    pub(super) fn is_dynamic(&self) -> bool {
+        matches!(self.spec.strategy, Strategy::Dynamic { .. })
+    }
+
+    /// True if only one plan may move children at a time.
+    pub(super) fn is_serial(&self) -> bool {
+        self.spec.is_serial || self.is_group()
+    }
+
     /// True if what concerns this child must wait for a plan to be complete.
     pub(super) fn is_busy(&self, sequence: Sequence) -> bool {
-        if self.is_group() {
-            return self.is_group_at_work();
+        if self.is_serial() {
+            return self.is_at_work();
         }
         self.slots.get(&sequence).is_some_and(|slot| slot.plan.is_some())
     }
 
-    /// True if a plan moves the children of a group. One that only pauses holds nothing up: a member that never comes back
-    /// must not keep the others from being looked after.
-    pub(super) fn is_group_at_work(&self) -> bool {
-        self.is_group() && self.plans.values().any(|plan| !plan.is_paused)
+    /// True if a plan moves children, where only one may. One that only pauses holds nothing up: a member that never comes
+    /// back must not keep the others from being looked after.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.is_serial() && self.plans.values().any(|plan| !plan.is_paused)
     }
 
     pub(super) fn emit(&self, sequence: Sequence, kind: EventKind) {
@@ -356,7 +402,9 @@ impl Slot {
     /// Sets the state and its public face.
     pub(super) fn become_(&mut self, state: State, status: Status) {
         self.state = state;
-        self.node.data().set(status);
+        let mut data = self.node.data();
+        data.set(status);
+        data.stuck = None;
     }
 
     /// Tells the address that no incarnation takes messages until `due`, or at all.

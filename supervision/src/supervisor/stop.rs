@@ -7,7 +7,7 @@ use tracing::Span;
 
 use super::{
     StopRequest,
-    state::{FAR, Goal, PlanId, Sequence, State, Step, StopPhase, Stopping, Supervisor, Timer},
+    state::{Deferred, FAR, Goal, PlanId, Sequence, Slot, State, Step, StopPhase, Stopping, Supervisor, Timer},
 };
 use crate::{
     ChildContext, ChildStop, EventKind, Exit, Kind, OperationError, Restart, Shutdown, Status, StopOutcome, Strategy,
@@ -41,7 +41,16 @@ impl Supervisor {
             }
             return;
         }
-        self.stop_span = request.span;
+        if self.is_at_work() && self.spec.is_serial {
+            return self.inbox.push_back(Deferred::Stop(request));
+        }
+        self.stop_now(request);
+    }
+
+    pub(super) fn stop_now(&mut self, request: StopRequest) {
+        if self.ending.is_none() {
+            self.stop_span = request.span;
+        }
         self.end(Exit::Shutdown);
     }
 
@@ -60,40 +69,40 @@ impl Supervisor {
         for slot in self.slots.values_mut() {
             slot.plan = None;
         }
+        self.retries.clear();
         for (_, plan) in std::mem::take(&mut self.plans) {
-            if let Goal::Operation { reply, .. } = plan.goal {
-                let _ = reply.send(Err(OperationError::Stopping));
-            }
+            self.refuse(plan, OperationError::Stopping);
         }
         let order = self.slots.keys().rev().copied();
-        let steps: Vec<Step> = match self.spec.strategy {
+        let steps = match self.spec.strategy {
             Strategy::Dynamic { .. } => vec![Step::Stop(order.collect())],
-            _ => order.map(|sequence| Step::Stop(vec![sequence])).collect(),
+            _ => self.stop_steps(order),
         };
         self.begin(Goal::End, steps);
+    }
+
+    /// One child after the other, but neighbours of one stop group at once.
+    pub(super) fn stop_steps(&self, order: impl Iterator<Item = Sequence>) -> Vec<Step> {
+        let mut steps: Vec<(Option<&str>, Vec<Sequence>)> = Vec::new();
+        for sequence in order {
+            let group = self.slots.get(&sequence).and_then(|slot| slot.spec.stop_group);
+            match steps.last_mut() {
+                Some((before, members)) if group.is_some() && *before == group => members.push(sequence),
+                _ => steps.push((group, vec![sequence])),
+            }
+        }
+        steps.into_iter().map(|(_, members)| Step::Stop(members)).collect()
     }
 
     /// Begins to stop a child; false if it is not running.
     pub(super) fn begin_stop(&mut self, sequence: Sequence, plan: PlanId) -> bool {
         let ending = self.ending.is_some();
-        let parent = if ending { self.stop_span.clone() } else { Span::none() };
-        let Some(slot) = self.slots.get_mut(&sequence) else { return false };
+        let Some(slot) = self.slots.get(&sequence) else { return false };
         match &slot.state {
-            // A plan that is gone had begun it.
-            State::Stopping(_) => {
-                let before = slot.plan.replace(plan).filter(|before| *before != plan);
-                if let Some(before) = before {
-                    self.abandon(before, OperationError::Superseded);
-                    if let Some(slot) = self.slots.get_mut(&sequence) {
-                        slot.plan = Some(plan);
-                    }
-                }
-                self.hurry(sequence);
-                return true;
-            }
+            State::Stopping(_) => return self.join_stop(sequence, plan),
             State::Starting { .. } | State::Up { .. } => {}
             State::Exited { exit, .. } => {
-                let outcome = StopOutcome::Failed(exit.clone());
+                let outcome = self.judged(slot, exit.clone());
                 self.note_stop(sequence, outcome, Duration::ZERO, Vec::new());
                 self.rest(sequence, plan);
                 self.forget_if_temporary(sequence);
@@ -115,15 +124,37 @@ impl Supervisor {
                 return false;
             }
         }
+        let parent = if ending { self.stop_span.clone() } else { Span::none() };
+        let due = self.start_is_due(sequence, plan);
+        let Some(slot) = self.slots.get_mut(&sequence) else { return false };
         let span = tracing::info_span!(parent: &parent, "child.stop", path = slot.path().as_str(), outcome = tracing::field::Empty);
         let phase =
             if slot.spec.shutdown == Shutdown::BrutalKill { StopPhase::BrutallyKilled } else { StopPhase::Asked };
         slot.plan = Some(plan);
-        slot.unavailable(None);
+        slot.unavailable(due);
         slot.become_(State::Stopping(Stopping { since: Instant::now(), phase, span }), Status::Stopping);
         slot.cancel.cancel();
         self.apply_stop(sequence, phase);
         true
+    }
+
+    /// The child is stopping already: for a plan that is gone, or one that this one takes the place of.
+    fn join_stop(&mut self, sequence: Sequence, plan: PlanId) -> bool {
+        let before = self.slots.get_mut(&sequence).and_then(|slot| slot.plan.replace(plan));
+        if let Some(before) = before.filter(|before| *before != plan) {
+            self.abandon(before, OperationError::Superseded);
+        }
+        self.hurry(sequence);
+        true
+    }
+
+    /// When a child that stops with its group, or because it is stuck, is started again.
+    fn start_is_due(&self, sequence: Sequence, plan: PlanId) -> Option<Instant> {
+        match &self.plans.get(&plan)?.goal {
+            Goal::Restart { due } => Some(*due).filter(|_| self.takes_part(sequence)),
+            Goal::Unstick { .. } => Some(Instant::now()),
+            Goal::Boot | Goal::End | Goal::Operation { .. } => None,
+        }
     }
 
     /// Acts on a child that is to stop, as far as it has a process, and sets the clock.
@@ -154,7 +185,7 @@ impl Supervisor {
             // A task, and a child that is still starting, hear it from their token; a starting supervisor must hear how
             // much time it has.
             Some(Process::Task { .. }) | None => {
-                if let Some(control) = slot.starting.as_ref().and_then(ChildContext::control) {
+                if let Some(control) = slot.context.as_ref().and_then(ChildContext::control) {
                     control.stop(budget.map(|budget| Instant::now() + budget.min(FAR)), span);
                 }
             }
@@ -199,7 +230,7 @@ impl Supervisor {
         {
             stopping.phase = StopPhase::Killed;
         }
-        match (&slot.process, slot.starting.as_ref().and_then(ChildContext::control)) {
+        match (&slot.process, slot.context.as_ref().and_then(ChildContext::control)) {
             (Some(process), _) => process.kill(),
             (None, Some(control)) => control.kill(),
             (None, None) => {}
@@ -224,15 +255,18 @@ impl Supervisor {
             LEAKED.add(1, &[("component", slot.path().component())]);
             slot.become_(State::Leaked, Status::Leaked);
         }
-        // An operator hears of it; what should have followed does not.
-        let operation = self
-            .slots
-            .get(&sequence)
-            .and_then(|slot| slot.plan)
-            .filter(|id| matches!(self.plans.get(id).map(|plan| &plan.goal), Some(Goal::Operation { .. })));
-        match operation {
-            Some(id) => self.abandon(id, OperationError::Leaked),
-            None => self.step_done(sequence),
+        // An operator hears of it. What should have followed does not, or not before it has ended after all.
+        let plan = self.slots.get(&sequence).and_then(|slot| slot.plan);
+        match plan.and_then(|id| Some((id, &self.plans.get(&id)?.goal))) {
+            Some((id, Goal::Operation { .. })) => self.abandon(id, OperationError::Leaked),
+            Some((id, Goal::Unstick { exit, .. })) => {
+                let exit = exit.clone();
+                if let Some(slot) = self.slots.get_mut(&sequence) {
+                    slot.comes_back = Some(exit);
+                }
+                self.abandon(id, OperationError::Leaked);
+            }
+            _ => self.step_done(sequence),
         }
     }
 
@@ -249,8 +283,7 @@ impl Supervisor {
             _ if !ended.leaked_tasks.is_empty() => StopOutcome::Leaked,
             (StopPhase::Killed, _) => StopOutcome::Killed,
             (StopPhase::BrutallyKilled, _) => StopOutcome::Stopped,
-            (StopPhase::Asked, exit) if exit.is_orderly() => StopOutcome::Stopped,
-            (StopPhase::Asked, exit) => StopOutcome::Failed(exit),
+            (StopPhase::Asked, exit) => self.judged(&self.slots[&sequence], exit),
         };
         self.note_stop(sequence, outcome, took, ended.below);
         // The plan that stopped it may have been abandoned; then it simply is down.
@@ -271,6 +304,9 @@ impl Supervisor {
         }
         match &outcome {
             StopOutcome::Stopped => tracing::debug!(%path, ?took, "child stopped"),
+            outcome if self.is_dynamic() && self.ending.is_some() => {
+                *self.unclean.entry(outcome.label()).or_default() += 1;
+            }
             outcome => tracing::warn!(%path, ?took, ?outcome, "child did not stop cleanly"),
         }
         STOP_DURATION.record(took.as_secs_f64(), &[("component", path.component())]);
@@ -280,6 +316,21 @@ impl Supervisor {
             self.report.extend(below);
             self.report.push(line);
         }
+    }
+
+    /// Dynamic children that did not stop cleanly, one line for each outcome.
+    pub(super) fn tell_unclean(&self) {
+        let path = self.context.path();
+        for (outcome, children) in &self.unclean {
+            tracing::warn!(%path, outcome, children, "children did not stop cleanly");
+        }
+    }
+
+    /// How good an end is of a child that was asked to stop, or was about to be.
+    fn judged(&self, slot: &Slot, exit: Exit) -> StopOutcome {
+        let asked_for = if slot.spec.shutdown == Shutdown::BrutalKill { Exit::Killed } else { Exit::Shutdown };
+        let is_lax = !self.spec.is_strict || slot.spec.restart != Restart::Permanent;
+        if exit == asked_for || is_lax && exit.is_orderly() { StopOutcome::Stopped } else { StopOutcome::Failed(exit) }
     }
 
     /// The child is down, for the reason its plan had.
@@ -300,9 +351,11 @@ impl Supervisor {
     }
 
     /// A temporary child that was stopped, by hand or with its group, leaves no trace.
-    fn forget_if_temporary(&mut self, sequence: Sequence) {
+    pub(super) fn forget_if_temporary(&mut self, sequence: Sequence) {
+        let all = self.is_dynamic() && self.spec.forgets_stopped;
         let gone = self.slots.get(&sequence).is_some_and(|slot| {
-            slot.spec.restart == Restart::Temporary && matches!(slot.state, State::Down) && self.ending.is_none()
+            let is_temporary = all || slot.spec.restart == Restart::Temporary;
+            is_temporary && matches!(slot.state, State::Down) && self.ending.is_none()
         });
         if gone {
             self.remove_slot(sequence);

@@ -1,0 +1,90 @@
+//! Looking for children that are alive but stuck. The root looks after the whole tree; each finding is handed down to the
+//! supervisor of the child, which acts on it.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio::sync::oneshot;
+
+use super::{
+    Operation, Request,
+    state::{Deferred, Goal, Sequence, State, Step, Supervisor, Timer},
+};
+use crate::{EventKind, Exit, OnStuck, Path, StuckIn};
+
+telemetry::declare_metrics! {
+    /// Children that were alive but stuck.
+    pub static STUCK: Counter = ("supervisor.stuck", "{child}");
+}
+
+/// Nothing is looked at more often, or less, than this.
+const EVERY: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(1);
+
+/// What the root knows of stuck children.
+#[derive(Default)]
+pub(super) struct Lookout {
+    stuck: HashMap<Path, StuckIn>,
+    is_looking: bool,
+}
+
+impl Supervisor {
+    /// True if this is the root and nothing makes it look yet.
+    pub(super) fn must_begin_to_look(&self) -> bool {
+        self.ending.is_none() && self.lookout.as_ref().is_some_and(|lookout| !lookout.is_looking)
+    }
+
+    /// Looks once, and sets the clock for the next time if there is anything to look after.
+    pub(super) fn look(&mut self) {
+        let Some(lookout) = self.lookout.as_mut().filter(|_| self.ending.is_none()) else { return };
+        let seen = self.context.heartbeats().stuck();
+        lookout.is_looking = seen.shortest.is_some();
+        if let Some(shortest) = seen.shortest {
+            self.timers.insert(Timer::Look, (shortest / 2).clamp(*EVERY.start(), *EVERY.end()));
+        }
+        let over = lookout.stuck.extract_if(|path, _| !seen.stuck.contains_key(path)).map(|(path, _)| (path, None));
+        let mut news: Vec<(Path, Option<StuckIn>)> = over.collect();
+        for (path, place) in seen.stuck {
+            if lookout.stuck.insert(path.clone(), place.clone()).is_none() {
+                news.push((path, Some(place)));
+            }
+        }
+        for (path, place) in news {
+            // Nobody waits for the answer; a child that has gone meanwhile is not stuck.
+            let (reply, _) = oneshot::channel();
+            let path = path.ids().map(str::to_owned).collect();
+            self.operate(Request { path, operation: Operation::Stuck(place), reply });
+        }
+    }
+
+    /// A child of this supervisor is stuck, or goes on.
+    pub(super) fn is_stuck(&mut self, sequence: Sequence, place: Option<StuckIn>) {
+        let Some(slot) = self.slots.get(&sequence).filter(|slot| matches!(slot.state, State::Up { .. })) else {
+            return;
+        };
+        let (path, rule) = (slot.path().clone(), slot.spec.on_stuck);
+        let mut data = slot.node.data();
+        if data.stuck == place {
+            return;
+        }
+        data.stuck = place.clone();
+        drop(data);
+        let Some(place) = place else {
+            tracing::info!(%path, "a child that was stuck goes on");
+            return self.emit(sequence, EventKind::Unstuck);
+        };
+        STUCK.add(1, &[("component", path.component())]);
+        tracing::error!(%path, %place, ?rule, "child is stuck");
+        self.emit(sequence, EventKind::Stuck { place });
+        if rule == OnStuck::Restart {
+            self.inbox.push_back(Deferred::Stuck(sequence));
+        }
+    }
+
+    /// Stops a child that is still stuck, to start it again.
+    pub(super) fn unstick(&mut self, sequence: Sequence) {
+        let Some(slot) = self.slots.get(&sequence) else { return };
+        let State::Up { since } = slot.state else { return };
+        let Some(place) = slot.node.data().stuck.clone() else { return };
+        let goal = Goal::Unstick { sequence, exit: Exit::Stuck(place), uptime: since.elapsed() };
+        self.begin(goal, [Step::Stop(vec![sequence])]);
+    }
+}
