@@ -61,7 +61,8 @@
 //!   Waiting is a [`Status`] with its due time; stop and operations interrupt it.
 //! - **No overlap.** An incarnation starts only when the one before it is gone and its state is dropped.
 //! - **Panics** are caught at every callback, in tasks and under [`guard`], and recorded exactly once by `telemetry`, with
-//!   location, backtrace, phase, message type and the span they happened in. [`Policy`] says what follows.
+//!   location, backtrace, phase, message type and the span they happened in. [`Policy`] says what follows, and when to
+//!   panic at all. [`ensure!`] panics with the values it saw, which reach the incident, the span and the log.
 //! - **Nothing is lost in silence.** An [`Address`] gives a message back if its actor is restarting, down or full.
 //!
 //! # Where it differs from OTP
@@ -122,5 +123,5 @@ pub use spec::{
     SpecSummary, Strategy, SupervisorSpec, Traced,
 };
 pub use task_group::TaskGroup;
-pub use telemetry::panic::Policy;
+pub use telemetry::{ensure, ensure_eq, panic::Policy, unreachable_state};
 pub use tree::{HandedOver, OperationError, StartError, StartOutcome, Tree, TreeEnded, TreeOptions};

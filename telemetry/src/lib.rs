@@ -25,6 +25,7 @@ pub use crash::crash;
 /// What the macros of this crate need to reach from other crates. Not an interface.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::panic::{broken, count};
     pub use linkme;
 }
 

@@ -11,6 +11,7 @@
 //! held open for it, 5 s at most. A panic that no one catches is logged and kept as an incident by the hook itself.
 
 mod catch;
+mod ensure;
 mod frames;
 mod hook;
 mod limit;
@@ -19,6 +20,9 @@ mod recorder;
 mod report;
 
 pub use catch::{Catch, catch, catch_sync, catch_with};
+pub use ensure::{Assertion, FIELDS_MAX, VALUE_MAX};
+#[doc(hidden)]
+pub use ensure::{broken, count};
 pub use frames::Backtrace;
 pub use hook::install_hook;
 #[cfg(feature = "export")]
@@ -48,6 +52,8 @@ pub struct Capture {
     pub thread: String,
     /// When.
     pub at: Timestamp,
+    /// What the assertion that panicked knew; empty if it was none of ours.
+    pub assertion: Assertion,
     /// The stack, not resolved yet.
     pub backtrace: Backtrace,
     /// The span in which it happened, held open.
@@ -66,6 +72,7 @@ impl CapturedPanic {
             location: None,
             thread: std::thread::current().name().unwrap_or("unnamed").to_owned(),
             at: Timestamp::now(),
+            assertion: Assertion::default(),
             backtrace: Backtrace::empty(),
             span: Span::current(),
             context: Context::current(),

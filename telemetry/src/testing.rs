@@ -69,6 +69,17 @@ impl Recording {
         self.spans().iter().map(|span| span.name.to_string()).collect()
     }
 
+    /// A text field of the only log record.
+    pub(crate) fn log_field(&self, name: &str) -> Option<String> {
+        let logs = self.logs.get_emitted_logs().unwrap();
+        assert_eq!(logs.len(), 1);
+        let found = logs[0].record.attributes_iter().find(|(key, _)| key.as_str() == name)?;
+        match &found.1 {
+            opentelemetry::logs::AnyValue::String(text) => Some(text.as_str().to_owned()),
+            other => Some(format!("{other:?}")),
+        }
+    }
+
     /// Event names and trace ids of the log records.
     pub(crate) fn logs(&self) -> Vec<(Option<&'static str>, Option<String>)> {
         let logs = self.logs.get_emitted_logs().unwrap();

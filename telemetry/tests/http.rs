@@ -40,6 +40,8 @@ async fn a_panic_and_all_around_it_arrive_at_the_collector_exactly_once() {
     let work = async { info_span!("work").in_scope(|| panic!("the wheel broke")) };
     let panic = telemetry::panic::catch(work).instrument(info_span!("request")).await.unwrap_err();
     telemetry::panic::record(site(), panic);
+    let broken = async { info_span!("broken").in_scope(|| telemetry::ensure!(1 > 2, "the sum is off"; total = 7)) };
+    telemetry::panic::record(site(), telemetry::panic::catch(broken).await.unwrap_err());
     tracing::info!(answer = 42_i64, "one record");
 
     let page = telemetry.prometheus();
@@ -55,14 +57,23 @@ async fn a_panic_and_all_around_it_arrive_at_the_collector_exactly_once() {
     assert_eq!(span.trace_id, collector.span("request").trace_id);
 
     let records = collector.log_records();
-    assert_eq!(records.len(), 2, "what exporting itself says must not be exported: {records:?}");
+    assert_eq!(records.len(), 3, "what exporting itself says must not be exported: {records:?}");
     let panics: Vec<_> = records.iter().filter(|record| record.event_name == "panic.recovered").collect();
-    assert_eq!(panics.len(), 1);
+    assert_eq!(panics.len(), 2);
     assert_eq!((&panics[0].trace_id, &panics[0].span_id), (&span.trace_id, &span.span_id));
     assert_eq!(attribute(&panics[0].attributes, "exception.message").as_deref(), Some("the wheel broke"));
     assert!(records.iter().all(|record| record.time_unix_nano > 0), "viewers would show 1970");
 
-    assert!(page.contains("panic_recovered_total{actor=\"a.b\",component=\"a\",policy=\"restart\"} 1\n"), "{page}");
+    let event = &collector.span("broken").events[0];
+    assert_eq!(attribute(&event.attributes, "exception.message").as_deref(), Some("the sum is off"));
+    assert_eq!(attribute(&event.attributes, "panic.context.total").as_deref(), Some("7"));
+    let told = |key| attribute(&panics[1].attributes, key);
+    assert_eq!(
+        (told("panic.condition").as_deref(), told("panic.context").as_deref()),
+        (Some("1 > 2"), Some("total=7"))
+    );
+
+    assert!(page.contains("panic_recovered_total{actor=\"a.b\",component=\"a\",policy=\"restart\"} 2\n"), "{page}");
     assert!(
         page.contains("panic_recovered_total{actor=\"quiet\",component=\"quiet\",policy=\"restart\"} 0\n"),
         "{page}"

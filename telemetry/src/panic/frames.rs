@@ -135,13 +135,14 @@ fn look_up(address: usize) -> Vec<Name> {
 
 /// From the hook up to the panicking code. Only what lies above a panic has these names.
 fn is_machinery(function: &str) -> bool {
-    const PREFIXES: [&str; 6] = [
+    const PREFIXES: [&str; 7] = [
         "core::panicking::",
         "std::panicking::begin_panic",
         "std::panicking::panic_with_hook",
         "std::panicking::rust_panic_with_hook",
         "std::panicking::panic_handler",
         "telemetry::panic::hook::",
+        "telemetry::panic::ensure::broken",
     ];
     function == "rust_begin_unwind"
         || function == "__rustc::rust_begin_unwind"

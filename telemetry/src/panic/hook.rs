@@ -2,7 +2,7 @@
 
 use super::record::PANIC_UNCAUGHT;
 use super::recorder::hand_over_uncaught;
-use super::{Backtrace, CapturedPanic};
+use super::{Backtrace, CapturedPanic, ensure};
 use std::cell::{Cell, RefCell};
 use std::num::NonZeroUsize;
 use std::panic::PanicHookInfo;
@@ -145,6 +145,7 @@ fn on_panic(info: &PanicHookInfo<'_>, previous: &Hook) {
 fn capture(info: &PanicHookInfo<'_>) -> CapturedPanic {
     let mut captured = CapturedPanic::here(message(info.payload()));
     captured.0.location = info.location().map(ToString::to_string);
+    captured.0.assertion = ensure::take().unwrap_or_default();
     captured.0.backtrace = Backtrace::capture(THREAD.get().innermost);
     captured
 }

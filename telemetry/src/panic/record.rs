@@ -38,6 +38,24 @@ pub struct PanicSite<'a> {
 }
 
 /// What happens after a panic.
+///
+/// # An error, or a panic
+///
+/// A `Result` is for what a correct program meets: bad input, a store that is away, a full queue. The caller decides, and
+/// nothing of it is a panic.
+///
+/// [`ensure!`](crate::ensure) is for what can only be if this program is wrong: a total that no longer adds up, a state from
+/// which there is no way. Going on would do damage further away, where nobody finds the cause. What it then costs is the
+/// policy of the place that catches it:
+///
+/// | policy | of | what a broken assertion costs | who hears of it |
+/// | --- | --- | --- | --- |
+/// | [`Restart`](Policy::Restart) | actors and tasks under a supervisor | this incarnation and its state; a new one starts with state that is sound | the supervisor, which counts it against the budget |
+/// | [`KeepRunning`](Policy::KeepRunning) | requests, jobs, tasks of a group | this piece of work | the caller: an error, a 500, a failed attempt |
+/// | [`CrashProcess`](Policy::CrashProcess) | migrations, and all else whose half-done state corrupts data | the process: SIGABRT | whoever restarts it |
+///
+/// So an assertion about an actor's own state belongs into the actor, and one about what is on disk under `CrashProcess`.
+/// `debug_assert!` is for none of these: what is wrong in production is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Policy {
     /// The supervisor starts it anew.
@@ -168,7 +186,7 @@ fn incident(event: Event, site: PanicSite<'_>, panic: &CapturedPanic) -> Inciden
         trace_id: span.map(|span| span.trace_id().to_string()),
         span_id: span.map(|span| span.span_id().to_string()),
         tenant: site.tenant.map(str::to_owned),
-        detail: site.detail,
+        detail: site.detail.into_iter().chain(panic.assertion.detail()).collect(),
         outcome: None,
     }
 }

@@ -54,6 +54,11 @@ fn add_event(job: &Job) {
     ];
     let known = optional.into_iter().filter_map(|(key, value)| Some(KeyValue::new(key, value.clone()?)));
     attributes.extend(known);
+    let assertion = &job.panic.assertion;
+    attributes.extend(assertion.condition.map(|text| KeyValue::new("panic.condition", text)));
+    let context =
+        assertion.fields.iter().map(|(key, value)| KeyValue::new(format!("panic.context.{key}"), value.clone()));
+    attributes.extend(context);
     job.panic.context.span().add_event_with_timestamp(job.name, incident.at.into(), attributes);
 }
 
@@ -61,6 +66,7 @@ fn add_event(job: &Job) {
 fn log(job: &Job) {
     static LIMIT: LazyLock<LogLimit> = LazyLock::new(LogLimit::default);
     let incident = &job.incident;
+    let (condition, context) = (job.panic.assertion.condition, job.panic.assertion.line());
     let place = format!("{} {} {:?}", incident.component, incident.actor, incident.location);
     let Some(suppressed) = LIMIT.admit(place, incident.at) else {
         return;
@@ -69,15 +75,15 @@ fn log(job: &Job) {
         // The context only: entering the span again would move its end.
         let _attached = job.panic.context.clone().attach();
         match job.name {
-            "panic.uncaught" => emit!("panic.uncaught", incident, suppressed),
-            _ => emit!("panic.recovered", incident, suppressed),
+            "panic.uncaught" => emit!("panic.uncaught", incident, suppressed, condition, context),
+            _ => emit!("panic.recovered", incident, suppressed, condition, context),
         }
     });
 }
 
 /// The name of a log record is part of its call site, so there is one call site for each name.
 macro_rules! emit {
-    ($name:literal, $incident:expr, $suppressed:expr) => {
+    ($name:literal, $incident:expr, $suppressed:expr, $condition:expr, $context:expr) => {
         tracing::error!(
             name: $name,
             target: "telemetry::panic",
@@ -91,6 +97,8 @@ macro_rules! emit {
             incident.id = %$incident.id,
             suppressed = i64::try_from($suppressed).unwrap_or(i64::MAX),
             panic.location = $incident.location,
+            panic.condition = $condition,
+            panic.context = $context,
             error.r#type = "panic",
             exception.r#type = "panic",
             exception.message = $incident.message,

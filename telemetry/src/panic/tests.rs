@@ -89,6 +89,48 @@ fn a_panic_is_told_exactly_once_as_metric_event_log_and_incident() {
 }
 
 #[test]
+fn what_an_assertion_saw_reaches_incident_span_event_and_log() {
+    let _alone = alone();
+    let recording = Recording::new();
+    let work = || crate::ensure!(1 > 2, "the sum is off"; total = 7, names = ?["a", "b"], actor = "mine");
+    let panic = recording.run(|| info_span!("sum").in_scope(|| catch_sync(work))).unwrap_err();
+    let id = record(site("sum", "sum"), panic);
+    settled();
+
+    let incident = incidents::get(id).unwrap();
+    assert_eq!(incident.message, "the sum is off");
+    let detail: Vec<_> = incident.detail.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let seen = [("condition", "1 > 2"), ("total", "7"), ("names", "[\"a\", \"b\"]"), ("actor", "mine")];
+    assert_eq!(detail, [&[("job", "17")], seen.as_slice()].concat());
+    assert!(incident.backtrace.as_deref().unwrap().lines().nth(1).unwrap().contains("panic/tests.rs:"), "{incident:?}");
+
+    let event = recording.span("sum").events.events[0].clone();
+    let value = |key| attribute(&event.attributes, key).unwrap_or_else(|| panic!("no {key}"));
+    assert_eq!((value("exception.message"), value("panic.condition")), ("the sum is off".into(), "1 > 2".into()));
+    assert_eq!((value("panic.context.total"), value("panic.context.actor")), ("7".into(), "mine".into()));
+    assert_eq!(value("actor"), "sum", "a field of the same name hides nothing");
+    assert_eq!(recording.log_field("panic.condition").as_deref(), Some("1 > 2"));
+    assert_eq!(recording.log_field("exception.message").as_deref(), Some("the sum is off"));
+    let line = r#"total=7 names="[\"a\", \"b\"]" actor=mine"#;
+    assert_eq!(recording.log_field("panic.context").as_deref(), Some(line));
+}
+
+#[test]
+fn an_assertion_that_other_code_swallows_keeps_its_values_to_itself() {
+    let _alone = alone();
+    let swallowing = || {
+        drop(std::panic::catch_unwind(|| crate::ensure!(false, "swallowed assertion"; stale = 1)));
+        panic!("the one that is caught")
+    };
+    let id = record(site("stale", "stale"), catch_sync(swallowing).unwrap_err());
+    settled();
+    assert_eq!(incidents::get(id).unwrap().detail, [("job".to_owned(), "17".to_owned())]);
+    let swallowed = incidents::recent(256).into_iter().find(|incident| incident.message == "swallowed assertion");
+    let detail = swallowed.unwrap().detail.clone();
+    assert_eq!(detail, [("condition".into(), "false".into()), ("stale".to_owned(), "1".to_owned())]);
+}
+
+#[test]
 fn a_panic_in_a_later_poll_of_a_future_is_caught() {
     let _alone = alone();
     let recording = Recording::new();
