@@ -76,23 +76,46 @@ pub async fn blocking<T: Send + 'static>(
     }
 }
 
+/// Ends the process now, because to go on would corrupt data: records `reason` with the place of this call, tells the
+/// reporters, flushes telemetry, and aborts with SIGABRT (exit code 134 to a shell). Saying it and sending it may take 2 s
+/// each, and this thread is blocked meanwhile; nothing is unwound, no destructor runs.
+///
+/// For code that may panic itself, [`guard`] it under [`Policy::CrashProcess`]: that ends in the same way.
+#[track_caller]
+pub fn crash_process(component: &str, reason: impl Into<String>) -> ! {
+    let site = GuardSite {
+        component,
+        actor: component,
+        policy: Policy::CrashProcess,
+        phase: "crash_process",
+        tenant: None,
+        detail: Vec::new(),
+    };
+    record(site, telemetry::panic::capture(reason));
+    telemetry::crash(CRASH_FLUSH)
+}
+
 /// Records the panic and applies its policy.
 fn settle(site: GuardSite<'_>, captured: CapturedPanic) -> Panicked {
     let message = captured.message.clone();
     let policy = site.policy;
-    let record = PanicSite {
+    let incident = record(site, captured);
+    if policy == Policy::CrashProcess {
+        telemetry::crash(CRASH_FLUSH);
+    }
+    Panicked { message, incident }
+}
+
+fn record(site: GuardSite<'_>, captured: CapturedPanic) -> String {
+    let site = PanicSite {
         component: site.component,
         actor: site.actor,
-        policy,
+        policy: site.policy,
         phase: site.phase,
         message_type: None,
         incarnation: 0,
         tenant: site.tenant,
         detail: site.detail,
     };
-    let incident = telemetry::panic::record(record, captured).to_string();
-    if policy == Policy::CrashProcess {
-        telemetry::crash(CRASH_FLUSH);
-    }
-    Panicked { message, incident }
+    telemetry::panic::record(site, captured).to_string()
 }

@@ -112,7 +112,7 @@ pub use backoff::Backoff;
 pub use context::ChildContext;
 pub use event::{Event, EventKind};
 pub use exit::{BoxError, Exit, Ignore, Orderly, StuckIn};
-pub use guard::{GuardSite, Panicked, blocking, guard};
+pub use guard::{GuardSite, Panicked, blocking, crash_process, guard};
 pub use heartbeat::{BeatState, Busy, Heartbeat, HeartbeatSnapshot, Heartbeats, Protected, STALE_AFTER_INTERVALS};
 pub use intensity::Intensity;
 pub use node::{Counts, Incident, NodeSnapshot, Status};

@@ -6,7 +6,10 @@ use std::{
     future::Future,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::Duration,
 };
@@ -37,6 +40,8 @@ struct Group {
     next: AtomicU64,
     emptied: Notify,
     is_closed: AtomicBool,
+    /// Whoever had not ended at the deadline of the stop is aborted.
+    is_aborted: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -64,21 +69,18 @@ impl TaskGroup {
             next,
             emptied: Notify::new(),
             is_closed: AtomicBool::new(false),
+            is_aborted: AtomicBool::new(false),
         }))
     }
 
     /// Runs `future` in the group. In one that has been stopped it is dropped: nobody would end it.
     pub fn spawn(&self, name: impl Into<Cow<'static, str>>, future: impl Future<Output = ()> + Send + 'static) {
-        if self.0.is_closed.load(Relaxed) {
-            return;
-        }
         let name = name.into();
-        let id = self.0.next.fetch_add(1, Relaxed);
-        let entry = Entry { group: self.clone(), id };
         let task_name = name.clone();
         // Before the spawn, so that a task which ends at once finds its entry to remove; and not locked over it, because a
         // runtime that shuts down drops the future at once.
-        self.tasks().insert(id, Task { name, abort: None });
+        let Some(entry) = self.enter(name) else { return };
+        let id = entry.id;
         let handle = door::spawn(async move {
             let group = Arc::clone(&entry.group.0);
             let site = GuardSite {
@@ -96,6 +98,21 @@ impl TaskGroup {
         if let Some(task) = self.tasks().get_mut(&id) {
             task.abort = Some(handle.abort_handle());
         }
+        // The group was stopped between the two, when there was nothing to abort yet.
+        if self.0.is_aborted.load(SeqCst) {
+            handle.abort();
+        }
+    }
+
+    /// Counts a task in; none in a group that has been stopped. Locked together, or one could slip in behind the stop.
+    fn enter(&self, name: Cow<'static, str>) -> Option<Entry> {
+        let mut tasks = self.tasks();
+        if self.0.is_closed.load(SeqCst) {
+            return None;
+        }
+        let id = self.0.next.fetch_add(1, Relaxed);
+        tasks.insert(id, Task { name, abort: None });
+        Some(Entry { group: self.clone(), id })
     }
 
     /// Asks all tasks to end: fires [`TaskGroup::token`].
@@ -137,13 +154,15 @@ impl TaskGroup {
         if self.wait(deadline).await.is_empty() {
             return Vec::new();
         }
+        self.0.is_aborted.store(true, SeqCst);
         self.abort();
         self.wait(ABORT_GRACE).await
     }
 
     /// From now on nothing is spawned.
     pub(crate) fn close(&self) {
-        self.0.is_closed.store(true, Relaxed);
+        let _locked = self.tasks();
+        self.0.is_closed.store(true, SeqCst);
     }
 
     /// Ends all tasks at their next await.
@@ -198,6 +217,49 @@ mod tests {
         group.spawn("deaf", std::future::pending());
         assert_eq!(group.wait(SECOND).await, ["deaf"]);
         assert!(group.stop(SECOND).await.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_takes_no_longer_than_its_deadline_and_names_everyone_who_is_late() {
+        let group = TaskGroup::new("api");
+        for seconds in 1..=4 {
+            group.spawn(format!("takes {seconds} s"), tokio::time::sleep(seconds * SECOND));
+        }
+        let began = Instant::now();
+        let mut late = group.wait(SECOND * 5 / 2).await;
+        late.sort();
+        assert_eq!((late, began.elapsed()), (vec!["takes 3 s".into(), "takes 4 s".into()], SECOND * 5 / 2));
+        assert!(group.wait(60 * SECOND).await.is_empty());
+        assert_eq!(began.elapsed(), 4 * SECOND, "and it ends with the last of them");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stopped_group_takes_no_more_tasks_and_drops_them() {
+        let group = TaskGroup::new("api");
+        assert!(group.stop(SECOND).await.is_empty());
+        let (held, dropped) = tokio::sync::oneshot::channel::<()>();
+        group.spawn("late", async move {
+            let _held = held;
+            std::future::pending().await
+        });
+        assert!(dropped.await.is_err());
+        assert!(group.is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_task_slips_in_behind_a_stop() {
+        for _ in 0..200 {
+            let group = TaskGroup::new("api");
+            let spawning = group.clone();
+            let spawner = door::spawn(async move {
+                for _ in 0..20 {
+                    spawning.spawn("deaf", std::future::pending());
+                }
+            });
+            assert_eq!(group.stop(Duration::ZERO).await, Vec::<String>::new());
+            spawner.await.unwrap();
+            assert!(group.wait(SECOND).await.is_empty());
+        }
     }
 
     #[tokio::test(start_paused = true)]

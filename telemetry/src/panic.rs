@@ -35,8 +35,8 @@ use jiff::Timestamp;
 use opentelemetry::Context;
 use tracing::{Dispatch, Span};
 
-/// What was captured of one panic. It can be recorded once: it is neither `Clone` nor made anywhere else. It reads as a
-/// [`Capture`], and is one pointer, for it is the error of many results.
+/// What was captured of one panic. It can be recorded once: it is not `Clone`. It reads as a [`Capture`], and is one pointer,
+/// for it is the error of many results.
 #[derive(Debug)]
 #[must_use = "a panic that is caught and not recorded is a panic nobody hears of"]
 pub struct CapturedPanic(Box<Capture>);
@@ -62,6 +62,15 @@ pub struct Capture {
     pub(crate) context: Context,
     /// The subscriber in force there.
     pub(crate) dispatch: Dispatch,
+}
+
+/// Captures here and now: for the end of a process that somebody decides on, without unwinding anything.
+#[track_caller]
+pub fn capture(message: impl Into<String>) -> CapturedPanic {
+    let mut captured = CapturedPanic::here(message.into());
+    captured.0.location = Some(std::panic::Location::caller().to_string());
+    captured.0.backtrace = Backtrace::capture(None);
+    captured
 }
 
 impl CapturedPanic {

@@ -135,13 +135,14 @@ fn look_up(address: usize) -> Vec<Name> {
 
 /// From the hook up to the panicking code. Only what lies above a panic has these names.
 fn is_machinery(function: &str) -> bool {
-    const PREFIXES: [&str; 7] = [
+    const PREFIXES: [&str; 8] = [
         "core::panicking::",
         "std::panicking::begin_panic",
         "std::panicking::panic_with_hook",
         "std::panicking::rust_panic_with_hook",
         "std::panicking::panic_handler",
         "telemetry::panic::hook::",
+        "telemetry::panic::capture",
         "telemetry::panic::ensure::broken",
     ];
     function == "rust_begin_unwind"
