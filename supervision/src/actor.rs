@@ -7,9 +7,8 @@ use ractor::{Actor, SpawnErr};
 use tokio::task::JoinHandle;
 
 use crate::{
-    Address, ChildContext, Exit, Ignore,
-    address::Mailbox,
-    door,
+    Address, ChildContext, Exit, Ignore, door,
+    mailbox::Mailbox,
     process::{Ended, LastWords, Process, StartChild, StartFailure, Started},
     supervised::{ContextOf, Meter, Supervised, record_panic},
     task::end_scoped_tasks,
@@ -47,6 +46,9 @@ impl<A: Actor> StartChild for ActorStarter<A> {
     fn start(&self, context: ChildContext) -> BoxFuture<'static, Result<Started, StartFailure>> {
         let this = self.clone();
         async move {
+            if context.incarnation() == 1 {
+                this.address.bear_counters();
+            }
             let cancelled = context.cancelled();
             let result = tokio::select! {
                 biased;
@@ -79,6 +81,7 @@ impl<A: Actor> ActorStarter<A> {
             inner,
             words: Arc::clone(&words),
             mailbox: Arc::clone(&mailbox),
+            kept: self.address.kept(),
             meter: context.node().is_metered.then(|| Meter::new::<A::Msg>(&context)),
             context_of: self.context_of,
             context: context.clone(),
@@ -86,8 +89,10 @@ impl<A: Actor> ActorStarter<A> {
         match door::spawn_actor(supervised, arguments).await {
             Ok((actor, handle)) => {
                 let cell = actor.get_cell();
-                self.address.bind(actor, mailbox);
-                let ended = wait_for_end(handle, Arc::clone(&words), context).boxed();
+                self.address.bind(actor, Arc::clone(&mailbox));
+                let (address, last) = (self.address, Arc::clone(&words));
+                let gone = move |exit: &Exit| address.incarnation_ended(&mailbox, exit);
+                let ended = wait_for_end(handle, last, context, gone).boxed();
                 Ok(Started { process: Process::Actor { cell, words }, ended })
             }
             Err(error) => {
@@ -102,12 +107,18 @@ impl<A: Actor> ActorStarter<A> {
 }
 
 /// The join handle alone says that the state is dropped; the child's own tasks end before it counts as gone.
-async fn wait_for_end(handle: JoinHandle<()>, words: Arc<LastWords>, context: ChildContext) -> Ended {
+async fn wait_for_end(
+    handle: JoinHandle<()>,
+    words: Arc<LastWords>,
+    context: ChildContext,
+    gone: impl FnOnce(&Exit),
+) -> Ended {
     let joined = handle.await;
     let exit = words.take().unwrap_or(match joined {
         Err(error) if error.is_panic() => Exit::Panic("panic while its state was dropped".to_owned()),
         _ => Exit::Killed,
     });
+    gone(&exit);
     let leaked_tasks = match context.started_tasks() {
         Some(tasks) => end_scoped_tasks(tasks).await,
         None => Vec::new(),

@@ -5,8 +5,8 @@ use std::{
     sync::{
         Arc, OnceLock,
         atomic::{
-            AtomicBool, AtomicUsize,
-            Ordering::{Acquire, Relaxed, Release},
+            AtomicBool,
+            Ordering::{Acquire, Release},
         },
     },
     time::Duration,
@@ -15,6 +15,12 @@ use std::{
 use arc_swap::ArcSwap;
 use ractor::{ActorRef, Message, MessagingErr, RpcReplyPort, concurrency::oneshot};
 use tokio::time::Instant;
+
+use crate::{
+    DeadLetter, Exit, LossReason,
+    dead_letter::{self, DeadLetters},
+    mailbox::{CAPACITY_MAX, KeptMailbox, Mailbox, Refused},
+};
 
 telemetry::declare_metrics! {
     /// Messages refused because the actor's mailbox was at its limit.
@@ -26,10 +32,23 @@ pub const DEFAULT_CAPACITY: usize = 1024;
 
 /// The address of an actor, valid for as long as anyone holds it: each incarnation takes its place behind it.
 ///
-/// Messages that an incarnation had not handled when it ended are lost with it; what must not be lost belongs into the
-/// store or a channel that outlives the actor. Nothing is lost in silence: a sender is told at once that the actor is
-/// restarting or down, and gets its message back. Messages sent around the address, with ractor's own `ActorRef`, do
-/// not count towards the limit.
+/// # What becomes of the messages that wait
+///
+/// | | the ordinary mailbox | a [kept](Address::keep_mailbox) one |
+/// | --- | --- | --- |
+/// | the actor fails and is started again | lost with the incarnation | they wait for the next one |
+/// | it is stopped and started again, by hand or with its group | lost | they wait, but for one that was just handed over |
+/// | it stops, finishes or gives up for good | lost | each is a dead letter, but for one that was just handed over |
+/// | it is killed | lost | as above; the message in hand is lost |
+/// | sent while the actor restarts | given back | waits |
+/// | sent while it is down | given back | given back |
+///
+/// The message in hand is lost with its incarnation in any case: it may be what made it fail. What must not be lost at all
+/// belongs into the store.
+///
+/// Nothing is lost in silence: what is not accepted is given back at once; what was accepted and never handled is counted in
+/// `actor.messages.lost`, and [`Address::on_dead_letter`] hears of it. Messages sent around the address, with ractor's own
+/// `ActorRef`, neither count towards the limit nor as lost.
 #[derive(Debug)]
 pub struct Address<M> {
     cell: Arc<Cell<M>>,
@@ -42,6 +61,8 @@ struct Cell<M> {
     name: String,
     capacity: usize,
     target: ArcSwap<Target<M>>,
+    kept: Option<Arc<KeptMailbox<M>>>,
+    dead_letters: DeadLetters<M>,
 }
 
 #[derive(Debug)]
@@ -57,36 +78,6 @@ struct Up<M> {
     mailbox: Arc<Mailbox>,
     /// It is not the target any more.
     is_replaced: AtomicBool,
-}
-
-/// The messages of one incarnation that were sent and not yet taken. Two counters, because only the actor writes the second:
-/// it costs no locked operation.
-#[derive(Debug, Default)]
-pub(crate) struct Mailbox {
-    sent: AtomicUsize,
-    taken: AtomicUsize,
-}
-
-impl Mailbox {
-    /// The actor took a message. Never more than were sent, because messages around the address are not counted in.
-    #[inline]
-    pub(crate) fn taken(&self) {
-        let taken = self.taken.load(Relaxed);
-        if taken < self.sent.load(Relaxed) {
-            self.taken.store(taken + 1, Relaxed);
-        }
-    }
-
-    /// Counts one message in; false if `capacity` messages are waiting.
-    #[inline]
-    fn admit(&self, capacity: usize) -> bool {
-        let counted = |sent: usize| (sent.saturating_sub(self.taken.load(Relaxed)) < capacity).then_some(sent + 1);
-        self.sent.fetch_update(Relaxed, Relaxed, counted).is_ok()
-    }
-
-    fn waiting(&self) -> usize {
-        self.sent.load(Relaxed).saturating_sub(self.taken.load(Relaxed))
-    }
 }
 
 /// Why a message was not delivered. It gives the message back.
@@ -153,16 +144,50 @@ impl<M: Message> Address<M> {
 
     /// As [`Address::new`], with the most messages that may wait.
     pub fn with_capacity(name: impl Into<String>, capacity: usize) -> Self {
+        Self::of(name.into(), capacity.min(CAPACITY_MAX), None, DeadLetters::none())
+    }
+
+    /// The same address with a mailbox that outlives each incarnation: messages that wait survive a restart in place, also by
+    /// hand and with the actor's group, and while the actor restarts, sending lets them wait. They are handed to ractor one
+    /// by one, when the one before is handled, so that a stop still comes between two messages.
+    ///
+    /// Such an actor is sent to through its address alone: each message around it, as those of ractor's timers, lets one that
+    /// waits leave early, which is then lost if the actor fails.
+    ///
+    /// For an address that is new: clones made before lead to the one without.
+    #[must_use]
+    pub fn keep_mailbox(self) -> Self {
+        let cell = &*self.cell;
+        let kept = Some(Arc::new(KeptMailbox::new(cell.capacity)));
+        Self::of(cell.name.clone(), cell.capacity, kept, cell.dead_letters.clone())
+    }
+
+    /// The same address with a hook for the messages that it had accepted and that are never handled. It is called by the
+    /// supervisor of the actor, so it must be quick; a panic in it is recorded.
+    ///
+    /// For an address that is new: clones made before lead to the one without.
+    #[must_use]
+    pub fn on_dead_letter(self, hook: impl Fn(DeadLetter<M>) + Send + Sync + 'static) -> Self {
+        let cell = &*self.cell;
+        let kept = cell.kept.as_ref().map(|_| Arc::new(KeptMailbox::new(cell.capacity)));
+        Self::of(cell.name.clone(), cell.capacity, kept, DeadLetters::to(hook))
+    }
+
+    fn of(name: String, capacity: usize, kept: Option<Arc<KeptMailbox<M>>>, dead_letters: DeadLetters<M>) -> Self {
         let target = ArcSwap::from_pointee(Target::Down);
-        Self { cell: Arc::new(Cell { name: name.into(), capacity, target }), met: OnceLock::new() }
+        Self { cell: Arc::new(Cell { name, capacity, target, kept, dead_letters }), met: OnceLock::new() }
     }
 
     /// Sends without waiting.
     ///
     /// # Errors
-    /// The message comes back if the actor is restarting, down or has too many messages waiting.
+    /// The message comes back if the actor is restarting, down or has too many messages waiting. A kept mailbox takes it
+    /// also while the actor restarts.
     #[inline]
     pub fn try_send(&self, message: M) -> Result<(), SendError<M>> {
+        if let Some(kept) = &self.cell.kept {
+            return self.send_to_kept(kept, message);
+        }
         match self.met.get() {
             Some(up) if !up.is_replaced.load(Acquire) => self.deliver(up, message),
             _ => self.send_to_target(message),
@@ -178,6 +203,13 @@ impl<M: Message> Address<M> {
             Target::Restarting { due } => Err(SendError::Restarting { retry_after: until(*due), message }),
             Target::Down => Err(SendError::Down { message }),
         }
+    }
+
+    fn send_to_kept(&self, kept: &KeptMailbox<M>, message: M) -> Result<(), SendError<M>> {
+        kept.send(message).map_err(|refused| match refused {
+            Refused::Down(message) => SendError::Down { message },
+            Refused::Full(message) => self.full(message),
+        })
     }
 
     /// Sends what `message` makes of a reply port, and waits for the answer for `deadline` at most.
@@ -198,8 +230,11 @@ impl<M: Message> Address<M> {
         }
     }
 
-    /// Messages that wait for the running incarnation.
+    /// Messages that wait for the running incarnation; in a kept mailbox also for the next one.
     pub fn waiting(&self) -> usize {
+        if let Some(kept) = &self.cell.kept {
+            return kept.waiting();
+        }
         match &**self.cell.target.load() {
             Target::Up(up) => up.mailbox.waiting(),
             Target::Restarting { .. } | Target::Down => 0,
@@ -214,11 +249,12 @@ impl<M: Message> Address<M> {
     #[inline]
     fn deliver(&self, up: &Up<M>, message: M) -> Result<(), SendError<M>> {
         if !up.mailbox.admit(self.cell.capacity) {
-            REJECTED.add(1, &[("actor", &self.cell.name)]);
-            return Err(SendError::Full { message });
+            return Err(self.not_admitted(up, message));
         }
-        up.actor.send_message(message).map_err(|error| match error {
-            MessagingErr::SendErr(message) => SendError::Restarting { retry_after: Duration::ZERO, message },
+        up.actor.send_message(message).or_else(|error| match error {
+            MessagingErr::SendErr(message) if up.mailbox.give_back() => Err(ended(message)),
+            // It was admitted in time and comes too late: it is already counted as lost with its incarnation.
+            MessagingErr::SendErr(_) => Ok(()),
             // Both mean that the cell is not the typed actor this address was bound to, which `bind` excludes.
             MessagingErr::ChannelClosed | MessagingErr::InvalidActorType => {
                 unreachable!("the address is bound to an actor of its own message type")
@@ -226,8 +262,35 @@ impl<M: Message> Address<M> {
         })
     }
 
+    #[cold]
+    fn not_admitted(&self, up: &Up<M>, message: M) -> SendError<M> {
+        if up.mailbox.has_ended() { ended(message) } else { self.full(message) }
+    }
+
+    fn full(&self, message: M) -> SendError<M> {
+        REJECTED.add(1, &[("actor", &self.cell.name)]);
+        SendError::Full { message }
+    }
+
     pub(crate) fn bind(&self, actor: ActorRef<M>, mailbox: Arc<Mailbox>) {
         self.turn_to(Target::Up(Arc::new(Up { actor, mailbox, is_replaced: AtomicBool::new(false) })));
+    }
+
+    pub(crate) fn kept(&self) -> Option<Arc<KeptMailbox<M>>> {
+        self.cell.kept.clone()
+    }
+
+    /// An incarnation is gone, and with it what was in its mailbox.
+    pub(crate) fn incarnation_ended(&self, mailbox: &Mailbox, exit: &Exit) {
+        if let Some(kept) = &self.cell.kept {
+            kept.close();
+        }
+        self.cell.dead_letters.lost(&self.cell.name, mailbox.end(), exit.into());
+    }
+
+    /// Exports the counters of this address as 0.
+    pub(crate) fn bear_counters(&self) {
+        dead_letter::bear_counters(&self.cell.name);
     }
 
     fn turn_to(&self, target: Target<M>) {
@@ -255,18 +318,31 @@ impl<M> From<SendError<M>> for CallError {
 
 /// What the supervisor tells an address, whatever its message type.
 pub(crate) trait Availability: Send + Sync {
+    /// The next incarnation is due.
     fn restarting(&self, due: Instant);
-    fn down(&self);
+    /// No incarnation is due.
+    fn down(&self, reason: LossReason);
 }
 
 impl<M: Message> Availability for Address<M> {
     fn restarting(&self, due: Instant) {
+        if let Some(kept) = &self.cell.kept {
+            kept.expect_next();
+        }
         self.turn_to(Target::Restarting { due });
     }
 
-    fn down(&self) {
+    fn down(&self, reason: LossReason) {
         self.turn_to(Target::Down);
+        if let Some(kept) = &self.cell.kept {
+            self.cell.dead_letters.undelivered(&self.cell.name, kept.go_down().into_iter(), reason);
+        }
     }
+}
+
+/// The incarnation has ended, and what follows is not known yet.
+fn ended<M>(message: M) -> SendError<M> {
+    SendError::Restarting { retry_after: Duration::ZERO, message }
 }
 
 fn until(due: Instant) -> Duration {
@@ -287,18 +363,5 @@ mod tests {
         };
         assert_eq!(retry_after, Duration::from_secs(3));
         assert!(!address.is_up());
-    }
-
-    #[test]
-    fn a_mailbox_admits_no_more_than_fit_and_forgets_messages_around_it() {
-        let mailbox = Mailbox::default();
-        mailbox.taken();
-        assert!(mailbox.admit(2) && mailbox.admit(2) && !mailbox.admit(2));
-        assert_eq!(mailbox.waiting(), 2);
-        for _ in 0..3 {
-            mailbox.taken();
-        }
-        assert_eq!(mailbox.waiting(), 0);
-        assert!(mailbox.admit(1) && !mailbox.admit(1));
     }
 }

@@ -63,7 +63,9 @@
 //! - **Panics** are caught at every callback, in tasks and under [`guard`], and recorded exactly once by `telemetry`, with
 //!   location, backtrace, phase, message type and the span they happened in. [`Policy`] says what follows, and when to
 //!   panic at all. [`ensure!`] panics with the values it saw, which reach the incident, the span and the log.
-//! - **Nothing is lost in silence.** An [`Address`] gives a message back if its actor is restarting, down or full.
+//! - **Nothing is lost in silence.** An [`Address`] gives a message back if its actor is restarting, down or full; a
+//!   [kept mailbox](Address::keep_mailbox) outlives its incarnations; and what is lost all the same is counted, and told to
+//!   [a hook](Address::on_dead_letter).
 //!
 //! # Where it differs from OTP
 //!
@@ -90,12 +92,14 @@ mod actor;
 mod address;
 mod backoff;
 mod context;
+mod dead_letter;
 mod door;
 mod event;
 mod exit;
 mod guard;
 mod heartbeat;
 mod intensity;
+mod mailbox;
 mod node;
 mod path;
 mod process;
@@ -110,6 +114,7 @@ mod tree;
 pub use address::{Address, CallError, DEFAULT_CAPACITY, SendError};
 pub use backoff::Backoff;
 pub use context::ChildContext;
+pub use dead_letter::{DeadLetter, LossReason};
 pub use event::{Event, EventKind};
 pub use exit::{BoxError, Exit, Ignore, Orderly, StuckIn};
 pub use guard::{GuardSite, Panicked, blocking, crash_process, guard};

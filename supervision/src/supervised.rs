@@ -22,8 +22,8 @@ use telemetry::{
 
 use crate::{
     ChildContext, Exit,
-    address::Mailbox,
     heartbeat::{Activity, Entered},
+    mailbox::{KeptMailbox, Mailbox},
     process::LastWords,
 };
 
@@ -41,6 +41,7 @@ pub(crate) struct Supervised<A: Actor> {
     pub(crate) context: ChildContext,
     pub(crate) words: Arc<LastWords>,
     pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) kept: Option<Arc<KeptMailbox<A::Msg>>>,
     pub(crate) meter: Option<Meter>,
     pub(crate) context_of: Option<ContextOf<A::Msg>>,
 }
@@ -92,7 +93,11 @@ impl<A: Actor> Actor for Supervised<A> {
 
     async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
         let live = state.live()?;
-        self.end("post_start", catch_with(|| self.inner.post_start(myself, live)).await)
+        self.end("post_start", catch_with(|| self.inner.post_start(myself.clone(), live)).await)?;
+        if let Some(kept) = &self.kept {
+            kept.open(myself, Arc::clone(&self.mailbox));
+        }
+        Ok(())
     }
 
     async fn post_stop(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
@@ -190,7 +195,11 @@ impl<A: Actor, F: Future<Output = Result<(), ActorProcessingErr>>> Future for Ha
         if let (Some(meter), Some(entered)) = (&this.supervised.meter, *this.entered) {
             meter.duration.record(meter.activity.leave(entered));
         }
-        Poll::Ready(this.supervised.end("handle", outcome))
+        let result = this.supervised.end("handle", outcome);
+        if let (Some(kept), Ok(())) = (&this.supervised.kept, &result) {
+            kept.handled();
+        }
+        Poll::Ready(result)
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     StopRequest,
     state::{Deferred, Goal, Plan, PlanId, Sequence, State, Step, Supervisor, Timer},
 };
-use crate::{Exit, StartOutcome, Status, node::millis, process::Ended};
+use crate::{Exit, LossReason, StartOutcome, Status, node::millis, process::Ended};
 
 impl Supervisor {
     /// Starts the children, then lives until all of them are stopped. Its handlers do not wait, so that between any two
@@ -106,7 +106,7 @@ impl Supervisor {
             if let Step::Start(sequence) = step
                 && let Some(slot) = self.slots.get(&sequence).filter(|slot| matches!(slot.state, State::Down))
             {
-                slot.unavailable(None);
+                slot.unavailable(Err(LossReason::Stopped));
             }
         }
         let asked = match plan.goal {
@@ -247,6 +247,8 @@ impl Supervisor {
             if let Some(process) = &slot.process {
                 process.kill();
             }
+            slot.unavailable(Err(crate::LossReason::Failed));
+            slot.unavailable(Err(LossReason::Failed));
             tracing::error!(path = %slot.node.identity.path, "child abandoned: its supervisor failed twice");
             self.report.push(crate::ChildStop {
                 path: slot.node.identity.path.clone(),

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use super::state::{Deferred, FAR, Goal, PlanId, Sequence, State, Step, Supervisor};
 use super::stop::LEAKED;
 use crate::{
-    AutoShutdown, EventKind, Exit, GiveUpAs, GroupRestart, OnGiveUp, OperationError, Restart, Status, StopOutcome,
-    Strategy, process::Ended,
+    AutoShutdown, EventKind, Exit, GiveUpAs, GroupRestart, LossReason, OnGiveUp, OperationError, Restart, Status,
+    StopOutcome, Strategy, process::Ended,
 };
 
 telemetry::declare_metrics! {
@@ -52,7 +52,7 @@ impl Supervisor {
         let below: Vec<_> = ended.below.iter().filter(|child| child.outcome == StopOutcome::Leaked).collect();
         tracing::error!(path = %slot.path(), exit = %ended.exit, tasks = ?ended.leaked_tasks, ?below, "child ended and leaked");
         LEAKED.add(1, &[("component", slot.path().component())]);
-        slot.unavailable(None);
+        slot.unavailable(Err(LossReason::Failed));
         slot.become_(State::Leaked, Status::Leaked);
         slot.node.data().failed(ended.exit, Duration::ZERO, None);
     }
@@ -84,7 +84,7 @@ impl Supervisor {
         if comes_back && !ending {
             return self.restart(sequence, exit, uptime);
         }
-        slot.unavailable(None);
+        slot.unavailable(Err(if exit.is_orderly() { LossReason::Finished } else { LossReason::Failed }));
         let significant = slot.spec.significant;
         // What came and went is not kept where others come and go.
         let is_gone = slot.spec.restart == Restart::Temporary || matches!(self.spec.strategy, Strategy::Dynamic { .. });
@@ -118,7 +118,7 @@ impl Supervisor {
             }
             None => {
                 if let Some(slot) = self.slots.get(&sequence) {
-                    slot.unavailable(None);
+                    slot.unavailable(Err(LossReason::Failed));
                     slot.node.data().failed(exit.clone(), uptime, None);
                 }
                 self.give_up(sequence, exit);
@@ -159,7 +159,7 @@ impl Supervisor {
         }
         slot.comes_back = Some(exit);
         slot.become_(State::Waiting, Status::Waiting { due_in_ms: 0 });
-        slot.unavailable(Some(Instant::now()));
+        slot.unavailable(Ok(Instant::now()));
         self.retries.push_back(sequence);
     }
 
@@ -181,7 +181,12 @@ impl Supervisor {
                 let steps = self.restart_steps(sequence, delay, Moment::AfterFailedStart);
                 self.begin(Goal::Restart { due: Instant::now() + delay.min(FAR) }, steps);
             }
-            None => self.give_up(sequence, exit),
+            None => {
+                if let Some(slot) = self.slots.get(&sequence) {
+                    slot.unavailable(Err(LossReason::Failed));
+                }
+                self.give_up(sequence, exit);
+            }
         }
     }
 
@@ -243,7 +248,7 @@ impl Supervisor {
         data.restarts += 1;
         data.failed(exit, uptime, Some(delay));
         drop(data);
-        slot.unavailable(Some(Instant::now() + delay.min(FAR)));
+        slot.unavailable(Ok(Instant::now() + delay.min(FAR)));
         self.emit(sequence, EventKind::RestartScheduled { delay });
     }
 

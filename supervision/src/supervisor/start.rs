@@ -7,7 +7,7 @@ use tracing::{Instrument, Span};
 
 use super::state::{Goal, PlanId, Sequence, Slot, StartDone, State, StopPhase, Supervisor, Timer};
 use crate::{
-    ChildContext, EventKind, Exit, FirstStart, GroupRestart, OperationError, Restart, Status, door,
+    ChildContext, EventKind, Exit, FirstStart, GroupRestart, LossReason, OperationError, Restart, Status, door,
     process::{Ended, StartFailure, Started},
 };
 
@@ -37,7 +37,7 @@ impl Supervisor {
             return self.refuse_overlap(sequence);
         }
         slot.cancel = CancellationToken::new();
-        slot.unavailable(Some(Instant::now()));
+        slot.unavailable(Ok(Instant::now()));
         slot.become_(State::Starting { since: Instant::now() }, Status::Starting);
         let incarnation = {
             let mut data = slot.node.data();
@@ -57,7 +57,7 @@ impl Supervisor {
             {
                 started.process.kill();
                 started.ended.await;
-                availability.inspect(|address| address.down());
+                availability.inspect(|address| address.down(LossReason::Stopped));
             }
         });
         true
@@ -99,7 +99,7 @@ impl Supervisor {
             Ok(started) => {
                 let Some(slot) = self.slots.get_mut(&sequence) else { return };
                 let incarnation = slot.incarnation();
-                slot.unavailable(None);
+                slot.unavailable(Err(LossReason::Stopped));
                 started.process.kill();
                 slot.process = Some(started.process);
                 self.watch(sequence, incarnation, started.ended);
@@ -139,9 +139,9 @@ impl Supervisor {
     /// It was told to stop while it was starting, and came up all the same.
     fn stop_late_starter(&mut self, sequence: Sequence, phase: StopPhase, started: Started) {
         let Some(slot) = self.slots.get_mut(&sequence) else { return };
-        let incarnation = slot.incarnation();
-        slot.unavailable(None);
+        let (incarnation, plan) = (slot.incarnation(), slot.plan);
         slot.process = Some(started.process);
+        self.tell_address(sequence, plan);
         self.watch(sequence, incarnation, started.ended);
         self.apply_stop(sequence, phase);
     }
@@ -154,7 +154,7 @@ impl Supervisor {
         self.emit(sequence, EventKind::Ignored);
         let Some(slot) = self.slots.get_mut(&sequence) else { return };
         slot.become_(State::Down, Status::Ignored);
-        slot.unavailable(None);
+        slot.unavailable(Err(LossReason::Finished));
         let is_gone = slot.spec.restart == Restart::Temporary || self.is_dynamic();
         self.step_done(sequence);
         if is_gone {
@@ -170,7 +170,6 @@ impl Supervisor {
         if !leaked {
             slot.become_(State::Down, Status::Down);
         }
-        slot.unavailable(None);
         let path = slot.path().clone();
         tracing::warn!(%path, %exit, "child did not start");
         let first_start = slot.spec.first_start;
@@ -181,10 +180,12 @@ impl Supervisor {
                 self.settle_one(id);
             }
             Some(Goal::Boot) => {
+                slot.unavailable(Err(LossReason::Failed));
                 self.plans.remove(&id);
                 self.boot_failed(sequence, exit);
             }
             Some(Goal::Operation { .. }) => {
+                slot.unavailable(Err(LossReason::Failed));
                 self.abandon(id, OperationError::StartFailed { exit });
                 self.operation_start_failed(sequence);
             }

@@ -24,7 +24,7 @@ use super::{
     stop::LEAKED,
 };
 use crate::{
-    ChildContext, ChildSpec, ChildStop, Event, EventKind, Exit, Path, Status, Strategy, SupervisorSpec,
+    ChildContext, ChildSpec, ChildStop, Event, EventKind, Exit, LossReason, Path, Status, Strategy, SupervisorSpec,
     context::Identity,
     intensity::RestartWindow,
     node::Node,
@@ -407,11 +407,11 @@ impl Slot {
         data.stuck = None;
     }
 
-    /// Tells the address that no incarnation takes messages until `due`, or at all.
-    pub(super) fn unavailable(&self, due: Option<Instant>) {
+    /// Tells the address that no incarnation takes messages until `due`, or at all, and why.
+    pub(super) fn unavailable(&self, due: Result<Instant, LossReason>) {
         match (&self.spec.availability, due) {
-            (Some(address), Some(due)) => address.restarting(due),
-            (Some(address), None) => address.down(),
+            (Some(address), Ok(due)) => address.restarting(due),
+            (Some(address), Err(reason)) => address.down(reason),
             (None, _) => {}
         }
     }

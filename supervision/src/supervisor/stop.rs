@@ -10,7 +10,8 @@ use super::{
     state::{Deferred, FAR, Goal, PlanId, Sequence, Slot, State, Step, StopPhase, Stopping, Supervisor, Timer},
 };
 use crate::{
-    ChildContext, ChildStop, EventKind, Exit, Kind, OperationError, Restart, Shutdown, Status, StopOutcome, Strategy,
+    ChildContext, ChildStop, EventKind, Exit, Kind, LossReason, OperationError, Restart, Shutdown, Status, StopOutcome,
+    Strategy,
     process::{Ended, Process},
 };
 
@@ -125,15 +126,14 @@ impl Supervisor {
             }
         }
         let parent = if ending { self.stop_span.clone() } else { Span::none() };
-        let due = self.start_is_due(sequence, plan);
         let Some(slot) = self.slots.get_mut(&sequence) else { return false };
         let span = tracing::info_span!(parent: &parent, "child.stop", path = slot.path().as_str(), outcome = tracing::field::Empty);
         let phase =
             if slot.spec.shutdown == Shutdown::BrutalKill { StopPhase::BrutallyKilled } else { StopPhase::Asked };
         slot.plan = Some(plan);
-        slot.unavailable(due);
         slot.become_(State::Stopping(Stopping { since: Instant::now(), phase, span }), Status::Stopping);
         slot.cancel.cancel();
+        self.tell_address(sequence, Some(plan));
         self.apply_stop(sequence, phase);
         true
     }
@@ -144,17 +144,21 @@ impl Supervisor {
         if let Some(before) = before.filter(|before| *before != plan) {
             self.abandon(before, OperationError::Superseded);
         }
+        self.tell_address(sequence, Some(plan));
         self.hurry(sequence);
         true
     }
 
-    /// When a child that stops with its group, or because it is stuck, is started again.
-    fn start_is_due(&self, sequence: Sequence, plan: PlanId) -> Option<Instant> {
-        match &self.plans.get(&plan)?.goal {
-            Goal::Restart { due } => Some(*due).filter(|_| self.takes_part(sequence)),
-            Goal::Unstick { .. } => Some(Instant::now()),
-            Goal::Boot | Goal::End | Goal::Operation { .. } => None,
-        }
+    /// Tells the address of a child that stops when the plan for which it does starts it again, if it does.
+    pub(super) fn tell_address(&self, sequence: Sequence, plan: Option<PlanId>) {
+        let Some(slot) = self.slots.get(&sequence) else { return };
+        let due = plan.and_then(|id| self.plans.get(&id)).and_then(|plan| match (&plan.goal, plan.steps.front()) {
+            (Goal::Restart { due }, _) => Some(*due).filter(|_| self.takes_part(sequence)),
+            (Goal::Unstick { .. }, _) => Some(Instant::now()),
+            (Goal::Operation { .. }, Some(Step::Start(next))) if *next == sequence => Some(Instant::now()),
+            (Goal::Boot | Goal::End | Goal::Operation { .. }, _) => None,
+        });
+        slot.unavailable(due.ok_or(LossReason::Stopped));
     }
 
     /// Acts on a child that is to stop, as far as it has a process, and sets the clock.
@@ -258,7 +262,10 @@ impl Supervisor {
         // An operator hears of it. What should have followed does not, or not before it has ended after all.
         let plan = self.slots.get(&sequence).and_then(|slot| slot.plan);
         match plan.and_then(|id| Some((id, &self.plans.get(&id)?.goal))) {
-            Some((id, Goal::Operation { .. })) => self.abandon(id, OperationError::Leaked),
+            Some((id, Goal::Operation { .. })) => {
+                self.abandon(id, OperationError::Leaked);
+                self.tell_address(sequence, None);
+            }
             Some((id, Goal::Unstick { exit, .. })) => {
                 let exit = exit.clone();
                 if let Some(slot) = self.slots.get_mut(&sequence) {
@@ -339,6 +346,7 @@ impl Supervisor {
             Some(Goal::Operation { then, .. }) => *then,
             _ => Status::Down,
         };
+        self.tell_address(sequence, Some(plan));
         let Some(slot) = self.slots.get_mut(&sequence) else { return };
         // What was stopped by hand or came to its end stays so when its group is stopped.
         let kept = matches!(slot.state, State::Down) && then == Status::Down;

@@ -10,6 +10,8 @@ use std::{
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use supervision::{Address, Backoff, ChildContext, ChildSpec, Heartbeats, Intensity, Path, Tree};
 
+pub mod clerk;
+
 pub const SECOND: Duration = Duration::from_secs(1);
 
 /// What happened, in order: `start a#1`, `stop a#1`, `drop a#1`.
