@@ -88,6 +88,7 @@
 #[cfg(panic = "abort")]
 compile_error!("supervision restarts what panics; build with panic = \"unwind\"");
 
+mod activity;
 mod actor;
 mod address;
 mod backoff;
@@ -110,7 +111,9 @@ mod supervisor;
 mod task;
 mod task_group;
 mod tree;
+mod watchdog;
 
+pub use activity::Busy;
 pub use address::{Address, CallError, DEFAULT_CAPACITY, SendError};
 pub use backoff::Backoff;
 pub use context::ChildContext;
@@ -118,7 +121,7 @@ pub use dead_letter::{DeadLetter, LossReason};
 pub use event::{Event, EventKind};
 pub use exit::{BoxError, Exit, Ignore, Orderly, StuckIn};
 pub use guard::{GuardSite, Panicked, blocking, crash_process, guard};
-pub use heartbeat::{BeatState, Busy, Heartbeat, HeartbeatSnapshot, Heartbeats, Protected, STALE_AFTER_INTERVALS};
+pub use heartbeat::{BeatState, Heartbeat, HeartbeatSnapshot, Heartbeats, Protected, STALE_AFTER_INTERVALS};
 pub use intensity::Intensity;
 pub use node::{Counts, Incident, NodeSnapshot, Status};
 pub use path::Path;
@@ -130,3 +133,4 @@ pub use spec::{
 pub use task_group::TaskGroup;
 pub use telemetry::{ensure, ensure_eq, panic::Policy, unreachable_state};
 pub use tree::{HandedOver, OperationError, StartError, StartOutcome, Tree, TreeEnded, TreeOptions};
+pub use watchdog::{NotYielding, Watchdog, WatchdogError, WatchdogSettings};

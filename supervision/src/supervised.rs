@@ -22,7 +22,7 @@ use telemetry::{
 
 use crate::{
     ChildContext, Exit,
-    heartbeat::{Activity, Entered},
+    activity::{Activity, Entered, shown},
     mailbox::{KeptMailbox, Mailbox},
     process::LastWords,
 };
@@ -71,6 +71,13 @@ impl<A: Actor> Supervised<A> {
         record_panic(&self.context, phase, message_type, captured, &self.words);
         format!("panicked in {phase}").into()
     }
+
+    /// Runs a callback that is rare, and shows whether it yields. A hand-written one may panic, or block, before it returns
+    /// its future.
+    async fn run<T, F: Future<Output = T>>(&self, callback: impl FnOnce() -> F) -> Result<T, CapturedPanic> {
+        let activity = self.meter.as_ref().map(|meter| Arc::clone(&meter.activity));
+        shown(activity, async { catch_with(callback).await }).await
+    }
 }
 
 impl<A: Actor> Actor for Supervised<A> {
@@ -78,13 +85,12 @@ impl<A: Actor> Actor for Supervised<A> {
     type State = Kept<A::State>;
     type Arguments = A::Arguments;
 
-    // With `catch_with`, here and below, because a hand-written callback may panic before it returns its future.
     async fn pre_start(
         &self,
         myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        match catch_with(|| self.inner.pre_start(myself, arguments)).await {
+        match self.run(|| self.inner.pre_start(myself, arguments)).await {
             Ok(Ok(state)) => Ok(Kept::new(state, self)),
             Ok(Err(error)) => Err(error),
             Err(captured) => Err(self.panicked("pre_start", captured)),
@@ -93,7 +99,7 @@ impl<A: Actor> Actor for Supervised<A> {
 
     async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
         let live = state.live()?;
-        self.end("post_start", catch_with(|| self.inner.post_start(myself.clone(), live)).await)?;
+        self.end("post_start", self.run(|| self.inner.post_start(myself.clone(), live)).await)?;
         if let Some(kept) = &self.kept {
             kept.open(myself, Arc::clone(&self.mailbox));
         }
@@ -111,7 +117,7 @@ impl<A: Actor> Actor for Supervised<A> {
             return self.end("drill", catch(drill).await);
         }
         let live = state.live()?;
-        self.end("post_stop", catch_with(|| self.inner.post_stop(myself, live)).await)?;
+        self.end("post_stop", self.run(|| self.inner.post_stop(myself, live)).await)?;
         state.end();
         self.words.say(if self.context.cancelled().is_cancelled() { Exit::Shutdown } else { Exit::Normal });
         Ok(())
@@ -126,7 +132,10 @@ impl<A: Actor> Actor for Supervised<A> {
         state: &mut Self::State,
     ) -> impl Future<Output = Result<(), ActorProcessingErr>> + Send {
         self.mailbox.taken();
-        let entered = self.meter.as_ref().map(|meter| meter.activity.enter());
+        let entered = self.meter.as_ref().map(|meter| {
+            meter.activity.polling();
+            meter.activity.enter()
+        });
         let work = match (state.live(), self.sampled_sender(&message)) {
             (Ok(live), Ok(None)) => catch_with(|| Either::Left(self.inner.handle(myself, message, live))),
             (live, Ok(sender)) => catch(Either::Right(Box::pin(self.handle_in_span(myself, message, live, sender)))),
@@ -142,7 +151,7 @@ impl<A: Actor> Actor for Supervised<A> {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         let live = state.live()?;
-        let outcome = catch_with(|| self.inner.handle_supervisor_evt(myself, event, live)).await;
+        let outcome = self.run(|| self.inner.handle_supervisor_evt(myself, event, live)).await;
         self.end("handle_supervisor_evt", outcome)
     }
 }
@@ -191,8 +200,16 @@ impl<A: Actor, F: Future<Output = Result<(), ActorProcessingErr>>> Future for Ha
     #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let outcome = ready!(this.work.poll(context));
-        if let (Some(meter), Some(entered)) = (&this.supervised.meter, *this.entered) {
+        let meter = this.supervised.meter.as_ref();
+        if let Some(meter) = meter {
+            meter.activity.polling();
+        }
+        let polled = this.work.poll(context);
+        if let Some(meter) = meter {
+            meter.activity.yielded();
+        }
+        let outcome = ready!(polled);
+        if let (Some(meter), Some(entered)) = (meter, *this.entered) {
             meter.duration.record(meter.activity.leave(entered));
         }
         let result = this.supervised.end("handle", outcome);

@@ -7,7 +7,9 @@ use telemetry::panic::{PanicSite, Policy};
 use tokio::sync::oneshot;
 
 use crate::{
-    BoxError, ChildContext, Exit, Ignore, TaskGroup, door,
+    BoxError, ChildContext, Exit, Ignore, TaskGroup,
+    activity::shown,
+    door,
     process::{Ended, Process, StartChild, StartFailure, Started, TaskControls},
 };
 
@@ -122,18 +124,22 @@ async fn run_to_end(
     controls: TaskControls,
 ) -> Ended {
     let (order, path) = (controls.drill.clone(), context.path().clone());
-    let work = telemetry::panic::catch(async move {
-        let mut run = run;
-        tokio::select! {
-            biased;
-            // From here on the task is not polled any more.
-            () = order.given() => {
-                order.carry_out(&path).await;
-                Ok(())
+    let activity = context.node().is_metered.then(|| context.heartbeats().activity(&path, "task", None));
+    let work = shown(
+        activity,
+        telemetry::panic::catch(async move {
+            let mut run = run;
+            tokio::select! {
+                biased;
+                // From here on the task is not polled any more.
+                () = order.given() => {
+                    order.carry_out(&path).await;
+                    Ok(())
+                }
+                result = &mut run => result,
             }
-            result = &mut run => result,
-        }
-    });
+        }),
+    );
     let mut ignored = false;
     let exit = tokio::select! {
         biased;
