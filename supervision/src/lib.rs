@@ -63,6 +63,8 @@
 //! - **Panics** are caught at every callback, in tasks and under [`guard`], and recorded exactly once by `telemetry`, with
 //!   location, backtrace, phase, message type and the span they happened in. [`Policy`] says what follows, and when to
 //!   panic at all. [`ensure!`] panics with the values it saw, which reach the incident, the span and the log.
+//! - **What does not yield is seen.** Nothing in the process can end a callback that keeps its thread; a
+//!   [watchdog](Heartbeats::watch) says which it is.
 //! - **Nothing is lost in silence.** An [`Address`] gives a message back if its actor is restarting, down or full; a
 //!   [kept mailbox](Address::keep_mailbox) outlives its incarnations; and what is lost all the same is counted, and told to
 //!   [a hook](Address::on_dead_letter).
@@ -105,6 +107,7 @@ mod node;
 mod path;
 mod process;
 mod report;
+mod send_error;
 mod spec;
 mod supervised;
 mod supervisor;
@@ -114,7 +117,7 @@ mod tree;
 mod watchdog;
 
 pub use activity::Busy;
-pub use address::{Address, CallError, DEFAULT_CAPACITY, SendError};
+pub use address::{Address, DEFAULT_CAPACITY};
 pub use backoff::Backoff;
 pub use context::ChildContext;
 pub use dead_letter::{DeadLetter, LossReason};
@@ -126,6 +129,7 @@ pub use intensity::Intensity;
 pub use node::{Counts, Incident, NodeSnapshot, Status};
 pub use path::Path;
 pub use report::{ChildStop, StopOutcome, StopReport};
+pub use send_error::{CallError, SendError};
 pub use spec::{
     AutoShutdown, ChildSpec, FirstStart, GiveUpAs, GroupRestart, Kind, OnGiveUp, OnStuck, Restart, Shutdown, SpecFault,
     SpecSummary, Strategy, SupervisorSpec, Traced,

@@ -258,8 +258,10 @@ mod tests {
 
     const ROUND: Duration = Duration::from_millis(100);
 
+    type Polled = Vec<(Path, Arc<Activity>)>;
+
     /// Rounds with a limit of one second, and a child in the middle of a poll.
-    fn a_poll() -> (Rounds, Instant, Arc<Activity>, Vec<(Path, Arc<Activity>)>) {
+    fn a_poll() -> (Rounds, Instant, Arc<Activity>, Polled) {
         let now = Instant::now();
         let activity = Arc::new(Activity::new(now, "Msg", None));
         activity.polling();
