@@ -94,11 +94,14 @@ mod activity;
 mod actor;
 mod address;
 mod backoff;
+#[cfg(feature = "battery")]
+pub mod battery;
 mod context;
 mod dead_letter;
 mod door;
 mod event;
 mod exit;
+mod fault;
 mod guard;
 mod heartbeat;
 mod intensity;

@@ -23,6 +23,7 @@ use telemetry::{
 use crate::{
     ChildContext, Exit,
     activity::{Activity, Entered, shown},
+    fault::{self, Life},
     mailbox::{KeptMailbox, Mailbox},
     process::LastWords,
 };
@@ -90,8 +91,16 @@ impl<A: Actor> Actor for Supervised<A> {
         myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        match self.run(|| self.inner.pre_start(myself, arguments)).await {
-            Ok(Ok(state)) => Ok(Kept::new(state, self)),
+        let starting = || {
+            fault::strike(&self.context, "pre_start");
+            self.inner.pre_start(myself, arguments)
+        };
+        match self.run(starting).await {
+            Ok(Ok(state)) => {
+                let state = Kept::new(state, self);
+                fault::hold(&self.context, "pre_start").await;
+                Ok(state)
+            }
             Ok(Err(error)) => Err(error),
             Err(captured) => Err(self.panicked("pre_start", captured)),
         }
@@ -99,7 +108,12 @@ impl<A: Actor> Actor for Supervised<A> {
 
     async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
         let live = state.live()?;
-        self.end("post_start", self.run(|| self.inner.post_start(myself.clone(), live)).await)?;
+        let own = myself.clone();
+        let work = || {
+            fault::strike(&self.context, "post_start");
+            self.inner.post_start(own, live)
+        };
+        self.end("post_start", self.run(work).await)?;
         if let Some(kept) = &self.kept {
             kept.open(myself, Arc::clone(&self.mailbox));
         }
@@ -117,7 +131,12 @@ impl<A: Actor> Actor for Supervised<A> {
             return self.end("drill", catch(drill).await);
         }
         let live = state.live()?;
-        self.end("post_stop", self.run(|| self.inner.post_stop(myself, live)).await)?;
+        fault::hold(&self.context, "post_stop").await;
+        let work = || {
+            fault::strike(&self.context, "post_stop");
+            self.inner.post_stop(myself, live)
+        };
+        self.end("post_stop", self.run(work).await)?;
         state.end();
         self.words.say(if self.context.cancelled().is_cancelled() { Exit::Shutdown } else { Exit::Normal });
         Ok(())
@@ -137,7 +156,10 @@ impl<A: Actor> Actor for Supervised<A> {
             meter.activity.enter()
         });
         let work = match (state.live(), self.sampled_sender(&message)) {
-            (Ok(live), Ok(None)) => catch_with(|| Either::Left(self.inner.handle(myself, message, live))),
+            (Ok(live), Ok(None)) => catch_with(|| {
+                fault::strike(&self.context, "handle");
+                Either::Left(self.inner.handle(myself, message, live))
+            }),
             (live, Ok(sender)) => catch(Either::Right(Box::pin(self.handle_in_span(myself, message, live, sender)))),
             (_, Err(captured)) => captured.into(),
         };
@@ -151,8 +173,11 @@ impl<A: Actor> Actor for Supervised<A> {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         let live = state.live()?;
-        let outcome = self.run(|| self.inner.handle_supervisor_evt(myself, event, live)).await;
-        self.end("handle_supervisor_evt", outcome)
+        let work = || {
+            fault::strike(&self.context, "handle_supervisor_evt");
+            self.inner.handle_supervisor_evt(myself, event, live)
+        };
+        self.end("handle_supervisor_evt", self.run(work).await)
     }
 }
 
@@ -179,7 +204,10 @@ impl<A: Actor> Supervised<A> {
             message_type = type_name::<A::Msg>(),
             incarnation = i64::try_from(self.context.incarnation()).unwrap_or(i64::MAX),
         );
-        let handling = async { self.inner.handle(myself, message, live).await };
+        let handling = async {
+            fault::strike(&self.context, "handle");
+            self.inner.handle(myself, message, live).await
+        };
         telemetry::context::as_child(span, &sender.unwrap_or_default(), handling).await
     }
 }
@@ -200,6 +228,7 @@ impl<A: Actor, F: Future<Output = Result<(), ActorProcessingErr>>> Future for Ha
     #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        ready!(fault::poll_hold(&this.supervised.context, "handle", context));
         let meter = this.supervised.meter.as_ref();
         if let Some(meter) = meter {
             meter.activity.polling();
@@ -225,11 +254,13 @@ pub(crate) struct Kept<S> {
     live: Option<S>,
     context: ChildContext,
     words: Arc<LastWords>,
+    life: Option<Life>,
 }
 
 impl<S> Kept<S> {
     fn new<A: Actor<State = S>>(state: S, of: &Supervised<A>) -> Self {
-        Self { live: Some(state), context: of.context.clone(), words: Arc::clone(&of.words) }
+        let life = Some(Life::begin(&of.context));
+        Self { live: Some(state), context: of.context.clone(), words: Arc::clone(&of.words), life }
     }
 
     /// It is there until `post_stop`, which ractor calls last.
@@ -244,6 +275,7 @@ impl<S> Kept<S> {
         if let Err(captured) = catch_sync(move || drop(state)) {
             record_panic(&self.context, "drop", None, captured, &self.words);
         }
+        self.life = None;
     }
 }
 
@@ -275,6 +307,7 @@ pub(crate) fn record_panic(
     words: &LastWords,
 ) {
     words.say(Exit::Panic(captured.message.clone()));
+    fault::seen(context, phase, &captured.message);
     let identity = context.identity();
     let site = PanicSite {
         component: context.component(),
