@@ -35,6 +35,8 @@ pub enum EventKind {
     StartFailed {
         /// Why.
         exit: Exit,
+        /// Whether an operator asked for the start, who hears of it: then it is not tried again.
+        by_hand: bool,
     },
     /// It ended by itself.
     Exited {

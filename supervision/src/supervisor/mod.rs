@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::{
-    ChildContext, ChildSpec, Exit, OperationError, StartOutcome, Status, StuckIn, SupervisorSpec, door,
+    ChildContext, ChildSpec, Counts, Exit, HandedOver, OperationError, Status, StuckIn, SupervisorSpec, door,
     process::{Drill, DrillOrder, Ended, Process, StartChild, StartFailure, Started},
 };
 use state::Supervisor;
@@ -180,8 +180,19 @@ pub(crate) struct Request {
     pub(crate) reply: Reply,
 }
 
-/// What became of an operation; of one that starts something, also how that went.
-pub(crate) type Reply = oneshot::Sender<Result<Option<StartOutcome>, OperationError>>;
+/// Where the outcome of an operation is awaited.
+pub(crate) type Reply = oneshot::Sender<Result<Answer, OperationError>>;
+
+/// What became of an operation.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// It was carried out.
+    Done,
+    /// A child serves.
+    Started { incarnation: u64, handed_over: HandedOver },
+    /// So many children there are.
+    Counted(Counts),
+}
 
 /// What an operator can do to a child.
 #[derive(Clone, Debug)]
@@ -196,6 +207,8 @@ pub(crate) enum Operation {
     Delete,
     /// Add a child to the supervisor at the path.
     Add(Box<ChildSpec>),
+    /// Count its children.
+    Count,
     /// Kill it.
     Kill,
     /// Bring about a fault in it.
