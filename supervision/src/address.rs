@@ -42,8 +42,8 @@ pub const DEFAULT_CAPACITY: usize = 1024;
 /// | sent while the actor restarts | given back | waits |
 /// | sent while it is down | given back | given back |
 ///
-/// The message in hand is lost with its incarnation in any case: it may be what made it fail. What must not be lost at all
-/// belongs into the store.
+/// An actor whose supervisor ends has stopped for good, also if that supervisor is started again. The message in hand is lost
+/// with its incarnation in any case: it may be what made it fail. What must not be lost at all belongs into the store.
 ///
 /// Nothing is lost in silence: what is not accepted is given back at once; what was accepted and never handled is counted in
 /// `actor.messages.lost`, and [`Address::on_dead_letter`] hears of it. Messages sent around the address, with ractor's own
