@@ -138,6 +138,7 @@ impl<M: Message> Address<M> {
         }
     }
 
+    #[inline(never)]
     fn send_to_target(&self, message: M) -> Result<(), SendError<M>> {
         match &**self.cell.target.load() {
             Target::Up(up) => {
@@ -149,6 +150,8 @@ impl<M: Message> Address<M> {
         }
     }
 
+    /// Not inlined, so that the ordinary path stays small.
+    #[inline(never)]
     fn send_to_kept(&self, kept: &KeptMailbox<M>, message: M) -> Result<(), SendError<M>> {
         kept.send(message).map_err(|refused| match refused {
             Refused::Down(message) => SendError::Down { message },
@@ -195,15 +198,10 @@ impl<M: Message> Address<M> {
         if !up.mailbox.admit(self.cell.capacity) {
             return Err(self.not_admitted(up, message));
         }
-        up.actor.send_message(message).or_else(|error| match error {
-            MessagingErr::SendErr(message) if up.mailbox.give_back() => Err(ended(message)),
-            // It was admitted in time and comes too late: it is already counted as lost with its incarnation.
-            MessagingErr::SendErr(_) => Ok(()),
-            // Both mean that the cell is not the typed actor this address was bound to, which `bind` excludes.
-            MessagingErr::ChannelClosed | MessagingErr::InvalidActorType => {
-                unreachable!("the address is bound to an actor of its own message type")
-            }
-        })
+        match up.actor.send_message(message) {
+            Ok(()) => Ok(()),
+            Err(error) => not_taken(up, error),
+        }
     }
 
     #[cold]
@@ -270,6 +268,20 @@ impl<M: Message> Availability for Address<M> {
         self.turn_to(Target::Down);
         if let Some(kept) = &self.cell.kept {
             self.cell.dead_letters.undelivered(&self.cell.name, kept.go_down().into_iter(), reason);
+        }
+    }
+}
+
+/// ractor did not take a message that was admitted.
+#[cold]
+fn not_taken<M>(up: &Up<M>, error: MessagingErr<M>) -> Result<(), SendError<M>> {
+    match error {
+        MessagingErr::SendErr(message) if up.mailbox.give_back() => Err(ended(message)),
+        // It was admitted in time and comes too late: it is already counted as lost with its incarnation.
+        MessagingErr::SendErr(_) => Ok(()),
+        // Both mean that the cell is not the typed actor this address was bound to, which `bind` excludes.
+        MessagingErr::ChannelClosed | MessagingErr::InvalidActorType => {
+            unreachable!("the address is bound to an actor of its own message type")
         }
     }
 }
