@@ -47,9 +47,10 @@ impl Actor for Counter {
 
     async fn pre_start(&self, myself: ActorRef<Message>, context: ChildContext) -> Result<Held, ActorProcessingErr> {
         let beat = context.heartbeat("count", Duration::from_secs(1));
+        let ended = context.tasks().token();
         context.tasks().spawn("beat", async move {
             beat.beat();
-            std::future::pending().await
+            ended.cancelled().await;
         });
         match self.0 {
             Vice::NeverStarts => std::future::pending().await,

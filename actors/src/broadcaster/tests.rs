@@ -190,3 +190,12 @@ async fn the_broadcaster_stops_at_once_and_leaves_its_sockets_to_their_owner() {
     assert_eq!((house.hub.stats().sockets, subscriber.topics()), (1, topics(["x"])));
     assert_eq!(house.child("broadcaster.relay").status, Status::Down);
 }
+
+#[tokio::test(start_paused = true)]
+async fn relay_reaper_and_bus_pass_the_battery() {
+    let bus = MemoryBus::new(MemoryBusLimits::default());
+    let hub = Hub::new(HubSettings::default(), &*bus);
+    supervision::battery::run(|| relay::relay(Arc::clone(&hub), bus.clone(), SECOND)).await;
+    supervision::battery::run(|| reaper::reaper(Arc::clone(&hub), SECOND)).await;
+    supervision::battery::run(|| bus_child(bus.clone(), BusSettings::default())).await;
+}

@@ -134,3 +134,9 @@ async fn a_change_is_told_once_and_so_is_its_end() {
     assert_eq!(watch.0.len(), 0);
     tree.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_monitor_passes_the_battery() {
+    let view = view(&Heartbeats::new());
+    supervision::battery::run(|| liveness_monitor(&view, &Settings::default())).await;
+}
