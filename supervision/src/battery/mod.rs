@@ -64,6 +64,7 @@ mod probe;
 mod report;
 mod stand;
 mod subject;
+mod trial;
 
 pub use check::Check;
 pub(crate) use probe::Probe;
