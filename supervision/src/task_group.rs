@@ -165,6 +165,12 @@ impl TaskGroup {
         self.0.is_closed.store(true, SeqCst);
     }
 
+    /// True if some had not ended at the deadline of the stop.
+    #[cfg(feature = "battery")]
+    pub(crate) fn had_to_abort(&self) -> bool {
+        self.0.is_aborted.load(SeqCst)
+    }
+
     /// Ends all tasks at their next await.
     pub fn abort(&self) {
         for task in self.tasks().values() {

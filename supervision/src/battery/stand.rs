@@ -216,6 +216,8 @@ impl Stand {
             Some("its state is still there after it has stopped".to_owned())
         } else if probe.scoped_tasks() > 0 {
             Some(format!("{} tasks of its group are left", probe.scoped_tasks()))
+        } else if probe.had_to_abort_tasks() {
+            Some("tasks of its group did not hear that it had ended, and kept the next start waiting".to_owned())
         } else if let Some(beat) = beating {
             Some(format!("its loop {} still counts as {:?}", beat.loop_name, beat.state))
         } else if alive > self.tasks_before {
