@@ -79,7 +79,9 @@ mod tests {
         let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
         assert!(manifest.lines().any(|line| line == "[workspace]") && folder.join("Cargo.lock").exists());
         let lock = std::fs::read_to_string(crate::run::workspace().join("Cargo.lock")).unwrap();
-        assert!(!["kameo", "actix", "ractor-supervisor"].iter().any(|peer| lock.contains(&format!("name = \"{peer}\""))));
+        assert!(
+            !["kameo", "actix", "ractor-supervisor"].iter().any(|peer| lock.contains(&format!("name = \"{peer}\"")))
+        );
     }
 
     #[test]
