@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{
             AtomicBool,
             Ordering::{Acquire, Release},
@@ -17,7 +17,7 @@ use ractor::{ActorRef, Message, MessagingErr, RpcReplyPort, concurrency::oneshot
 use tokio::time::Instant;
 
 use crate::{
-    DeadLetter, Exit, LossReason,
+    DeadLetter, Exit, LossReason, Path,
     dead_letter::{self, DeadLetters},
     mailbox::{CAPACITY_MAX, KeptMailbox, Mailbox, Refused},
 };
@@ -31,6 +31,9 @@ telemetry::declare_metrics! {
 pub const DEFAULT_CAPACITY: usize = 1024;
 
 /// The address of an actor, valid for as long as anyone holds it: each incarnation takes its place behind it.
+///
+/// It is that of one child at a time, from the child's first start until its supervisor forgets it: another that is
+/// declared with the same address, in this tree or in a second one, does not start.
 ///
 /// # What becomes of the messages that wait
 ///
@@ -63,7 +66,16 @@ struct Cell<M> {
     target: ArcSwap<Target<M>>,
     kept: Option<Arc<KeptMailbox<M>>>,
     dead_letters: DeadLetters<M>,
+    holder: Arc<Holder>,
 }
+
+/// The child whose address it is.
+#[derive(Debug, Default)]
+pub(crate) struct Holder(Mutex<Option<Path>>);
+
+/// An address is that of one child, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Hold(Arc<Holder>);
 
 #[derive(Debug)]
 enum Target<M> {
@@ -175,7 +187,7 @@ impl<M: Message> Address<M> {
 
     fn of(name: String, capacity: usize, kept: Option<Arc<KeptMailbox<M>>>, dead_letters: DeadLetters<M>) -> Self {
         let target = ArcSwap::from_pointee(Target::Down);
-        Self { cell: Arc::new(Cell { name, capacity, target, kept, dead_letters }), met: OnceLock::new() }
+        Self { cell: Arc::new(Cell { name, capacity, target, kept, dead_letters, holder: Arc::default() }), met: OnceLock::new() }
     }
 
     /// Sends without waiting.
@@ -318,6 +330,13 @@ impl<M> From<SendError<M>> for CallError {
 
 /// What the supervisor tells an address, whatever its message type.
 pub(crate) trait Availability: Send + Sync {
+    /// Its name, and what tells it from others of the same name.
+    fn identity(&self) -> (&str, usize);
+    /// Makes it that of the child at `path`, until the hold is dropped.
+    ///
+    /// # Errors
+    /// The path of the child whose address it is.
+    fn hold(&self, path: &Path) -> Result<Hold, Path>;
     /// The next incarnation is due.
     fn restarting(&self, due: Instant);
     /// No incarnation is due.
@@ -325,6 +344,19 @@ pub(crate) trait Availability: Send + Sync {
 }
 
 impl<M: Message> Availability for Address<M> {
+    fn identity(&self) -> (&str, usize) {
+        (&self.cell.name, Arc::as_ptr(&self.cell.holder).addr())
+    }
+
+    fn hold(&self, path: &Path) -> Result<Hold, Path> {
+        let mut holder = self.cell.holder.lock();
+        if let Some(other) = &*holder {
+            return Err(other.clone());
+        }
+        *holder = Some(path.clone());
+        Ok(Hold(Arc::clone(&self.cell.holder)))
+    }
+
     fn restarting(&self, due: Instant) {
         if let Some(kept) = &self.cell.kept {
             kept.expect_next();
@@ -337,6 +369,18 @@ impl<M: Message> Availability for Address<M> {
         if let Some(kept) = &self.cell.kept {
             self.cell.dead_letters.undelivered(&self.cell.name, kept.go_down().into_iter(), reason);
         }
+    }
+}
+
+impl Holder {
+    fn lock(&self) -> MutexGuard<'_, Option<Path>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        *self.0.lock() = None;
     }
 }
 

@@ -1,6 +1,9 @@
 //! A supervisor, as its children's common part of the spec, and the check of a whole tree before anything starts.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use super::{AutoShutdown, ChildSpec, GiveUpAs, GroupRestart, Kind, OnGiveUp, Restart, SpecFault, Strategy};
 use crate::Intensity;
@@ -126,6 +129,7 @@ impl SupervisorSpec {
             }
         }
         faults.extend(self.torn_stop_groups());
+        faults.extend(self.shared_addresses());
         if let Strategy::Dynamic { max_children } = self.strategy {
             if self.children.len() > max_children {
                 faults.push(SpecFault::new("", format!("has more than max_children = {max_children} children")));
@@ -150,6 +154,21 @@ impl SupervisorSpec {
             if !seen.insert(group) && !continues {
                 let reason = format!("the members of the stop group {group} are not neighbours");
                 faults.push(SpecFault::new(&child.id, reason));
+            }
+        }
+        faults
+    }
+
+    /// Addresses of two children: a message could reach only one of them. Those of one child are among its own faults.
+    fn shared_addresses(&self) -> Vec<SpecFault> {
+        let mut holders: HashMap<usize, (usize, &str)> = HashMap::new();
+        let mut faults = Vec::new();
+        for (index, child) in self.children.iter().enumerate() {
+            for (address, path) in &child.addresses {
+                let (holder, holder_path) = *holders.entry(*address).or_insert((index, path));
+                if holder != index {
+                    faults.push(SpecFault::new(path, format!("its address is that of {holder_path}")));
+                }
             }
         }
         faults

@@ -247,7 +247,6 @@ impl Supervisor {
             if let Some(process) = &slot.process {
                 process.kill();
             }
-            slot.unavailable(Err(crate::LossReason::Failed));
             slot.unavailable(Err(LossReason::Failed));
             tracing::error!(path = %slot.node.identity.path, "child abandoned: its supervisor failed twice");
             self.report.push(crate::ChildStop {

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     ChildContext, ChildSpec, ChildStop, Event, EventKind, Exit, LossReason, Path, Status, Strategy, SupervisorSpec,
     context::Identity,
+    address::Hold,
     intensity::RestartWindow,
     node::Node,
     process::{DrillOrder, Ended, Process, StartFailure, Started},
@@ -105,6 +106,8 @@ pub(super) struct StartDone {
     pub(super) sequence: Sequence,
     pub(super) incarnation: u64,
     pub(super) result: Result<Started, StartFailure>,
+    /// Keeps the address until this is heard.
+    pub(super) hold: Option<Arc<Hold>>,
 }
 
 pub(super) type EndWatch = futures_util::future::BoxFuture<'static, (Sequence, u64, Ended)>;
@@ -116,6 +119,8 @@ pub(super) struct Slot {
     pub(super) state: State,
     /// The process of the running incarnation, or of the leaked one.
     pub(super) process: Option<Process>,
+    /// What makes its address its own, from its first start on. A start that outlives the slot holds it, too.
+    pub(super) hold: Option<Arc<Hold>>,
     /// Asks the running incarnation to stop.
     pub(super) cancel: CancellationToken,
     /// The plan that waits for this child.
@@ -292,6 +297,7 @@ impl Supervisor {
             node,
             state: State::Down,
             process: None,
+            hold: None,
             cancel: CancellationToken::new(),
             plan: None,
             timer: None,
@@ -399,6 +405,19 @@ impl Slot {
         matches!(self.state, State::Starting { .. } | State::Up { .. } | State::Stopping(_) | State::Leaked)
     }
 
+    /// Makes its address its own.
+    ///
+    /// # Errors
+    /// It is another child's already; this says whose.
+    pub(super) fn hold_address(&mut self) -> Result<(), Exit> {
+        let Some(address) = self.spec.availability.as_ref().filter(|_| self.hold.is_none()) else { return Ok(()) };
+        let hold = address.hold(self.path()).map_err(|holder| {
+            Exit::error(format!("the address {} is that of the child at {holder}", address.identity().0))
+        })?;
+        self.hold = Some(Arc::new(hold));
+        Ok(())
+    }
+
     /// Sets the state and its public face.
     pub(super) fn become_(&mut self, state: State, status: Status) {
         self.state = state;
@@ -409,7 +428,8 @@ impl Slot {
 
     /// Tells the address that no incarnation takes messages until `due`, or at all, and why.
     pub(super) fn unavailable(&self, due: Result<Instant, LossReason>) {
-        match (&self.spec.availability, due) {
+        // An address that is another child's is not told.
+        match (self.spec.availability.as_ref().filter(|_| self.hold.is_some()), due) {
             (Some(address), Ok(due)) => address.restarting(due),
             (Some(address), Err(reason)) => address.down(reason),
             (None, _) => {}

@@ -14,6 +14,9 @@ pub const FIELDS_MAX: usize = 16;
 /// Bytes of one value that are kept; what is longer is cut at a character and marked.
 pub const VALUE_MAX: usize = 1024;
 
+/// Bytes of a text that are kept: of what a panic said, or an error.
+pub const TEXT_MAX: usize = 4096;
+
 /// Behind a value that was cut.
 const CUT: &str = "... (cut)";
 
@@ -212,6 +215,17 @@ fn render(value: Arguments<'_>) -> String {
         }
     });
     rendered.unwrap_or_else(|captured| format!("could not be written, it panicked: {}", captured.message))
+}
+
+/// The text as far as it is kept: whoever panics or fails may say megabytes, and it goes into every log line, span and record.
+/// Cut at a character, and marked.
+pub fn cut(mut text: String) -> String {
+    if text.len() > TEXT_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_MAX));
+        text.push_str(CUT);
+        text.shrink_to_fit();
+    }
+    text
 }
 
 /// A text that refuses to grow beyond its limit: a value's `Debug` may write megabytes.
