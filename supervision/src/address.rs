@@ -187,7 +187,10 @@ impl<M: Message> Address<M> {
 
     fn of(name: String, capacity: usize, kept: Option<Arc<KeptMailbox<M>>>, dead_letters: DeadLetters<M>) -> Self {
         let target = ArcSwap::from_pointee(Target::Down);
-        Self { cell: Arc::new(Cell { name, capacity, target, kept, dead_letters, holder: Arc::default() }), met: OnceLock::new() }
+        Self {
+            cell: Arc::new(Cell { name, capacity, target, kept, dead_letters, holder: Arc::default() }),
+            met: OnceLock::new(),
+        }
     }
 
     /// Sends without waiting.

@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use supervision::{
     Address, ChildSpec, Exit, OperationError, Restart, StartError, StartOutcome, Status, StopOutcome, Strategy,
     SupervisorSpec, Tree,
@@ -145,6 +145,16 @@ impl Actor for Loner {
                 myself.unlink(supervisor);
             }
         }
+        Ok(())
+    }
+
+    /// By default ractor ends an actor with whatever was linked to it.
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<Ask>,
+        _: SupervisionEvent,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
         Ok(())
     }
 }

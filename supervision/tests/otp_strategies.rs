@@ -30,9 +30,8 @@ async fn only_the_failed_child_is_replaced_and_n_restarts_are_allowed_and_the_ne
 #[tokio::test(start_paused = true)]
 async fn each_failed_attempt_counts_and_at_the_limit_the_siblings_stop_and_the_supervisor_ends() {
     let (journal, b) = (Journal::default(), address("b"));
-    let spec = otp_root(Strategy::OneForOne, 3)
-        .child(worker("a", &journal, &address("a")))
-        .child(hopeless("b", &journal, &b));
+    let spec =
+        otp_root(Strategy::OneForOne, 3).child(worker("a", &journal, &address("a"))).child(hopeless("b", &journal, &b));
     let tree = start(spec).await;
     tell(&b, Message::Panic).await;
     has_ended(&tree).await;
@@ -47,8 +46,7 @@ async fn the_siblings_stop_in_reverse_order_all_start_in_order_and_one_restart_i
     let tree = start(spec).await;
     journal.take();
     tell(&b, Message::Panic).await;
-    let expected =
-        ["drop b#1", "stop c#1", "drop c#1", "stop a#1", "drop a#1", "start a#2", "start b#2", "start c#2"];
+    let expected = ["drop b#1", "stop c#1", "drop c#1", "stop a#1", "drop a#1", "start a#2", "start b#2", "start c#2"];
     assert_eq!(journal.take(), expected);
     tell(&b, Message::Panic).await;
     assert_eq!(incarnation(&b).await, 3);
@@ -87,8 +85,14 @@ async fn a_group_restart_that_fails_is_retried_as_a_whole_with_the_failed_child_
     tell(&a, Message::Panic).await;
     let lines: Vec<String> = journal.take().into_iter().filter(|line| !line.starts_with("drop")).collect();
     let expected = [
-        "stop c#1", "stop b#1", "start a#2", "fail b#2", // The first attempt, and the second.
-        "stop a#2", "start a#3", "start b#3", "start c#2",
+        "stop c#1",
+        "stop b#1",
+        "start a#2",
+        "fail b#2", // The first attempt, and the second.
+        "stop a#2",
+        "start a#3",
+        "start b#3",
+        "start c#2",
     ];
     assert_eq!(lines, expected);
     let (a, b) = (node(&tree, "a"), node(&tree, "b"));
@@ -103,9 +107,7 @@ async fn the_later_siblings_stop_in_reverse_order_and_then_the_failed_one_and_th
     let tree = start(spec.child(worker("d", &journal, &address("d")))).await;
     journal.take();
     tell(&b, Message::Panic).await;
-    let expected = [
-        "drop b#1", "stop d#1", "drop d#1", "stop c#1", "drop c#1", "start b#2", "start c#2", "start d#2",
-    ];
+    let expected = ["drop b#1", "stop d#1", "drop d#1", "stop c#1", "drop c#1", "start b#2", "start c#2", "start d#2"];
     assert_eq!(journal.take(), expected);
     assert_eq!(incarnation(&a).await, 1);
     tell(&c, Message::Panic).await;
@@ -141,8 +143,18 @@ async fn the_retry_starts_at_the_child_that_failed_and_does_not_touch_the_earlie
     let tree = start(spec).await;
     tell(&a, Message::Panic).await;
     let lines = journal.take();
-    let expected =
-        ["drop a#1", "stop c#1", "drop c#1", "stop b#1", "drop b#1", "start a#2", "fail b#2", "fail b#3", "start b#4", "start c#2"];
+    let expected = [
+        "drop a#1",
+        "stop c#1",
+        "drop c#1",
+        "stop b#1",
+        "drop b#1",
+        "start a#2",
+        "fail b#2",
+        "fail b#3",
+        "start b#4",
+        "start c#2",
+    ];
     assert_eq!(lines[3..], expected);
     assert_eq!((incarnation(&a).await, status(&tree, "c")), (2, Status::Up));
 }

@@ -131,7 +131,10 @@ impl Supervisor {
                 self.done = true;
             }
             Goal::Operation { sequence, reply, .. } => {
-                let _ = reply.send(Ok(self.start_outcome(sequence)));
+                let outcome = self.start_outcome(sequence);
+                // Before whoever asked is told, who may look.
+                self.forget_if_temporary(sequence);
+                let _ = reply.send(Ok(outcome));
             }
             Goal::Unstick { sequence, exit, uptime } => self.restart(sequence, exit, uptime),
             Goal::Restart { .. } => {}

@@ -160,10 +160,12 @@ impl Supervisor {
         let Some(slot) = self.slots.get_mut(&sequence) else { return };
         slot.become_(State::Down, Status::Ignored);
         slot.unavailable(Err(LossReason::Finished));
-        let is_gone = slot.spec.restart == Restart::Temporary || self.is_dynamic();
-        self.step_done(sequence);
-        if is_gone {
+        let (is_temporary, plan) = (slot.spec.restart == Restart::Temporary, slot.plan.take());
+        if is_temporary || self.is_dynamic() {
             self.remove_slot(sequence);
+        }
+        if let Some(id) = plan {
+            self.settle_one(id);
         }
     }
 
@@ -191,8 +193,8 @@ impl Supervisor {
             }
             Some(Goal::Operation { .. }) => {
                 slot.unavailable(Err(LossReason::Failed));
-                self.abandon(id, OperationError::StartFailed { exit });
                 self.operation_start_failed(sequence);
+                self.abandon(id, OperationError::StartFailed { exit });
             }
             Some(Goal::Restart { .. } | Goal::Unstick { .. } | Goal::End) | None => {
                 self.abandon(id, OperationError::StartFailed { exit: exit.clone() });

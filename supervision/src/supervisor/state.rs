@@ -25,8 +25,8 @@ use super::{
 };
 use crate::{
     ChildContext, ChildSpec, ChildStop, Event, EventKind, Exit, LossReason, Path, Status, Strategy, SupervisorSpec,
-    context::Identity,
     address::Hold,
+    context::Identity,
     intensity::RestartWindow,
     node::Node,
     process::{DrillOrder, Ended, Process, StartFailure, Started},
