@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{
             AtomicBool,
             Ordering::{Acquire, Release},
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::{
     DeadLetter, Exit, LossReason, Path,
     dead_letter::{self, DeadLetters},
+    hold::{Hold, Holder},
     mailbox::{CAPACITY_MAX, KeptMailbox, Mailbox, Refused},
 };
 
@@ -66,16 +67,8 @@ struct Cell<M> {
     target: ArcSwap<Target<M>>,
     kept: Option<Arc<KeptMailbox<M>>>,
     dead_letters: DeadLetters<M>,
-    holder: Arc<Holder>,
+    holder: Holder,
 }
-
-/// The child whose address it is.
-#[derive(Debug, Default)]
-pub(crate) struct Holder(Mutex<Option<Path>>);
-
-/// An address is that of one child, until this is dropped.
-#[derive(Debug)]
-pub(crate) struct Hold(Arc<Holder>);
 
 #[derive(Debug)]
 enum Target<M> {
@@ -188,7 +181,7 @@ impl<M: Message> Address<M> {
     fn of(name: String, capacity: usize, kept: Option<Arc<KeptMailbox<M>>>, dead_letters: DeadLetters<M>) -> Self {
         let target = ArcSwap::from_pointee(Target::Down);
         Self {
-            cell: Arc::new(Cell { name, capacity, target, kept, dead_letters, holder: Arc::default() }),
+            cell: Arc::new(Cell { name, capacity, target, kept, dead_letters, holder: Holder::default() }),
             met: OnceLock::new(),
         }
     }
@@ -335,10 +328,7 @@ impl<M> From<SendError<M>> for CallError {
 pub(crate) trait Availability: Send + Sync {
     /// Its name, and what tells it from others of the same name.
     fn identity(&self) -> (&str, usize);
-    /// Makes it that of the child at `path`, until the hold is dropped.
-    ///
-    /// # Errors
-    /// The path of the child whose address it is.
+    /// Makes it that of the child at `path`, see [`Holder::hold`].
     fn hold(&self, path: &Path) -> Result<Hold, Path>;
     /// The next incarnation is due.
     fn restarting(&self, due: Instant);
@@ -348,16 +338,11 @@ pub(crate) trait Availability: Send + Sync {
 
 impl<M: Message> Availability for Address<M> {
     fn identity(&self) -> (&str, usize) {
-        (&self.cell.name, Arc::as_ptr(&self.cell.holder).addr())
+        (&self.cell.name, self.cell.holder.identity())
     }
 
     fn hold(&self, path: &Path) -> Result<Hold, Path> {
-        let mut holder = self.cell.holder.lock();
-        if let Some(other) = &*holder {
-            return Err(other.clone());
-        }
-        *holder = Some(path.clone());
-        Ok(Hold(Arc::clone(&self.cell.holder)))
+        self.cell.holder.hold(path)
     }
 
     fn restarting(&self, due: Instant) {
@@ -372,18 +357,6 @@ impl<M: Message> Availability for Address<M> {
         if let Some(kept) = &self.cell.kept {
             self.cell.dead_letters.undelivered(&self.cell.name, kept.go_down().into_iter(), reason);
         }
-    }
-}
-
-impl Holder {
-    fn lock(&self) -> MutexGuard<'_, Option<Path>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        *self.0.lock() = None;
     }
 }
 

@@ -170,4 +170,12 @@ mod tests {
         assert_eq!(gave_up.to_string(), "gave up on a.b, which panicked: boom");
         assert!(Exit::ShutdownWith("done".into()).is_orderly());
     }
+
+    #[test]
+    fn a_long_error_is_cut_and_marked() {
+        let error: BoxError = "x".repeat(1 << 20).into();
+        let Exit::Error(text) = Exit::of_error(error.as_ref()) else { panic!("it is an error") };
+        assert!(text.len() < telemetry::panic::TEXT_MAX + 20 && text.ends_with("x... (cut)"));
+        assert_eq!(Exit::error("short"), Exit::Error("short".to_owned()));
+    }
 }

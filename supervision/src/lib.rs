@@ -98,6 +98,7 @@ mod event;
 mod exit;
 mod guard;
 mod heartbeat;
+mod hold;
 mod intensity;
 mod mailbox;
 mod node;

@@ -1,5 +1,5 @@
 //! OTP's test cases about the strategy simple_one_for_one, see `CONFORMANCE.md`.
-#![allow(clippy::unwrap_used, reason = "test code outside of a test function")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code outside of a test function")]
 
 mod common;
 

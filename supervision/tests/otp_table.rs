@@ -1,5 +1,5 @@
 //! Holds the table in `CONFORMANCE.md` and the tests that it names together.
-#![allow(clippy::unwrap_used, reason = "test code outside of a test function")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code outside of a test function")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

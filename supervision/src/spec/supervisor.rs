@@ -251,6 +251,29 @@ mod tests {
     }
 
     #[test]
+    fn an_address_of_two_children_is_refused_wherever_they_are() {
+        struct Nobody;
+        impl ractor::Actor for Nobody {
+            type Msg = ();
+            type State = ();
+            type Arguments = ();
+
+            async fn pre_start(&self, _: ractor::ActorRef<()>, (): ()) -> Result<(), ractor::ActorProcessingErr> {
+                Ok(())
+            }
+        }
+        let (desk, other) = (crate::Address::new("desk"), crate::Address::new("desk"));
+        let actor = |id: &str, address: &crate::Address<()>| ChildSpec::actor(id, address, |_| (Nobody, ()));
+        let inner = |id: &str, child| ChildSpec::supervisor(SupervisorSpec::new(id, Strategy::OneForOne).child(child));
+        let apart = SupervisorSpec::new("root", Strategy::OneForOne).child(actor("a", &desk)).child(actor("b", &other));
+        assert_eq!(apart.check(), Ok(()), "a name is no address");
+        let shared = SupervisorSpec::new("root", Strategy::OneForOne)
+            .child(inner("left", actor("a", &desk)))
+            .child(inner("right", inner("deep", actor("b", &desk))));
+        assert_eq!(reasons(&shared), ["child \"right.deep.b\": its address is that of left.a"]);
+    }
+
+    #[test]
     fn degrading_without_a_budget_of_its_own_is_refused() {
         let degrade = OnGiveUp::Degrade { retry: Duration::from_secs(300) };
         let root = SupervisorSpec::new("root", Strategy::OneForOne).child(task("a").on_give_up(degrade));

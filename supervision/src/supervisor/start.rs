@@ -1,5 +1,7 @@
 //! Starting a child: in a task of its own, so that the supervisor goes on answering.
 
+use std::sync::Arc;
+
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -209,6 +211,21 @@ impl Supervisor {
         let (child, incarnation) = (slot.path().clone(), slot.incarnation());
         tracing::error!(path = %self.context.path(), %child, incarnation, %exit, "supervisor does not start");
         self.end(Exit::GaveUp { path: child, cause: Box::new(exit) });
+    }
+}
+
+impl Slot {
+    /// Makes its address its own.
+    ///
+    /// # Errors
+    /// It is another child's already; this says whose.
+    fn hold_address(&mut self) -> Result<(), Exit> {
+        let Some(address) = self.spec.availability.as_ref().filter(|_| self.hold.is_none()) else { return Ok(()) };
+        let hold = address.hold(self.path()).map_err(|holder| {
+            Exit::error(format!("the address {} is that of the child at {holder}", address.identity().0))
+        })?;
+        self.hold = Some(Arc::new(hold));
+        Ok(())
     }
 }
 

@@ -25,8 +25,8 @@ use super::{
 };
 use crate::{
     ChildContext, ChildSpec, ChildStop, Event, EventKind, Exit, LossReason, Path, Status, Strategy, SupervisorSpec,
-    address::Hold,
     context::Identity,
+    hold::Hold,
     intensity::RestartWindow,
     node::Node,
     process::{DrillOrder, Ended, Process, StartFailure, Started},
@@ -403,19 +403,6 @@ impl Slot {
     /// True if there is, or may be, a process.
     pub(super) fn is_alive(&self) -> bool {
         matches!(self.state, State::Starting { .. } | State::Up { .. } | State::Stopping(_) | State::Leaked)
-    }
-
-    /// Makes its address its own.
-    ///
-    /// # Errors
-    /// It is another child's already; this says whose.
-    pub(super) fn hold_address(&mut self) -> Result<(), Exit> {
-        let Some(address) = self.spec.availability.as_ref().filter(|_| self.hold.is_none()) else { return Ok(()) };
-        let hold = address.hold(self.path()).map_err(|holder| {
-            Exit::error(format!("the address {} is that of the child at {holder}", address.identity().0))
-        })?;
-        self.hold = Some(Arc::new(hold));
-        Ok(())
     }
 
     /// Sets the state and its public face.

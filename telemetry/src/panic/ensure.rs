@@ -320,6 +320,16 @@ mod tests {
     }
 
     #[test]
+    fn what_a_panic_says_is_cut_at_a_character_and_marked() {
+        for said in ["ä".repeat(TEXT_MAX), format!("x{}", "ä".repeat(TEXT_MAX))] {
+            let captured = failing(|| std::panic::panic_any(said));
+            let message = &captured.message;
+            assert!(message.len() <= TEXT_MAX + CUT.len() && message.ends_with("ä... (cut)"), "{}", message.len());
+        }
+        assert_eq!(cut("x".repeat(TEXT_MAX)).len(), TEXT_MAX);
+    }
+
+    #[test]
     fn a_value_that_panics_when_it_is_written_costs_only_itself() {
         struct Bad;
         impl fmt::Display for Bad {
