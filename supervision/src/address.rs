@@ -1,7 +1,6 @@
 //! A stable, typed address of an actor that survives its restarts.
 
 use std::{
-    fmt,
     sync::{
         Arc, OnceLock,
         atomic::{
@@ -17,7 +16,7 @@ use ractor::{ActorRef, Message, MessagingErr, RpcReplyPort, concurrency::oneshot
 use tokio::time::Instant;
 
 use crate::{
-    DeadLetter, Exit, LossReason, Path,
+    CallError, DeadLetter, Exit, LossReason, Path, SendError,
     dead_letter::{self, DeadLetters},
     hold::{Hold, Holder},
     mailbox::{CAPACITY_MAX, KeptMailbox, Mailbox, Refused},
@@ -83,61 +82,6 @@ struct Up<M> {
     mailbox: Arc<Mailbox>,
     /// It is not the target any more.
     is_replaced: AtomicBool,
-}
-
-/// Why a message was not delivered. It gives the message back.
-#[derive(thiserror::Error)]
-pub enum SendError<M> {
-    /// The actor failed and is started again; trying after `retry_after` may work.
-    #[error("the actor is restarting, retry after {retry_after:?}")]
-    Restarting {
-        /// Until the next start is due.
-        retry_after: Duration,
-        /// What was not sent.
-        message: M,
-    },
-    /// The actor is not running and no start is due.
-    #[error("the actor is down")]
-    Down {
-        /// What was not sent.
-        message: M,
-    },
-    /// The mailbox is at its limit.
-    #[error("the mailbox is full")]
-    Full {
-        /// What was not sent.
-        message: M,
-    },
-}
-
-/// A message need not be printable for its error to be.
-impl<M> fmt::Debug for SendError<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SendError({self})")
-    }
-}
-
-/// Why a call has no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// The actor failed and is started again.
-    #[error("the actor is restarting, retry after {retry_after:?}")]
-    Restarting {
-        /// Until the next start is due.
-        retry_after: Duration,
-    },
-    /// The actor is not running and no start is due.
-    #[error("the actor is down")]
-    Down,
-    /// The mailbox is at its limit.
-    #[error("the mailbox is full")]
-    Full,
-    /// No answer within the deadline. The actor may still handle the message.
-    #[error("no answer within the deadline")]
-    Timeout,
-    /// The actor ended, or chose not to answer, after it had taken the message.
-    #[error("the actor ended before it answered")]
-    Lost,
 }
 
 impl<M: Message> Address<M> {
@@ -311,16 +255,6 @@ impl<M: Message> Address<M> {
 impl<M> Clone for Address<M> {
     fn clone(&self) -> Self {
         Self { cell: Arc::clone(&self.cell), met: OnceLock::new() }
-    }
-}
-
-impl<M> From<SendError<M>> for CallError {
-    fn from(error: SendError<M>) -> Self {
-        match error {
-            SendError::Restarting { retry_after, .. } => Self::Restarting { retry_after },
-            SendError::Down { .. } => Self::Down,
-            SendError::Full { .. } => Self::Full,
-        }
     }
 }
 

@@ -36,6 +36,8 @@ struct Inner {
     starting: Mutex<Option<SupervisorControl>>,
     /// For whoever asked for this start.
     handed_over: Mutex<HandedOver>,
+    #[cfg(feature = "battery")]
+    probe: OnceLock<Arc<crate::battery::Probe>>,
 }
 
 /// Who a child is, in each place where it is named.
@@ -58,7 +60,19 @@ impl ChildContext {
     pub(crate) fn new(node: Arc<Node>, tree: Arc<TreeShared>, incarnation: u64, cancelled: CancellationToken) -> Self {
         let (ready, tasks, ended) = (watch::Sender::new(false), OnceLock::new(), AtomicBool::new(false));
         let (starting, handed_over) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { node, tree, incarnation, cancelled, ready, tasks, ended, starting, handed_over }))
+        Self(Arc::new(Inner {
+            node,
+            tree,
+            incarnation,
+            cancelled,
+            ready,
+            tasks,
+            ended,
+            starting,
+            handed_over,
+            #[cfg(feature = "battery")]
+            probe: OnceLock::new(),
+        }))
     }
 
     /// Where the child stands in the tree.
@@ -171,6 +185,24 @@ impl ChildContext {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(feature = "battery")]
+impl ChildContext {
+    #[inline]
+    pub(crate) fn probe(&self) -> Option<&Arc<crate::battery::Probe>> {
+        self.0.probe.get()
+    }
+
+    pub(crate) fn set_probe(&self, probe: Arc<crate::battery::Probe>) {
+        // A context is made for one start.
+        let _ = self.0.probe.set(probe);
+    }
+
+    /// Tasks in the group of this incarnation.
+    pub(crate) fn count_tasks(&self) -> usize {
+        self.0.tasks.get().map_or(0, TaskGroup::len)
+    }
 }
 
 impl fmt::Debug for ChildContext {

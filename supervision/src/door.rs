@@ -38,6 +38,15 @@ where
     Ok(())
 }
 
+/// Runs `work` on a thread of its own, for what must go on when every runtime is blocked.
+///
+/// # Errors
+/// If the thread cannot be made.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub(crate) fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(work)
+}
+
 /// Starts a ractor actor that has no ractor parent: its supervisor watches the join handle instead, which alone says
 /// that the state is dropped.
 #[expect(clippy::disallowed_methods, reason = "this is the door")]

@@ -1,11 +1,12 @@
 //! Heartbeats: what a loop proves by beating, and what an actor is doing right now.
 //!
 //! A loop beats at the *end of useful work*. Answering a query proves nothing, so handled messages are kept apart
-//! ([`Activity`]). Both are plain atomics: a beat is one clock read and one store.
+//! (`Activity`). Both are plain atomics: a beat is one clock read and one store.
 
 use std::{
     collections::BTreeMap,
     num::NonZeroU64,
+    ops::Bound,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -16,10 +17,13 @@ use std::{
 use serde::Serialize;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{Path, StuckIn, node::millis};
+use crate::{Busy, Path, StuckIn, activity::Activity, node::millis, watchdog::Watch};
 
 /// A loop without a tick for this many intervals is stale.
 pub const STALE_AFTER_INTERVALS: u32 = 2;
+
+/// Children looked at under one lock.
+const SCANNED_AT_ONCE: usize = 1024;
 
 /// Every heartbeat of a tree. Cheap to clone; all clones see the same beats.
 #[derive(Clone, Debug)]
@@ -32,6 +36,7 @@ struct Registry {
     watched: Notify,
     loops: Mutex<BTreeMap<(Path, &'static str), Arc<Beat>>>,
     actors: Mutex<BTreeMap<Path, Arc<Activity>>>,
+    watch: Watch,
 }
 
 #[derive(Debug)]
@@ -77,19 +82,6 @@ impl Drop for Protected {
     }
 }
 
-/// What the message loop of one actor is doing. The wrapper writes it, everyone may read it.
-#[derive(Debug)]
-pub struct Activity {
-    epoch: Instant,
-    message_type: &'static str,
-    /// For how long one message may be in hand.
-    message_limit: Option<Duration>,
-    /// Nanoseconds since the epoch, plus one; 0 means never.
-    last_message: AtomicU64,
-    /// Nanoseconds since the epoch, plus one; 0 means idle.
-    busy_since: AtomicU64,
-}
-
 /// What a look at all loops and actors finds.
 #[derive(Debug, Default)]
 pub(crate) struct Stuck {
@@ -101,35 +93,6 @@ pub(crate) struct Stuck {
 impl Stuck {
     fn shortest_of(&mut self, interval: Duration) {
         self.shortest = Some(self.shortest.map_or(interval, |shortest| shortest.min(interval)));
-    }
-}
-
-/// When a message was taken in hand. Not zero, so that it and its absence take one word.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Entered(NonZeroU64);
-
-impl Activity {
-    /// A message is taken in hand.
-    #[inline]
-    pub(crate) fn enter(&self) -> Entered {
-        let now = stamp(self.epoch);
-        self.busy_since.store(now.get(), Relaxed);
-        Entered(now)
-    }
-
-    /// The message in hand, if there is one.
-    fn busy(&self) -> Option<Busy> {
-        let since = instant_of(self.epoch, &self.busy_since)?;
-        Some(Busy { message_type: self.message_type, for_ms: millis(since.elapsed()) })
-    }
-
-    /// The message is handled. Returns how long it took, in seconds.
-    #[inline]
-    pub(crate) fn leave(&self, entered: Entered) -> f64 {
-        let now = stamp(self.epoch);
-        self.busy_since.store(0, Relaxed);
-        self.last_message.store(now.get(), Relaxed);
-        now.get().saturating_sub(entered.0.get()) as f64 * 1e-9
     }
 }
 
@@ -147,15 +110,6 @@ pub enum BeatState {
     Stale,
     /// Its incarnation is gone; the next one has not registered yet.
     Waiting,
-}
-
-/// One message that is being handled right now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Busy {
-    /// The actor's message type.
-    pub message_type: &'static str,
-    /// For how long, in milliseconds.
-    pub for_ms: u64,
 }
 
 /// One loop, as of now.
@@ -182,8 +136,8 @@ pub struct HeartbeatSnapshot {
 impl Heartbeats {
     /// An empty registry.
     pub fn new() -> Self {
-        let (loops, actors) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Registry { epoch: Instant::now(), watched: Notify::new(), loops, actors }))
+        let (loops, actors, watch) = (Mutex::default(), Mutex::default(), Watch::default());
+        Self(Arc::new(Registry { epoch: Instant::now(), watched: Notify::new(), loops, actors, watch }))
     }
 
     /// Every loop, sorted by path.
@@ -225,13 +179,7 @@ impl Heartbeats {
         message_type: &'static str,
         message_limit: Option<Duration>,
     ) -> Arc<Activity> {
-        let activity = Arc::new(Activity {
-            epoch: self.0.epoch,
-            message_type,
-            message_limit,
-            last_message: AtomicU64::new(0),
-            busy_since: AtomicU64::new(0),
-        });
+        let activity = Arc::new(Activity::new(self.0.epoch, message_type, message_limit));
         lock(&self.0.actors).insert(path.clone(), Arc::clone(&activity));
         if message_limit.is_some() {
             self.0.watched.notify_one();
@@ -255,7 +203,7 @@ impl Heartbeats {
             }
         }
         for (path, activity) in lock(&self.0.actors).iter() {
-            let Some(limit) = activity.message_limit else { continue };
+            let Some(limit) = activity.message_limit() else { continue };
             found.shortest_of(limit);
             if let Some(busy) = activity.busy().filter(|busy| u128::from(busy.for_ms) > limit.as_millis()) {
                 let Busy { message_type, for_ms } = busy;
@@ -263,6 +211,29 @@ impl Heartbeats {
             }
         }
         found
+    }
+
+    /// The children whose callback is being polled right now. The lock is held for a part of them at a time.
+    pub(crate) fn polled(&self) -> Vec<(Path, Arc<Activity>)> {
+        let (mut polled, mut after) = (Vec::new(), Bound::Unbounded);
+        loop {
+            let actors = lock(&self.0.actors);
+            let mut last = None;
+            for (path, activity) in actors.range((after.clone(), Bound::Unbounded)).take(SCANNED_AT_ONCE) {
+                if activity.is_polled() {
+                    polled.push((path.clone(), Arc::clone(activity)));
+                }
+                last = Some(path);
+            }
+            match last {
+                Some(path) => after = Bound::Excluded(path.clone()),
+                None => return polled,
+            }
+        }
+    }
+
+    pub(crate) fn the_watch(&self) -> &Watch {
+        &self.0.watch
     }
 
     /// The incarnation at `path` is gone; its loops wait for the next one.
@@ -313,10 +284,7 @@ impl Default for Heartbeats {
 
 impl Beat {
     fn age(&self) -> Duration {
-        match self.last_tick.load(Relaxed) {
-            0 => self.registered.elapsed(),
-            tick => (self.epoch + Duration::from_nanos(tick - 1)).elapsed(),
-        }
+        instant_of(self.epoch, self.last_tick.load(Relaxed)).unwrap_or(self.registered).elapsed()
     }
 
     fn state(&self) -> BeatState {
@@ -334,30 +302,28 @@ impl Beat {
     }
 
     fn snapshot(&self, path: &Path, name: &'static str, activity: Option<&Arc<Activity>>) -> HeartbeatSnapshot {
-        let at = |cell: &AtomicU64| instant_of(self.epoch, cell);
         HeartbeatSnapshot {
             path: path.clone(),
             loop_name: name,
             interval_ms: millis(self.interval),
-            last_tick_at_ms: at(&self.last_tick).map(unix_millis),
+            last_tick_at_ms: instant_of(self.epoch, self.last_tick.load(Relaxed)).map(unix_millis),
             seconds_ago: self.age().as_secs_f64(),
-            last_message_at_ms: activity.and_then(|activity| at(&activity.last_message)).map(unix_millis),
+            last_message_at_ms: activity.and_then(|activity| activity.last_message()).map(unix_millis),
             busy: activity.and_then(|activity| activity.busy()),
             state: self.state(),
         }
     }
 }
 
-/// What a stamp says; none for never.
-fn instant_of(epoch: Instant, stamp: &AtomicU64) -> Option<Instant> {
-    let nanos = stamp.load(Relaxed).checked_sub(1)?;
-    Some(epoch + Duration::from_nanos(nanos))
-}
-
 /// Now, in nanoseconds since the epoch, plus one, because 0 means never. Good for 584 years.
 #[inline]
-fn stamp(epoch: Instant) -> NonZeroU64 {
+pub(crate) fn stamp(epoch: Instant) -> NonZeroU64 {
     NonZeroU64::MIN.saturating_add(nanos_since(epoch))
+}
+
+/// The instant of a stamp; none if it is 0.
+pub(crate) fn instant_of(epoch: Instant, stamp: u64) -> Option<Instant> {
+    Some(epoch + Duration::from_nanos(stamp.checked_sub(1)?))
 }
 
 #[inline]

@@ -63,6 +63,8 @@
 //! - **Panics** are caught at every callback, in tasks and under [`guard`], and recorded exactly once by `telemetry`, with
 //!   location, backtrace, phase, message type and the span they happened in. [`Policy`] says what follows, and when to
 //!   panic at all. [`ensure!`] panics with the values it saw, which reach the incident, the span and the log.
+//! - **What does not yield is seen.** Nothing in the process can end a callback that keeps its thread; a
+//!   [watchdog](Heartbeats::watch) says which it is.
 //! - **Nothing is lost in silence.** An [`Address`] gives a message back if its actor is restarting, down or full; a
 //!   [kept mailbox](Address::keep_mailbox) outlives its incarnations; and what is lost all the same is counted, and told to
 //!   [a hook](Address::on_dead_letter).
@@ -88,14 +90,18 @@
 #[cfg(panic = "abort")]
 compile_error!("supervision restarts what panics; build with panic = \"unwind\"");
 
+mod activity;
 mod actor;
 mod address;
 mod backoff;
+#[cfg(feature = "battery")]
+pub mod battery;
 mod context;
 mod dead_letter;
 mod door;
 mod event;
 mod exit;
+mod fault;
 mod guard;
 mod heartbeat;
 mod hold;
@@ -105,25 +111,29 @@ mod node;
 mod path;
 mod process;
 mod report;
+mod send_error;
 mod spec;
 mod supervised;
 mod supervisor;
 mod task;
 mod task_group;
 mod tree;
+mod watchdog;
 
-pub use address::{Address, CallError, DEFAULT_CAPACITY, SendError};
+pub use activity::Busy;
+pub use address::{Address, DEFAULT_CAPACITY};
 pub use backoff::Backoff;
 pub use context::ChildContext;
 pub use dead_letter::{DeadLetter, LossReason};
 pub use event::{Event, EventKind};
 pub use exit::{BoxError, Exit, Ignore, Orderly, StuckIn};
 pub use guard::{GuardSite, Panicked, blocking, crash_process, guard};
-pub use heartbeat::{BeatState, Busy, Heartbeat, HeartbeatSnapshot, Heartbeats, Protected, STALE_AFTER_INTERVALS};
+pub use heartbeat::{BeatState, Heartbeat, HeartbeatSnapshot, Heartbeats, Protected, STALE_AFTER_INTERVALS};
 pub use intensity::Intensity;
 pub use node::{Counts, Incident, NodeSnapshot, Status};
 pub use path::Path;
 pub use report::{ChildStop, StopOutcome, StopReport};
+pub use send_error::{CallError, SendError};
 pub use spec::{
     AutoShutdown, ChildSpec, FirstStart, GiveUpAs, GroupRestart, Kind, OnGiveUp, OnStuck, Restart, Shutdown, SpecFault,
     SpecSummary, Strategy, SupervisorSpec, Traced,
@@ -131,3 +141,4 @@ pub use spec::{
 pub use task_group::TaskGroup;
 pub use telemetry::{ensure, ensure_eq, panic::Policy, unreachable_state};
 pub use tree::{HandedOver, OperationError, StartError, StartOutcome, Tree, TreeEnded, TreeOptions};
+pub use watchdog::{NotYielding, Watchdog, WatchdogError, WatchdogSettings};

@@ -70,6 +70,8 @@ impl Mailbox {
 /// the incarnation ends.
 pub(crate) struct KeptMailbox<M> {
     capacity: usize,
+    /// The length of the queue as of the last change: senders that find it full do not contend with the actor.
+    queued: AtomicUsize,
     state: Mutex<Kept<M>>,
 }
 
@@ -103,22 +105,27 @@ pub(crate) enum Refused<M> {
 impl<M: Message> KeptMailbox<M> {
     pub(crate) fn new(capacity: usize) -> Self {
         let state = Kept { queue: VecDeque::new(), phase: Phase::Down };
-        Self { capacity, state: Mutex::new(state) }
+        Self { capacity, queued: AtomicUsize::new(0), state: Mutex::new(state) }
     }
 
     /// Hands the message to an idle incarnation, or lets it wait.
     pub(crate) fn send(&self, message: M) -> Result<(), Refused<M>> {
+        let queued = self.queued.load(Relaxed);
+        if queued > 0 && queued >= self.capacity {
+            return Err(Refused::Full(message));
+        }
         let mut kept = self.lock();
         if matches!(kept.phase, Phase::Down) {
             return Err(Refused::Down(message));
         }
-        if kept.waiting() >= self.capacity {
+        if kept.queue.len() >= self.capacity {
             return Err(Refused::Full(message));
         }
         kept.queue.push_back(message);
         if !kept.is_busy() {
             kept.feed();
         }
+        self.changed(&kept);
         Ok(())
     }
 
@@ -128,6 +135,7 @@ impl<M: Message> KeptMailbox<M> {
         if matches!(kept.phase, Phase::Closed) {
             kept.phase = Phase::Open(Open { actor, mailbox, is_busy: false });
             kept.feed();
+            self.changed(&kept);
         }
     }
 
@@ -136,6 +144,7 @@ impl<M: Message> KeptMailbox<M> {
         let mut kept = self.lock();
         if kept.is_busy() {
             kept.feed();
+            self.changed(&kept);
         }
     }
 
@@ -157,11 +166,18 @@ impl<M: Message> KeptMailbox<M> {
     pub(crate) fn go_down(&self) -> VecDeque<M> {
         let mut kept = self.lock();
         kept.phase = Phase::Down;
-        std::mem::take(&mut kept.queue)
+        let waiting = std::mem::take(&mut kept.queue);
+        self.changed(&kept);
+        waiting
     }
 
     pub(crate) fn waiting(&self) -> usize {
         self.lock().waiting()
+    }
+
+    /// The queue is another; called under its lock.
+    fn changed(&self, kept: &Kept<M>) {
+        self.queued.store(kept.queue.len(), Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept<M>> {

@@ -22,7 +22,8 @@ use telemetry::{
 
 use crate::{
     ChildContext, Exit,
-    heartbeat::{Activity, Entered},
+    activity::{Activity, Entered, shown},
+    fault::{self, Life},
     mailbox::{KeptMailbox, Mailbox},
     process::LastWords,
 };
@@ -71,6 +72,13 @@ impl<A: Actor> Supervised<A> {
         record_panic(&self.context, phase, message_type, captured, &self.words);
         format!("panicked in {phase}").into()
     }
+
+    /// Runs a callback that is rare, and shows whether it yields. A hand-written one may panic, or block, before it returns
+    /// its future.
+    async fn run<T, F: Future<Output = T>>(&self, callback: impl FnOnce() -> F) -> Result<T, CapturedPanic> {
+        let activity = self.meter.as_ref().map(|meter| Arc::clone(&meter.activity));
+        shown(activity, async { catch_with(callback).await }).await
+    }
 }
 
 impl<A: Actor> Actor for Supervised<A> {
@@ -78,14 +86,21 @@ impl<A: Actor> Actor for Supervised<A> {
     type State = Kept<A::State>;
     type Arguments = A::Arguments;
 
-    // With `catch_with`, here and below, because a hand-written callback may panic before it returns its future.
     async fn pre_start(
         &self,
         myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        match catch_with(|| self.inner.pre_start(myself, arguments)).await {
-            Ok(Ok(state)) => Ok(Kept::new(state, self)),
+        let starting = || {
+            fault::strike(&self.context, "pre_start");
+            self.inner.pre_start(myself, arguments)
+        };
+        match self.run(starting).await {
+            Ok(Ok(state)) => {
+                let state = Kept::new(state, self);
+                fault::hold(&self.context, "pre_start").await;
+                Ok(state)
+            }
             Ok(Err(error)) => Err(error),
             Err(captured) => Err(self.panicked("pre_start", captured)),
         }
@@ -93,7 +108,12 @@ impl<A: Actor> Actor for Supervised<A> {
 
     async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
         let live = state.live()?;
-        self.end("post_start", catch_with(|| self.inner.post_start(myself.clone(), live)).await)?;
+        let own = myself.clone();
+        let work = || {
+            fault::strike(&self.context, "post_start");
+            self.inner.post_start(own, live)
+        };
+        self.end("post_start", self.run(work).await)?;
         if let Some(kept) = &self.kept {
             kept.open(myself, Arc::clone(&self.mailbox));
         }
@@ -111,7 +131,12 @@ impl<A: Actor> Actor for Supervised<A> {
             return self.end("drill", catch(drill).await);
         }
         let live = state.live()?;
-        self.end("post_stop", catch_with(|| self.inner.post_stop(myself, live)).await)?;
+        fault::hold(&self.context, "post_stop").await;
+        let work = || {
+            fault::strike(&self.context, "post_stop");
+            self.inner.post_stop(myself, live)
+        };
+        self.end("post_stop", self.run(work).await)?;
         state.end();
         self.words.say(if self.context.cancelled().is_cancelled() { Exit::Shutdown } else { Exit::Normal });
         Ok(())
@@ -126,9 +151,15 @@ impl<A: Actor> Actor for Supervised<A> {
         state: &mut Self::State,
     ) -> impl Future<Output = Result<(), ActorProcessingErr>> + Send {
         self.mailbox.taken();
-        let entered = self.meter.as_ref().map(|meter| meter.activity.enter());
+        let entered = self.meter.as_ref().map(|meter| {
+            meter.activity.polling();
+            meter.activity.enter()
+        });
         let work = match (state.live(), self.sampled_sender(&message)) {
-            (Ok(live), Ok(None)) => catch_with(|| Either::Left(self.inner.handle(myself, message, live))),
+            (Ok(live), Ok(None)) => catch_with(|| {
+                fault::strike(&self.context, "handle");
+                Either::Left(self.inner.handle(myself, message, live))
+            }),
             (live, Ok(sender)) => catch(Either::Right(Box::pin(self.handle_in_span(myself, message, live, sender)))),
             (_, Err(captured)) => captured.into(),
         };
@@ -142,8 +173,11 @@ impl<A: Actor> Actor for Supervised<A> {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         let live = state.live()?;
-        let outcome = catch_with(|| self.inner.handle_supervisor_evt(myself, event, live)).await;
-        self.end("handle_supervisor_evt", outcome)
+        let work = || {
+            fault::strike(&self.context, "handle_supervisor_evt");
+            self.inner.handle_supervisor_evt(myself, event, live)
+        };
+        self.end("handle_supervisor_evt", self.run(work).await)
     }
 }
 
@@ -170,7 +204,10 @@ impl<A: Actor> Supervised<A> {
             message_type = type_name::<A::Msg>(),
             incarnation = i64::try_from(self.context.incarnation()).unwrap_or(i64::MAX),
         );
-        let handling = async { self.inner.handle(myself, message, live).await };
+        let handling = async {
+            fault::strike(&self.context, "handle");
+            self.inner.handle(myself, message, live).await
+        };
         telemetry::context::as_child(span, &sender.unwrap_or_default(), handling).await
     }
 }
@@ -191,8 +228,17 @@ impl<A: Actor, F: Future<Output = Result<(), ActorProcessingErr>>> Future for Ha
     #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let outcome = ready!(this.work.poll(context));
-        if let (Some(meter), Some(entered)) = (&this.supervised.meter, *this.entered) {
+        ready!(fault::poll_hold(&this.supervised.context, "handle", context));
+        let meter = this.supervised.meter.as_ref();
+        if let Some(meter) = meter {
+            meter.activity.polling();
+        }
+        let polled = this.work.poll(context);
+        if let Some(meter) = meter {
+            meter.activity.yielded();
+        }
+        let outcome = ready!(polled);
+        if let (Some(meter), Some(entered)) = (meter, *this.entered) {
             meter.duration.record(meter.activity.leave(entered));
         }
         let result = this.supervised.end("handle", outcome);
@@ -208,11 +254,13 @@ pub(crate) struct Kept<S> {
     live: Option<S>,
     context: ChildContext,
     words: Arc<LastWords>,
+    life: Option<Life>,
 }
 
 impl<S> Kept<S> {
     fn new<A: Actor<State = S>>(state: S, of: &Supervised<A>) -> Self {
-        Self { live: Some(state), context: of.context.clone(), words: Arc::clone(&of.words) }
+        let life = Some(Life::begin(&of.context));
+        Self { live: Some(state), context: of.context.clone(), words: Arc::clone(&of.words), life }
     }
 
     /// It is there until `post_stop`, which ractor calls last.
@@ -227,6 +275,7 @@ impl<S> Kept<S> {
         if let Err(captured) = catch_sync(move || drop(state)) {
             record_panic(&self.context, "drop", None, captured, &self.words);
         }
+        self.life = None;
     }
 }
 
@@ -258,6 +307,7 @@ pub(crate) fn record_panic(
     words: &LastWords,
 ) {
     words.say(Exit::Panic(captured.message.clone()));
+    fault::seen(context, phase, &captured.message);
     let identity = context.identity();
     let site = PanicSite {
         component: context.component(),

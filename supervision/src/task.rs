@@ -7,7 +7,10 @@ use telemetry::panic::{PanicSite, Policy};
 use tokio::sync::oneshot;
 
 use crate::{
-    BoxError, ChildContext, Exit, Ignore, TaskGroup, door,
+    BoxError, ChildContext, Exit, Ignore, TaskGroup,
+    activity::shown,
+    door,
+    fault::{self, Life},
     process::{Ended, Process, StartChild, StartFailure, Started, TaskControls},
 };
 
@@ -48,7 +51,12 @@ impl TaskStarter {
         let run = Arc::new(run);
         let run: Arc<Run> = Arc::new(move |context| {
             let run = Arc::clone(&run);
-            async move { run(context).await }.boxed()
+            async move {
+                let _life = Life::begin(&context);
+                fault::strike(&context, "task");
+                run(context).await
+            }
+            .boxed()
         });
         Self { run, readiness: Readiness::Spawned, placement: Placement::MainRuntime }
     }
@@ -87,7 +95,7 @@ impl StartChild for TaskStarter {
                 let cancelled = context.cancelled();
                 tokio::select! {
                     biased;
-                    () = context.until_ready() => {}
+                    () = async { context.until_ready().await; fault::hold(&context, "ready").await } => {}
                     end = &mut ended => return Err(ended_before_ready(end, &context)),
                     () = cancelled.cancelled() => {
                         controls.kill.cancel();
@@ -122,18 +130,22 @@ async fn run_to_end(
     controls: TaskControls,
 ) -> Ended {
     let (order, path) = (controls.drill.clone(), context.path().clone());
-    let work = telemetry::panic::catch(async move {
-        let mut run = run;
-        tokio::select! {
-            biased;
-            // From here on the task is not polled any more.
-            () = order.given() => {
-                order.carry_out(&path).await;
-                Ok(())
+    let activity = context.node().is_metered.then(|| context.heartbeats().activity(&path, "task", None));
+    let work = shown(
+        activity,
+        telemetry::panic::catch(async move {
+            let mut run = run;
+            tokio::select! {
+                biased;
+                // From here on the task is not polled any more.
+                () = order.given() => {
+                    order.carry_out(&path).await;
+                    Ok(())
+                }
+                result = &mut run => result,
             }
-            result = &mut run => result,
-        }
-    });
+        }),
+    );
     let mut ignored = false;
     let exit = tokio::select! {
         biased;
@@ -148,6 +160,7 @@ async fn run_to_end(
             Ok(Err(error)) => Exit::of_error(error.as_ref()),
             Err(captured) => {
                 let message = captured.message.clone();
+                fault::seen(&context, "task", &message);
                 telemetry::panic::record(site(&context), captured);
                 Exit::Panic(message)
             }

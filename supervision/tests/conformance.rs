@@ -9,6 +9,7 @@ use otp::{
     generate::{Feature, generate},
     model,
     parse::{self, Problem},
+    player,
     scenario::{Action, Scenario},
     shrink::shrink,
     trace::{Comparison, Reasons, Trace},
@@ -22,6 +23,9 @@ const VECTORS: [(&str, &str); 2] = [
 
 /// How many random scenarios are played.
 const RANDOM_SCENARIOS: u64 = 2000;
+
+/// How many random scenarios are played on our supervisor.
+const PLAYED_SCENARIOS: u64 = 500;
 
 fn vectors() -> Vec<(Scenario, Trace)> {
     let pairs = VECTORS.iter().flat_map(|(scenarios, traces)| {
@@ -279,4 +283,50 @@ fn nothing_that_a_failure_needs_is_shrunk_away() {
     });
     let expected = "scenario large\nsup / strategy=one_for_all intensity=3\nsup s\nchild b start=ok,fail\ncrash b\n";
     assert_eq!(smallest.to_string(), expected);
+}
+
+/// Where the player's trace differs from the expected one, or why there is none.
+fn played_otherwise(scenario: &Scenario, expected: &Trace, comparison: Comparison) -> Option<String> {
+    match player::play(scenario) {
+        Ok(played) => comparison.difference(expected, &played).map(|difference| difference.to_string()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn assert_played(vectors: impl Iterator<Item = (Scenario, Trace)>, comparison: Comparison) {
+    let differences: Vec<String> =
+        vectors.filter_map(|(scenario, trace)| played_otherwise(&scenario, &trace, comparison)).collect();
+    assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
+}
+
+#[test]
+fn our_supervisor_does_to_the_letter_what_otp_did_where_no_start_is_held() {
+    assert_played(vectors().into_iter().filter(|(scenario, _)| !scenario.has_holds()), Comparison::EXACT);
+}
+
+#[test]
+fn our_supervisor_agrees_with_otp_in_events_and_states_where_a_start_is_held() {
+    let held = vectors().into_iter().filter(|(scenario, _)| scenario.has_holds());
+    assert_played(held, Comparison::EXACT.ignoring(&['=']));
+}
+
+#[test]
+fn our_supervisor_does_what_the_model_says_in_random_scenarios() {
+    let features = [Feature::Nested, Feature::Simple, Feature::Simul, Feature::Time, Feature::Auto];
+    let otherwise = |scenario: &Scenario| played_otherwise(scenario, &model::play(scenario), Comparison::EXACT);
+    let first = fastrand::u64(..u64::MAX - PLAYED_SCENARIOS);
+    println!("seeds from {first}");
+    for seed in first..first + PLAYED_SCENARIOS {
+        let scenario = generate(seed, &features);
+        if otherwise(&scenario).is_some() {
+            let smallest = shrink(&scenario, |scenario| otherwise(scenario).is_some());
+            panic!("{smallest}\n{}", otherwise(&smallest).unwrap_or_default());
+        }
+    }
+}
+
+#[test]
+fn what_we_cannot_play_is_refused() {
+    let error = player::play(&only("scenario planned\nsup /\nsup s start=ok,fail\nchild s.x")).unwrap_err();
+    assert_eq!(error.to_string(), "planned: the start of s, a supervisor, cannot be planned");
 }

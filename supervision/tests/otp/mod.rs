@@ -6,6 +6,7 @@ pub mod generate;
 pub mod model;
 pub mod options;
 pub mod parse;
+pub mod player;
 pub mod scenario;
 pub mod shrink;
 pub mod trace;

@@ -204,7 +204,7 @@ impl fmt::Display for ChildOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SupervisorOptions {
     pub strategy: Strategy,
-    pub intensity: usize,
+    pub intensity: u32,
     pub period_secs: u64,
     pub auto_shutdown: AutoShutdown,
     pub restart: Restart,

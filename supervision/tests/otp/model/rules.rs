@@ -107,7 +107,7 @@ impl Model<'_> {
         let period = supervisor.options.period_secs;
         supervisor.stamps.retain(|stamp| stamp.saturating_add(period) >= now);
         supervisor.stamps.push(now);
-        supervisor.stamps.len() > supervisor.options.intensity
+        supervisor.stamps.len() > supervisor.options.intensity as usize
     }
 
     fn group_of(&self, id: SupervisorId, child: ChildId) -> Vec<ChildId> {
