@@ -35,6 +35,8 @@ pub enum EventKind {
     StartFailed {
         /// Why.
         exit: Exit,
+        /// Whether an operator asked for the start, who hears of it: then it is not tried again.
+        by_hand: bool,
     },
     /// It ended by itself.
     Exited {
@@ -83,7 +85,7 @@ impl fmt::Display for Event {
         let what = match &self.kind {
             EventKind::Started { took } => format!("started in {took:?}"),
             EventKind::Ignored => "declined to start".to_owned(),
-            EventKind::StartFailed { exit } => format!("did not start: it {exit}"),
+            EventKind::StartFailed { exit, .. } => format!("did not start: it {exit}"),
             EventKind::Exited { exit } => exit.to_string(),
             EventKind::RestartScheduled { delay } => format!("is started again in {delay:?}"),
             EventKind::Degraded => "is degraded: its restart budget is used up".to_owned(),

@@ -16,12 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::{
-    ChildContext, ChildSpec, Event, Exit, Heartbeats, NodeSnapshot, Path, SpecFault, SpecSummary, StopReport,
+    ChildContext, ChildSpec, Counts, Event, Exit, Heartbeats, NodeSnapshot, Path, SpecFault, SpecSummary, StopReport,
     SupervisorSpec,
     context::Identity,
     node::{Node, Status},
     process::{Drill, Process, StartChild, StartFailure},
-    supervisor::{Operation, Request, SupervisorControl, SupervisorStarter},
+    supervisor::{Answer, Operation, Request, SupervisorControl, SupervisorStarter},
 };
 
 /// Events that a subscriber may lag behind before it misses some.
@@ -325,6 +325,18 @@ impl Tree {
         self.operate(path.into(), Operation::Add(Box::new(spec))).await.map(outcome)
     }
 
+    /// Counts the direct children of a supervisor, in turn with all else it is asked: as [`NodeSnapshot::counts`], which does
+    /// not wait for it.
+    ///
+    /// # Errors
+    /// See [`OperationError`].
+    pub async fn count_children(&self, path: impl Into<Path>) -> Result<Counts, OperationError> {
+        match self.operate(path.into(), Operation::Count).await? {
+            Answer::Counted(counts) => Ok(counts),
+            Answer::Done | Answer::Started { .. } => Err(OperationError::NotFound),
+        }
+    }
+
     /// Makes a child panic, whatever it is made of: a drill.
     ///
     /// # Errors
@@ -356,10 +368,10 @@ impl Tree {
         StopReport { took: began.elapsed(), ..report }
     }
 
-    async fn operate(&self, path: Path, operation: Operation) -> Result<Option<StartOutcome>, OperationError> {
+    async fn operate(&self, path: Path, operation: Operation) -> Result<Answer, OperationError> {
         if let (true, Operation::Drill(Drill::Panic)) = (path.is_root(), &operation) {
             self.0.control.drill(Drill::Panic);
-            return Ok(None);
+            return Ok(Answer::Done);
         }
         let (reply, answer) = oneshot::channel();
         let segments = path.ids().map(str::to_owned).collect();
@@ -405,8 +417,11 @@ impl fmt::Debug for TreeOptions {
 }
 
 /// Every operation that starts something says what came of it.
-fn outcome(outcome: Option<StartOutcome>) -> StartOutcome {
-    outcome.unwrap_or(StartOutcome::Ignored)
+fn outcome(answer: Answer) -> StartOutcome {
+    match answer {
+        Answer::Started { incarnation, handed_over } => StartOutcome::Started { incarnation, handed_over },
+        Answer::Done | Answer::Counted(_) => StartOutcome::Ignored,
+    }
 }
 
 /// The deepest child that failed, and its own cause.

@@ -25,7 +25,7 @@ const VECTORS: [(&str, &str); 2] = [
 const RANDOM_SCENARIOS: u64 = 2000;
 
 /// How many random scenarios are played on our supervisor.
-const PLAYED_SCENARIOS: u64 = 500;
+const PLAYED_SCENARIOS: u64 = 1000;
 
 fn vectors() -> Vec<(Scenario, Trace)> {
     let pairs = VECTORS.iter().flat_map(|(scenarios, traces)| {
@@ -293,31 +293,27 @@ fn played_otherwise(scenario: &Scenario, expected: &Trace, comparison: Compariso
     }
 }
 
-fn assert_played(vectors: impl Iterator<Item = (Scenario, Trace)>, comparison: Comparison) {
+fn assert_played(vectors: Vec<(Scenario, Trace)>, comparison: Comparison) {
     let differences: Vec<String> =
-        vectors.filter_map(|(scenario, trace)| played_otherwise(&scenario, &trace, comparison)).collect();
+        vectors.into_iter().filter_map(|(scenario, trace)| played_otherwise(&scenario, &trace, comparison)).collect();
     assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
 }
 
 #[test]
-fn our_supervisor_does_to_the_letter_what_otp_did_where_no_start_is_held() {
-    assert_played(vectors().into_iter().filter(|(scenario, _)| !scenario.has_holds()), Comparison::EXACT);
-}
-
-#[test]
-fn our_supervisor_agrees_with_otp_in_events_and_states_where_a_start_is_held() {
-    let held = vectors().into_iter().filter(|(scenario, _)| scenario.has_holds());
-    assert_played(held, Comparison::EXACT.ignoring(&['=']));
+fn our_supervisor_does_to_the_letter_what_otp_did() {
+    assert_played(vectors(), Comparison::EXACT);
 }
 
 #[test]
 fn our_supervisor_does_what_the_model_says_in_random_scenarios() {
-    let features = [Feature::Nested, Feature::Simple, Feature::Simul, Feature::Time, Feature::Auto];
     let otherwise = |scenario: &Scenario| played_otherwise(scenario, &model::play(scenario), Comparison::EXACT);
     let first = fastrand::u64(..u64::MAX - PLAYED_SCENARIOS);
     println!("seeds from {first}");
+    // Not both at once: the player hears of a nested supervisor's end from the root, which hears nothing while it is held.
+    let held = Feature::ALL.into_iter().filter(|feature| *feature != Feature::Nested).collect::<Vec<_>>();
+    let nested = Feature::ALL.into_iter().filter(|feature| *feature != Feature::Hold).collect::<Vec<_>>();
     for seed in first..first + PLAYED_SCENARIOS {
-        let scenario = generate(seed, &features);
+        let scenario = generate(seed, if seed % 2 == 0 { &held } else { &nested });
         if otherwise(&scenario).is_some() {
             let smallest = shrink(&scenario, |scenario| otherwise(scenario).is_some());
             panic!("{smallest}\n{}", otherwise(&smallest).unwrap_or_default());

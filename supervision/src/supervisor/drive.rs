@@ -5,10 +5,10 @@ use std::future::poll_fn;
 use futures_util::StreamExt;
 
 use super::{
-    StopRequest,
-    state::{Deferred, Goal, Plan, PlanId, Sequence, State, Step, Supervisor, Timer},
+    Answer, StopRequest,
+    state::{Deferred, Goal, Plan, PlanId, Sequence, Slot, State, Step, Supervisor, Timer},
 };
-use crate::{Exit, LossReason, StartOutcome, Status, node::millis, process::Ended};
+use crate::{Exit, LossReason, Status, node::millis, process::Ended};
 
 impl Supervisor {
     /// Starts the children, then lives until all of them are stopped. Its handlers do not wait, so that between any two
@@ -122,7 +122,7 @@ impl Supervisor {
     fn complete(&mut self, id: PlanId) {
         let Some(plan) = self.plans.remove(&id) else { return };
         for (sequence, reply) in plan.waiters {
-            let _ = reply.send(Ok(self.start_outcome(sequence)));
+            let _ = reply.send(Ok(self.started_or_done(sequence)));
         }
         match plan.goal {
             Goal::Boot => self.booted(),
@@ -131,7 +131,7 @@ impl Supervisor {
                 self.done = true;
             }
             Goal::Operation { sequence, reply, .. } => {
-                let outcome = self.start_outcome(sequence);
+                let outcome = self.started_or_done(sequence);
                 // Before whoever asked is told, who may look.
                 self.forget_if_temporary(sequence);
                 let _ = reply.send(Ok(outcome));
@@ -157,10 +157,11 @@ impl Supervisor {
     }
 
     /// How the start of a child went that somebody asked for.
-    fn start_outcome(&self, sequence: Sequence) -> Option<StartOutcome> {
-        let slot = self.slots.get(&sequence).filter(|slot| matches!(slot.state, State::Up { .. }))?;
+    fn started_or_done(&self, sequence: Sequence) -> Answer {
+        let is_up = |slot: &&Slot| matches!(slot.state, State::Up { .. });
+        let Some(slot) = self.slots.get(&sequence).filter(is_up) else { return Answer::Done };
         let handed_over = slot.context.as_ref().map(crate::ChildContext::take_handed_over).unwrap_or_default();
-        Some(StartOutcome::Started { incarnation: slot.incarnation(), handed_over })
+        Answer::Started { incarnation: slot.incarnation(), handed_over }
     }
 
     fn begin_pause(&mut self, sequence: Sequence, delay: std::time::Duration, id: PlanId) -> bool {
@@ -205,7 +206,7 @@ impl Supervisor {
             let must_wait = match &deferred {
                 Deferred::End(sequence) | Deferred::Stuck(sequence) => self.is_busy(*sequence),
                 Deferred::Operation(_) => self.ending.is_some(),
-                Deferred::Stop(_) => false,
+                Deferred::Retry(_) | Deferred::Stop(_) => false,
             };
             if must_wait {
                 self.inbox.push_back(deferred);
@@ -219,6 +220,7 @@ impl Supervisor {
         match deferred {
             Deferred::Operation(request) => self.operate(request),
             Deferred::Stop(request) => self.stop_now(request),
+            Deferred::Retry(sequence) => self.retry_now(sequence),
             Deferred::Stuck(sequence) => self.unstick(sequence),
             Deferred::End(sequence) => {
                 let Some(slot) = self.slots.get_mut(&sequence) else { return };

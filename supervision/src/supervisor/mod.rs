@@ -26,8 +26,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::{
-    BoxError, ChildContext, ChildSpec, Exit, Ignore, OperationError, StartOutcome, Status, StuckIn, SupervisorSpec,
-    door,
+    BoxError, ChildContext, ChildSpec, Counts, Exit, HandedOver, Ignore, OperationError, Status, StuckIn,
+    SupervisorSpec, door,
     process::{Drill, DrillOrder, Ended, Process, StartChild, StartFailure, Started},
 };
 use state::Supervisor;
@@ -193,8 +193,19 @@ pub(crate) struct Request {
     pub(crate) reply: Reply,
 }
 
-/// What became of an operation; of one that starts something, also how that went.
-pub(crate) type Reply = oneshot::Sender<Result<Option<StartOutcome>, OperationError>>;
+/// Where the outcome of an operation is awaited.
+pub(crate) type Reply = oneshot::Sender<Result<Answer, OperationError>>;
+
+/// What became of an operation.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// It was carried out.
+    Done,
+    /// A child serves.
+    Started { incarnation: u64, handed_over: HandedOver },
+    /// So many children there are.
+    Counted(Counts),
+}
 
 /// What an operator can do to a child.
 #[derive(Clone, Debug)]
@@ -209,6 +220,8 @@ pub(crate) enum Operation {
     Delete,
     /// Add a child to the supervisor at the path.
     Add(Box<ChildSpec>),
+    /// Count its children.
+    Count,
     /// Kill it.
     Kill,
     /// Bring about a fault in it.

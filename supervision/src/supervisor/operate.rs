@@ -1,10 +1,10 @@
 //! What operators do to children.
 
 use super::{
-    Operation, Reply, Request,
+    Answer, Operation, Reply, Request,
     state::{Deferred, Goal, Plan, Sequence, State, Step, Supervisor},
 };
-use crate::{ChildSpec, OperationError, StartOutcome, Status, Strategy, process::Process};
+use crate::{ChildSpec, Counts, Kind, OperationError, Status, Strategy, process::Process};
 
 impl Supervisor {
     /// Carries out an operation here, or hands it down to the supervisor it is for.
@@ -12,12 +12,25 @@ impl Supervisor {
         if self.ending.is_some() {
             return answer(request.reply, Err(OperationError::Stopping));
         }
+        if self.spec.is_serial && self.is_at_work() && self.is_own(&request) {
+            return self.inbox.push_back(Deferred::Operation(request));
+        }
         match (request.path.as_slice(), &request.operation) {
             ([], Operation::Add(_)) => self.add(request),
+            ([], Operation::Count) => self.count(request),
             ([], _) => answer(request.reply, Err(OperationError::IsRoot)),
-            ([_], Operation::Add(_)) => self.hand_down(request),
+            ([_], Operation::Add(_) | Operation::Count) => self.hand_down(request),
             ([_], _) => self.operate_child(request),
             _ => self.hand_down(request),
+        }
+    }
+
+    /// True if this supervisor is to serve it, and one that does one thing at a time in its turn.
+    fn is_own(&self, request: &Request) -> bool {
+        match (&request.operation, request.path.len()) {
+            (Operation::Kill | Operation::Drill(_) | Operation::Stuck(_), _) => false,
+            (Operation::Add(_) | Operation::Count, below) => below == 0,
+            (_, below) => below == 1,
         }
     }
 
@@ -62,7 +75,6 @@ impl Supervisor {
         let Some(plan) = slot.plan.and_then(|id| self.plans.get(&id)) else { return self.is_at_work() };
         match plan.goal {
             Goal::Restart { .. } if plan.is_paused => false,
-            Goal::Restart { .. } if self.spec.is_serial => true,
             Goal::Restart { .. } if self.is_group() => {
                 !(matches!(operation, Operation::Stop) && matches!(slot.state, State::Starting { .. }))
             }
@@ -144,7 +156,7 @@ impl Supervisor {
         match self.slots.get(&sequence).map(|slot| &slot.state) {
             Some(State::Down) => {
                 self.remove_slot(sequence);
-                answer(reply, Ok(None));
+                answer(reply, Ok(Answer::Done));
             }
             Some(State::Waiting) => answer(reply, Err(OperationError::Restarting)),
             Some(State::Leaked) => answer(reply, Err(OperationError::Leaked)),
@@ -157,7 +169,7 @@ impl Supervisor {
         match process.and_then(|slot| slot.process.as_ref()) {
             Some(process) => {
                 act(process);
-                answer(reply, Ok(None));
+                answer(reply, Ok(Answer::Done));
             }
             None => answer(reply, Err(OperationError::NotRunning)),
         }
@@ -177,6 +189,21 @@ impl Supervisor {
         }
         let goal = Goal::Operation { sequence, reply: request.reply, then: Status::Down };
         self.begin(goal, [Step::Start(sequence)]);
+    }
+
+    fn count(&mut self, request: Request) {
+        let supervisors = self.slots.values().filter(|slot| slot.spec.kind == Kind::Supervisor).count();
+        let counts = Counts {
+            specs: self.slots.len(),
+            active: self
+                .slots
+                .values()
+                .filter(|slot| matches!(slot.state, State::Up { .. } | State::Stopping(_)))
+                .count(),
+            supervisors,
+            workers: self.slots.len() - supervisors,
+        };
+        answer(request.reply, Ok(Answer::Counted(counts)));
     }
 
     fn check_addition(&self, spec: &ChildSpec) -> Result<(), OperationError> {
@@ -200,6 +227,6 @@ impl Supervisor {
 }
 
 /// The caller may have gone; then there is no one to tell.
-fn answer(reply: Reply, result: Result<Option<StartOutcome>, OperationError>) {
+fn answer(reply: Reply, result: Result<Answer, OperationError>) {
     let _ = reply.send(result);
 }

@@ -160,7 +160,11 @@ impl Supervisor {
         slot.comes_back = Some(exit);
         slot.become_(State::Waiting, Status::Waiting { due_in_ms: 0 });
         slot.unavailable(Ok(Instant::now()));
-        self.retries.push_back(sequence);
+        if self.spec.is_serial {
+            self.inbox.push_back(Deferred::Retry(sequence));
+        } else {
+            self.retries.push_back(sequence);
+        }
     }
 
     /// Its turn has come, unless somebody else has taken care of it.

@@ -173,7 +173,9 @@ impl Supervisor {
 
     /// What a failed start means depends on what it was for.
     fn start_failed(&mut self, sequence: Sequence, exit: Exit) {
-        self.emit(sequence, EventKind::StartFailed { exit: exit.clone() });
+        let goal = self.slots.get(&sequence).and_then(|slot| slot.plan).and_then(|id| self.plans.get(&id));
+        let by_hand = matches!(goal.map(|plan| &plan.goal), Some(Goal::Operation { .. }));
+        self.emit(sequence, EventKind::StartFailed { exit: exit.clone(), by_hand });
         let Some(slot) = self.slots.get_mut(&sequence) else { return };
         let leaked = matches!(slot.state, State::Leaked);
         if !leaked {

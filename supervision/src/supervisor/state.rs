@@ -85,6 +85,8 @@ pub(crate) struct Supervisor {
 pub(super) enum Deferred {
     /// A child ended by itself.
     End(Sequence),
+    /// The next attempt for a child whose restart failed, where there is one queue for all, as in OTP.
+    Retry(Sequence),
     /// A child that is to be restarted because it is stuck.
     Stuck(Sequence),
     Operation(Request),

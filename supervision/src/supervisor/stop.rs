@@ -289,8 +289,7 @@ impl Supervisor {
         let outcome = match (phase, ended.exit) {
             _ if !ended.leaked_tasks.is_empty() => StopOutcome::Leaked,
             (StopPhase::Killed, _) => StopOutcome::Killed,
-            (StopPhase::BrutallyKilled, _) => StopOutcome::Stopped,
-            (StopPhase::Asked, exit) => self.judged(&self.slots[&sequence], exit),
+            (StopPhase::BrutallyKilled | StopPhase::Asked, exit) => self.judged(&self.slots[&sequence], exit),
         };
         self.note_stop(sequence, outcome, took, ended.below);
         // The plan that stopped it may have been abandoned; then it simply is down.

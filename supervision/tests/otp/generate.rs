@@ -65,7 +65,9 @@ impl Dice<'_> {
     }
 
     fn simple(&mut self, name: String) -> Scenario {
-        let root = SupervisorOptions { strategy: Strategy::SimpleOneForOne, ..self.supervisor() };
+        // Since OTP 27 a dynamic supervisor has no auto-shutdown.
+        let auto_shutdown = AutoShutdown::Never;
+        let root = SupervisorOptions { strategy: Strategy::SimpleOneForOne, auto_shutdown, ..self.supervisor() };
         let template = self.child(&SupervisorOptions::default(), &place("t"));
         let declarations = vec![
             Declaration { place: Place::root(), declared: Declared::Supervisor(root) },

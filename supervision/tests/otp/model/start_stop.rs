@@ -97,9 +97,11 @@ impl Model<'_> {
         child: ChildId,
         step: StartStep,
     ) -> Result<(), String> {
+        let is_dynamic = self.supervisors[supervisor.0].options.strategy == Strategy::SimpleOneForOne;
         match self.attempt(child, step) {
             Attempt::Up => {}
-            Attempt::Ignored if self.children[child.0].options.restart == Restart::Temporary => {
+            // Since OTP 27 a dynamic child that declines at its restart is gone as well.
+            Attempt::Ignored if is_dynamic || self.children[child.0].options.restart == Restart::Temporary => {
                 self.supervisors[supervisor.0].children.retain(|known| *known != child);
             }
             Attempt::Ignored => {}

@@ -6,7 +6,7 @@ use supervision::{Counts, OperationError, Path, StartOutcome, Tree};
 use super::{
     stage::Stage,
     tree,
-    witness::{self, Errand, Witness},
+    witness::{self, Witness},
 };
 use crate::otp::{
     options::{ChildOptions, Strategy},
@@ -21,14 +21,12 @@ struct Call {
     /// None if nobody waits for the answer.
     title: Option<String>,
     /// What the witness must know of while it is not answered.
-    errand: Option<Errand>,
+    stopped: Option<Place>,
     state: State,
 }
 
 enum State {
     Waiting(BoxFuture<'static, String>),
-    /// The children of the supervisor are to be counted.
-    Counting(Place),
     Answered(String),
 }
 
@@ -43,53 +41,40 @@ pub struct Callee<'a> {
 impl Calls {
     /// Sends what the action asks for.
     pub fn send(&mut self, callee: &Callee<'_>, action: &Action) {
-        let errand = match action {
-            Action::Terminate(place) => Some(Errand::Stop(place.clone())),
-            Action::Restart(place) | Action::Spawn(place) | Action::Add { place, .. } => {
-                Some(Errand::Start(place.clone()))
-            }
+        let stopped = match action {
+            Action::Terminate(place) => Some(place.clone()),
             _ => None,
         };
-        errand.iter().for_each(|errand| callee.witness.asked(errand));
+        stopped.iter().for_each(|place| callee.witness.asked_to_stop(place));
         let title = match action {
             Action::Add { place, .. } => format!("add {place}"),
             Action::Count(_) => "count".to_owned(),
             other => other.to_string(),
         };
-        self.0.push(Call { title: Some(title), errand, state: callee.call(action) });
+        self.0.push(Call { title: Some(title), stopped, state: callee.call(action) });
     }
 
     /// Kills a child from outside.
     pub fn kill(&mut self, tree: &Tree, place: &Place) {
         let (tree, path) = (tree.clone(), path(place));
         let killed = async move { format!("{:?}", tree.kill_child(path).await) };
-        self.0.push(Call { title: None, errand: None, state: State::Waiting(killed.boxed()) });
+        self.0.push(Call { title: None, stopped: None, state: State::Waiting(killed.boxed()) });
     }
 
     /// Tells the root to stop.
     pub fn stop(&mut self, tree: &Tree) {
         let tree = tree.clone();
         let stopped = async move { format!("{:?}", tree.stop().await.took) };
-        self.0.push(Call { title: None, errand: None, state: State::Waiting(stopped.boxed()) });
+        self.0.push(Call { title: None, stopped: None, state: State::Waiting(stopped.boxed()) });
     }
 
     /// Takes the answers that are there.
     pub fn poll(&mut self, callee: &Callee<'_>) {
-        let mut is_first = true;
         for call in &mut self.0 {
-            let answer = match &mut call.state {
-                State::Waiting(answer) => answer.now_or_never(),
-                // Served in turn, as any call: while the root's start is held it counts nothing.
-                State::Counting(place) if is_first && !(place.is_root() && callee.stage.is_held()) => {
-                    Some(callee.count(place))
-                }
-                State::Counting(_) => None,
-                State::Answered(_) => continue,
-            };
-            is_first &= answer.is_some();
-            if let Some(answer) = answer {
+            let State::Waiting(answer) = &mut call.state else { continue };
+            if let Some(answer) = answer.now_or_never() {
                 call.state = State::Answered(answer);
-                call.errand.iter().for_each(|errand| callee.witness.answered(errand));
+                call.stopped.iter().for_each(|place| callee.witness.answered(place));
             }
         }
     }
@@ -103,7 +88,7 @@ impl Calls {
     pub fn take_replies(&mut self) -> Vec<String> {
         let replies = self.0.drain(..).filter_map(|call| match call.state {
             State::Answered(answer) => Some(format!("{}: {answer}", call.title?)),
-            State::Waiting(_) | State::Counting(_) => Some(format!("{}: gone", call.title?)),
+            State::Waiting(_) => Some(format!("{}: gone", call.title?)),
         });
         replies.collect()
     }
@@ -114,7 +99,7 @@ impl Callee<'_> {
         let Some(place) = action.places().first().cloned() else { return State::Answered(String::new()) };
         let (tree, path, terms) = (self.tree.clone(), path(&place), Terms::of(self, &place));
         let answer = match action {
-            Action::Count(_) => return State::Counting(place),
+            Action::Count(_) => async move { counted(tree.count_children(path).await, terms.is_dynamic) }.boxed(),
             Action::Terminate(_) => async move { terms.terminated(tree.stop_child(path).await) }.boxed(),
             Action::Delete(_) => async move { terms.done(tree.delete_child(path).await) }.boxed(),
             Action::Restart(_) => async move { terms.started(tree.start_child(path).await) }.boxed(),
@@ -138,16 +123,6 @@ impl Callee<'_> {
             added(&place, result)
         };
         add.boxed()
-    }
-
-    fn count(&self, place: &Place) -> String {
-        let root = self.tree.snapshot();
-        let Some(node) = root.find(path(place).as_str()) else { return "gone".to_owned() };
-        let Counts { specs, supervisors, workers, .. } = node.counts();
-        let is_up = |path: &Path| Place::parse(path.as_str()).is_some_and(|place| self.stage.is_up(&place));
-        let active = node.children.iter().filter(|child| is_up(&child.path)).count();
-        let specs = if self.is_dynamic() { 1 } else { specs };
-        format!("specs={specs} active={active} supervisors={supervisors} workers={workers}")
     }
 
     fn is_dynamic(&self) -> bool {
@@ -221,6 +196,13 @@ fn start_answer(outcome: &StartOutcome) -> String {
         StartOutcome::Ignored => "ok undefined".to_owned(),
         _ => "ok".to_owned(),
     }
+}
+
+fn counted(counts: Result<Counts, OperationError>, is_dynamic: bool) -> String {
+    let Ok(Counts { specs, active, supervisors, workers }) = counts else { return "gone".to_owned() };
+    // OTP has one spec for all instances.
+    let specs = if is_dynamic { 1 } else { specs };
+    format!("specs={specs} active={active} supervisors={supervisors} workers={workers}")
 }
 
 fn path(place: &Place) -> Path {

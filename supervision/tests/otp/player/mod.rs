@@ -262,9 +262,12 @@ impl<'a> Player<'a> {
 
     /// Leaves nothing behind in the runtime.
     async fn close(self) {
-        self.stage.release();
-        if let Some(tree) = self.tree {
-            tree.stop().await;
+        let Some(tree) = self.tree else { return };
+        let mut stop = std::pin::pin!(tree.stop());
+        // A start may be held after the one that is held now.
+        while (&mut stop).now_or_never().is_none() {
+            self.stage.release();
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 }

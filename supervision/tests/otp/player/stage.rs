@@ -10,7 +10,7 @@ use supervision::{BoxError, ChildContext, Ignore, Orderly};
 use tokio::sync::{Notify, oneshot};
 
 use crate::otp::{
-    options::{ChildOptions, Restart, Shutdown, StartPlan, StartStep, StopManner},
+    options::{ChildOptions, StartPlan, StartStep, StopManner},
     scenario::{Place, Reason},
 };
 
@@ -116,14 +116,6 @@ impl Stage {
         self.book().entry(place).ended.take()
     }
 
-    /// If the last incarnation ended otherwise than a stop should, and that is not known yet: how.
-    pub fn take_bad_end(&self, place: &Place) -> Option<Reason> {
-        let (options, reason) = (self.options(place), self.take_end(place)?);
-        let asked = if options.shutdown == Shutdown::BrutalKill { Reason::Killed } else { Reason::Shutdown };
-        let is_good = reason == asked || (options.restart != Restart::Permanent && reason.is_orderly());
-        (!is_good).then_some(reason)
-    }
-
     /// Lets the worker at `place` end by itself, when it is polled next.
     pub fn order(&self, place: &Place, reason: Reason) {
         let order = self.book().entry(place).order.take();
@@ -134,11 +126,6 @@ impl Stage {
     /// Whether a start is held.
     pub fn is_held(&self) -> bool {
         !self.book().held.is_empty()
-    }
-
-    /// Whether the start at `place` is held.
-    pub fn is_held_at(&self, place: &Place) -> bool {
-        self.book().held.contains(place)
     }
 
     /// Lets the starts that are held go on.

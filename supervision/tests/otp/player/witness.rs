@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use supervision::{Event, EventKind, Exit, Path};
+use supervision::{Event, EventKind, Exit, Path, StopOutcome};
 
 use super::stage::Stage;
 use crate::otp::{
@@ -21,21 +21,12 @@ pub struct Witness {
     seen: Arc<Mutex<Seen>>,
 }
 
-/// What somebody does to a child by hand. Of a start that fails then, its supervisor has nothing to report.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Errand {
-    Start(Place),
-    Stop(Place),
-}
-
 #[derive(Default)]
 struct Seen {
     /// Supervisors whose children have all been started.
     serving: BTreeSet<Place>,
-    /// Children that come up again by themselves.
-    restarting: BTreeSet<Place>,
-    /// What was asked for and is not answered yet.
-    errands: Vec<Errand>,
+    /// Children whose stop was asked for, and that is not answered yet.
+    stopped_by_hand: BTreeSet<Place>,
     /// Bad ends of dynamic children when their supervisor stops, by reason.
     bad_ends: BTreeMap<String, usize>,
 }
@@ -67,23 +58,14 @@ impl Witness {
         log.push("exit /#1 shutdown".to_owned());
     }
 
-    /// Somebody asks for it.
-    pub fn asked(&self, errand: &Errand) {
-        if let Errand::Start(place) = errand
-            && self.stage.is_held_at(place)
-        {
-            // Its supervisor is at it already.
-            self.seen().restarting.insert(place.clone());
-        }
-        self.seen().errands.push(errand.clone());
+    /// Somebody asks for the stop of a child.
+    pub fn asked_to_stop(&self, place: &Place) {
+        self.seen().stopped_by_hand.insert(place.clone());
     }
 
-    /// What was asked for is answered.
-    pub fn answered(&self, errand: &Errand) {
-        let mut seen = self.seen();
-        if let Some(index) = seen.errands.iter().position(|known| known == errand) {
-            seen.errands.remove(index);
-        }
+    /// That is answered.
+    pub fn answered(&self, place: &Place) {
+        self.seen().stopped_by_hand.remove(place);
     }
 
     /// Takes an event, in the order of events.
@@ -91,9 +73,9 @@ impl Witness {
         let place = place(&event.path);
         match &event.kind {
             EventKind::Started { .. } => self.started(&place),
-            EventKind::StartFailed { exit } => self.start_failed(&place, exit),
+            EventKind::StartFailed { exit, by_hand } => self.start_failed(&place, exit, *by_hand),
             EventKind::Exited { exit } => self.exited(&place, exit),
-            EventKind::Stopped { .. } => self.stopped(&place),
+            EventKind::Stopped { outcome, .. } => self.stopped(&place, outcome),
             EventKind::GaveUp { child, .. } if self.seen().serving.contains(&place) => {
                 self.report(&place, "shutdown", &self::place(child), "reached_max_restart_intensity");
             }
@@ -102,26 +84,17 @@ impl Witness {
     }
 
     fn started(&self, place: &Place) {
-        self.seen().restarting.remove(place);
         if self.is_supervisor(place) {
             self.stage.started(place);
             self.seen().serving.insert(place.clone());
         }
     }
 
-    fn start_failed(&self, place: &Place, exit: &Exit) {
+    fn start_failed(&self, place: &Place, exit: &Exit, by_hand: bool) {
         if self.is_supervisor(place) {
             self.stage.write(format!("start {place} error"));
         }
-        let is_by_hand = {
-            let mut seen = self.seen();
-            let is_by_hand = seen.errands.contains(&Errand::Start(place.clone())) && !seen.restarting.contains(place);
-            if !is_by_hand {
-                seen.restarting.insert(place.clone());
-            }
-            is_by_hand
-        };
-        if !is_by_hand {
+        if !by_hand {
             self.report(&place.parent(), "start_error", place, start_failure(place, exit));
         }
     }
@@ -133,18 +106,17 @@ impl Witness {
         if restart == Restart::Permanent || !reason.is_orderly() {
             self.report(&place.parent(), "child_terminated", place, &reason);
         }
-        if restart == Restart::Permanent || (restart == Restart::Transient && !reason.is_orderly()) {
-            self.seen().restarting.insert(place.clone());
-        }
     }
 
-    fn stopped(&self, place: &Place) {
+    fn stopped(&self, place: &Place, outcome: &StopOutcome) {
         self.supervisor_ended(place, &Exit::Shutdown);
-        self.seen().restarting.remove(place);
-        let Some(reason) = self.stage.take_bad_end(place) else { return };
-        let is_by_hand = self.seen().errands.contains(&Errand::Stop(place.clone()));
-        if self.template().is_some() && !is_by_hand {
-            *self.seen().bad_ends.entry(reason.to_string()).or_default() += 1;
+        let reason = self.stage.take_end(place);
+        if *outcome == StopOutcome::Stopped {
+            return;
+        }
+        let reason = reason.map_or_else(|| outcome.label().to_owned(), |reason| reason.to_string());
+        if self.template().is_some() && !self.seen().stopped_by_hand.contains(place) {
+            *self.seen().bad_ends.entry(reason).or_default() += 1;
         } else {
             self.report(&place.parent(), "shutdown_error", place, &reason);
         }
