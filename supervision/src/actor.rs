@@ -132,6 +132,6 @@ fn start_failure(error: SpawnErr, last_words: Option<Exit>) -> StartFailure {
         (Some(exit), _) => StartFailure::Failed(exit),
         (None, SpawnErr::StartupFailed(error)) if error.is::<Ignore>() => StartFailure::Ignored,
         (None, SpawnErr::StartupFailed(error)) => StartFailure::Failed(Exit::of_error(error.as_ref())),
-        (None, other) => StartFailure::Failed(Exit::Error(other.to_string())),
+        (None, other) => StartFailure::Failed(Exit::error(other.to_string())),
     }
 }

@@ -16,8 +16,9 @@ use ractor::{ActorRef, Message, MessagingErr, RpcReplyPort, concurrency::oneshot
 use tokio::time::Instant;
 
 use crate::{
-    CallError, DeadLetter, Exit, LossReason, SendError,
+    CallError, DeadLetter, Exit, LossReason, Path, SendError,
     dead_letter::{self, DeadLetters},
+    hold::{Hold, Holder},
     mailbox::{CAPACITY_MAX, KeptMailbox, Mailbox, Refused},
 };
 
@@ -30,6 +31,9 @@ telemetry::declare_metrics! {
 pub const DEFAULT_CAPACITY: usize = 1024;
 
 /// The address of an actor, valid for as long as anyone holds it: each incarnation takes its place behind it.
+///
+/// It is that of one child at a time, from the child's first start until its supervisor forgets it: another that is
+/// declared with the same address, in this tree or in a second one, does not start.
 ///
 /// # What becomes of the messages that wait
 ///
@@ -62,6 +66,7 @@ struct Cell<M> {
     target: ArcSwap<Target<M>>,
     kept: Option<Arc<KeptMailbox<M>>>,
     dead_letters: DeadLetters<M>,
+    holder: Holder,
 }
 
 #[derive(Debug)]
@@ -119,7 +124,10 @@ impl<M: Message> Address<M> {
 
     fn of(name: String, capacity: usize, kept: Option<Arc<KeptMailbox<M>>>, dead_letters: DeadLetters<M>) -> Self {
         let target = ArcSwap::from_pointee(Target::Down);
-        Self { cell: Arc::new(Cell { name, capacity, target, kept, dead_letters }), met: OnceLock::new() }
+        Self {
+            cell: Arc::new(Cell { name, capacity, target, kept, dead_letters, holder: Holder::default() }),
+            met: OnceLock::new(),
+        }
     }
 
     /// Sends without waiting.
@@ -250,6 +258,10 @@ impl<M> Clone for Address<M> {
 
 /// What the supervisor tells an address, whatever its message type.
 pub(crate) trait Availability: Send + Sync {
+    /// Its name, and what tells it from others of the same name.
+    fn identity(&self) -> (&str, usize);
+    /// Makes it that of the child at `path`, see [`Holder::hold`].
+    fn hold(&self, path: &Path) -> Result<Hold, Path>;
     /// The next incarnation is due.
     fn restarting(&self, due: Instant);
     /// No incarnation is due.
@@ -257,6 +269,14 @@ pub(crate) trait Availability: Send + Sync {
 }
 
 impl<M: Message> Availability for Address<M> {
+    fn identity(&self) -> (&str, usize) {
+        (&self.cell.name, self.cell.holder.identity())
+    }
+
+    fn hold(&self, path: &Path) -> Result<Hold, Path> {
+        self.cell.holder.hold(path)
+    }
+
     fn restarting(&self, due: Instant) {
         if let Some(kept) = &self.cell.kept {
             kept.expect_next();

@@ -1,6 +1,6 @@
 //! What happens in the tree, as it happens.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
@@ -77,4 +77,28 @@ pub enum EventKind {
         /// How that child ended.
         exit: Exit,
     },
+}
+
+/// In one line: the path, which names the supervisor and the child, its incarnation, what happened, and why.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match &self.kind {
+            EventKind::Started { took } => format!("started in {took:?}"),
+            EventKind::Ignored => "declined to start".to_owned(),
+            EventKind::StartFailed { exit, .. } => format!("did not start: it {exit}"),
+            EventKind::Exited { exit } => exit.to_string(),
+            EventKind::RestartScheduled { delay } => format!("is started again in {delay:?}"),
+            EventKind::Degraded => "is degraded: its restart budget is used up".to_owned(),
+            EventKind::Recovered => "has recovered".to_owned(),
+            EventKind::Stuck { place } => format!("is stuck in {place}"),
+            EventKind::Unstuck => "goes on".to_owned(),
+            EventKind::Stopped { outcome: StopOutcome::Failed(exit), took } => {
+                format!("was asked to stop, and {exit} after {took:?}")
+            }
+            EventKind::Stopped { outcome, took } => format!("{} after {took:?}", outcome.label()),
+            EventKind::LeakEnded => "had leaked and has ended".to_owned(),
+            EventKind::GaveUp { child, exit } => format!("gives up on {child}, which {exit}"),
+        };
+        write!(f, "{}#{} {}", self.path, self.incarnation, what.replace(['\n', '\r'], " "))
+    }
 }

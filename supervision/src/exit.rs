@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
+use telemetry::panic::cut;
 
 use crate::Path;
 
@@ -16,7 +17,8 @@ pub enum Exit {
     Shutdown,
     /// It ended by itself, orderly, for a reason of its own.
     ShutdownWith(String),
-    /// It returned an error.
+    /// It returned an error. Here and below, what it said is kept up to
+    /// [`TEXT_MAX`](telemetry::panic::TEXT_MAX) bytes.
     Error(String),
     /// It panicked.
     Panic(String),
@@ -74,13 +76,18 @@ impl fmt::Display for Exit {
 }
 
 impl Exit {
+    /// An error with this text, which is cut if it is long: it goes into log lines, events and the history.
+    pub(crate) fn error(text: impl Into<String>) -> Self {
+        Self::Error(cut(text.into()))
+    }
+
     /// What an error means that a callback or a task returned.
     pub(crate) fn of_error(error: &(dyn std::error::Error + 'static)) -> Self {
         match error.downcast_ref::<Orderly>() {
             Some(Orderly::Normal) => Self::Normal,
             Some(Orderly::Shutdown) => Self::Shutdown,
-            Some(Orderly::ShutdownWith(reason)) => Self::ShutdownWith(reason.clone()),
-            None => Self::Error(chain(error)),
+            Some(Orderly::ShutdownWith(reason)) => Self::ShutdownWith(cut(reason.clone())),
+            None => Self::error(chain(error)),
         }
     }
 }
@@ -162,5 +169,13 @@ mod tests {
         assert!(!gave_up.is_orderly());
         assert_eq!(gave_up.to_string(), "gave up on a.b, which panicked: boom");
         assert!(Exit::ShutdownWith("done".into()).is_orderly());
+    }
+
+    #[test]
+    fn a_long_error_is_cut_and_marked() {
+        let error: BoxError = "x".repeat(1 << 20).into();
+        let Exit::Error(text) = Exit::of_error(error.as_ref()) else { panic!("it is an error") };
+        assert!(text.len() < telemetry::panic::TEXT_MAX + 20 && text.ends_with("x... (cut)"));
+        assert_eq!(Exit::error("short"), Exit::Error("short".to_owned()));
     }
 }

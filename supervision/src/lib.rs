@@ -109,6 +109,7 @@ mod exit;
 mod fault;
 mod guard;
 mod heartbeat;
+mod hold;
 mod intensity;
 mod mailbox;
 mod node;

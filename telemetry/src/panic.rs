@@ -20,7 +20,7 @@ mod recorder;
 mod report;
 
 pub use catch::{Catch, catch, catch_sync, catch_with};
-pub use ensure::{Assertion, FIELDS_MAX, VALUE_MAX};
+pub use ensure::{Assertion, FIELDS_MAX, TEXT_MAX, VALUE_MAX, cut};
 #[doc(hidden)]
 pub use ensure::{broken, count};
 pub use frames::Backtrace;
@@ -67,7 +67,7 @@ pub struct Capture {
 /// Captures here and now: for the end of a process that somebody decides on, without unwinding anything.
 #[track_caller]
 pub fn capture(message: impl Into<String>) -> CapturedPanic {
-    let mut captured = CapturedPanic::here(message.into());
+    let mut captured = CapturedPanic::here(cut(message.into()));
     captured.0.location = Some(std::panic::Location::caller().to_string());
     captured.0.backtrace = Backtrace::capture(None);
     captured

@@ -27,6 +27,8 @@ pub struct ChildSpec {
     pub(crate) kind: Kind,
     pub(crate) starter: Arc<dyn StartChild>,
     pub(crate) availability: Option<Arc<dyn Availability>>,
+    /// The addresses of the child, or of all declared below it, with the ids from it down.
+    pub(crate) addresses: Vec<(usize, String)>,
     pub(crate) restart: Restart,
     pub(crate) shutdown: Shutdown,
     pub(crate) start_budget: Option<Duration>,
@@ -114,12 +116,24 @@ impl ChildSpec {
     /// A supervisor.
     pub fn supervisor(spec: SupervisorSpec) -> Self {
         let (id, faults) = (spec.id.clone(), spec.check().err().unwrap_or_default());
-        Self {
-            shutdown: Shutdown::Infinity,
-            start_budget: None,
-            faults,
-            ..Self::new(id, Kind::Supervisor, Arc::new(SupervisorStarter::new(spec)))
-        }
+        let below = spec.children.iter().flat_map(|child| &child.addresses);
+        let addresses = below.map(|(address, path)| (*address, format!("{id}.{path}"))).collect();
+        Self { faults, addresses, ..Self::of_supervisor(id, SupervisorStarter::new(move |_| Ok(spec.clone()))) }
+    }
+
+    /// A supervisor that is made anew at each of its starts. `make` may decline with [`Ignore`](crate::Ignore), which is no
+    /// failure, or fail: then nothing is left running. What it makes is checked before any child starts; its own id does not
+    /// count.
+    pub fn supervisor_from(
+        id: impl Into<String>,
+        make: impl Fn(ChildContext) -> Result<SupervisorSpec, BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        let checked = move |context| {
+            let spec = make(context)?;
+            spec.check().map_err(|faults| SpecFault::list(&faults))?;
+            Ok(spec)
+        };
+        Self::of_supervisor(id.into(), SupervisorStarter::new(checked))
     }
 
     /// When it is started again.
@@ -250,8 +264,14 @@ impl ChildSpec {
     }
 
     fn from_actor<A: Actor>(id: impl Into<String>, address: &Address<A::Msg>, starter: ActorStarter<A>) -> Self {
-        let availability: Arc<dyn Availability> = Arc::new(address.clone());
-        Self { availability: Some(availability), ..Self::new(id.into(), Kind::Actor, Arc::new(starter)) }
+        let (id, availability): (String, Arc<dyn Availability>) = (id.into(), Arc::new(address.clone()));
+        let addresses = vec![(availability.identity().1, id.clone())];
+        Self { availability: Some(availability), addresses, ..Self::new(id, Kind::Actor, Arc::new(starter)) }
+    }
+
+    fn of_supervisor(id: String, starter: SupervisorStarter) -> Self {
+        let own = Self::new(id, Kind::Supervisor, Arc::new(starter));
+        Self { shutdown: Shutdown::Infinity, start_budget: None, ..own }
     }
 
     fn new(id: String, kind: Kind, starter: Arc<dyn StartChild>) -> Self {
@@ -261,6 +281,7 @@ impl ChildSpec {
             kind,
             starter,
             availability: None,
+            addresses: Vec::new(),
             restart: Restart::Permanent,
             shutdown: Shutdown::Within(Duration::from_secs(5)),
             start_budget: Some(Duration::from_secs(10)),

@@ -23,6 +23,12 @@ impl SpecFault {
         Self { path: path.to_owned(), reason: reason.into() }
     }
 
+    /// All of them in one line.
+    pub(crate) fn list(faults: &[Self]) -> String {
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        format!("the tree is not sound: {}", faults.join("; "))
+    }
+
     pub(crate) fn below(&self, parent: &ChildSpec) -> Self {
         let own = self.path == parent.id || self.path.is_empty();
         let path = if own { parent.id.clone() } else { format!("{}.{}", parent.id, self.path) };

@@ -1,6 +1,9 @@
 //! A supervisor, as its children's common part of the spec, and the check of a whole tree before anything starts.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use super::{AutoShutdown, ChildSpec, GiveUpAs, GroupRestart, Kind, OnGiveUp, Restart, SpecFault, Strategy};
 use crate::Intensity;
@@ -126,6 +129,7 @@ impl SupervisorSpec {
             }
         }
         faults.extend(self.torn_stop_groups());
+        faults.extend(self.shared_addresses());
         if let Strategy::Dynamic { max_children } = self.strategy {
             if self.children.len() > max_children {
                 faults.push(SpecFault::new("", format!("has more than max_children = {max_children} children")));
@@ -150,6 +154,21 @@ impl SupervisorSpec {
             if !seen.insert(group) && !continues {
                 let reason = format!("the members of the stop group {group} are not neighbours");
                 faults.push(SpecFault::new(&child.id, reason));
+            }
+        }
+        faults
+    }
+
+    /// Addresses of two children: a message could reach only one of them. Those of one child are among its own faults.
+    fn shared_addresses(&self) -> Vec<SpecFault> {
+        let mut holders: HashMap<usize, (usize, &str)> = HashMap::new();
+        let mut faults = Vec::new();
+        for (index, child) in self.children.iter().enumerate() {
+            for (address, path) in &child.addresses {
+                let (holder, holder_path) = *holders.entry(*address).or_insert((index, path));
+                if holder != index {
+                    faults.push(SpecFault::new(path, format!("its address is that of {holder_path}")));
+                }
             }
         }
         faults
@@ -229,6 +248,29 @@ mod tests {
         assert_eq!(neighbours.check(), Ok(()));
         let torn = neighbours.child(task("d").stop_group("io"));
         assert_eq!(reasons(&torn), ["child \"d\": the members of the stop group io are not neighbours"]);
+    }
+
+    #[test]
+    fn an_address_of_two_children_is_refused_wherever_they_are() {
+        struct Nobody;
+        impl ractor::Actor for Nobody {
+            type Msg = ();
+            type State = ();
+            type Arguments = ();
+
+            async fn pre_start(&self, _: ractor::ActorRef<()>, (): ()) -> Result<(), ractor::ActorProcessingErr> {
+                Ok(())
+            }
+        }
+        let (desk, other) = (crate::Address::new("desk"), crate::Address::new("desk"));
+        let actor = |id: &str, address: &crate::Address<()>| ChildSpec::actor(id, address, |_| (Nobody, ()));
+        let inner = |id: &str, child| ChildSpec::supervisor(SupervisorSpec::new(id, Strategy::OneForOne).child(child));
+        let apart = SupervisorSpec::new("root", Strategy::OneForOne).child(actor("a", &desk)).child(actor("b", &other));
+        assert_eq!(apart.check(), Ok(()), "a name is no address");
+        let shared = SupervisorSpec::new("root", Strategy::OneForOne)
+            .child(inner("left", actor("a", &desk)))
+            .child(inner("right", inner("deep", actor("b", &desk))));
+        assert_eq!(reasons(&shared), ["child \"right.deep.b\": its address is that of left.a"]);
     }
 
     #[test]

@@ -131,7 +131,10 @@ impl Supervisor {
                 self.done = true;
             }
             Goal::Operation { sequence, reply, .. } => {
-                let _ = reply.send(Ok(self.started_or_done(sequence)));
+                let outcome = self.started_or_done(sequence);
+                // Before whoever asked is told, who may look.
+                self.forget_if_temporary(sequence);
+                let _ = reply.send(Ok(outcome));
             }
             Goal::Unstick { sequence, exit, uptime } => self.restart(sequence, exit, uptime),
             Goal::Restart { .. } => {}
@@ -249,7 +252,6 @@ impl Supervisor {
             if let Some(process) = &slot.process {
                 process.kill();
             }
-            slot.unavailable(Err(crate::LossReason::Failed));
             slot.unavailable(Err(LossReason::Failed));
             tracing::error!(path = %slot.node.identity.path, "child abandoned: its supervisor failed twice");
             self.report.push(crate::ChildStop {

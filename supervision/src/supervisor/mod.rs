@@ -26,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::{
-    ChildContext, ChildSpec, Counts, Exit, HandedOver, OperationError, Status, StuckIn, SupervisorSpec, door,
+    BoxError, ChildContext, ChildSpec, Counts, Exit, HandedOver, Ignore, OperationError, Status, StuckIn,
+    SupervisorSpec, door,
     process::{Drill, DrillOrder, Ended, Process, StartChild, StartFailure, Started},
 };
 use state::Supervisor;
@@ -36,19 +37,31 @@ const OPERATIONS_MAX: usize = 64;
 
 /// Starts the incarnations of a supervisor that is itself a child.
 pub(crate) struct SupervisorStarter {
-    spec: SupervisorSpec,
+    make: Box<Make>,
 }
 
+type Make = dyn Fn(ChildContext) -> Result<SupervisorSpec, BoxError> + Send + Sync;
+
 impl SupervisorStarter {
-    pub(crate) fn new(spec: SupervisorSpec) -> Self {
-        Self { spec }
+    pub(crate) fn new(make: impl Fn(ChildContext) -> Result<SupervisorSpec, BoxError> + Send + Sync + 'static) -> Self {
+        Self { make: Box::new(make) }
+    }
+
+    fn made(&self, context: &ChildContext) -> Result<SupervisorSpec, StartFailure> {
+        match telemetry::panic::catch_sync(|| (self.make)(context.clone())) {
+            Ok(Ok(spec)) => Ok(spec),
+            Ok(Err(error)) if error.is::<Ignore>() => Err(StartFailure::Ignored),
+            Ok(Err(error)) => Err(StartFailure::Failed(Exit::of_error(error.as_ref()))),
+            Err(captured) => Err(StartFailure::Failed(record_panic(context, "make", captured))),
+        }
     }
 }
 
 impl StartChild for SupervisorStarter {
     fn start(&self, context: ChildContext) -> BoxFuture<'static, Result<Started, StartFailure>> {
-        let spec = self.spec.clone();
+        let made = self.made(&context);
         async move {
+            let spec = made?;
             let cancelled = context.cancelled();
             let (started, is_started) = oneshot::channel();
             let (supervisor, control) = Supervisor::new(spec, context.clone(), started);

@@ -131,7 +131,7 @@ impl Supervisor {
         let forgotten = self
             .slots
             .get(&sequence)
-            .is_some_and(|slot| slot.is_added && slot.incarnation() == 1 && !matches!(slot.state, State::Leaked));
+            .is_some_and(|slot| slot.is_added && slot.incarnation() <= 1 && !matches!(slot.state, State::Leaked));
         if forgotten {
             self.remove_slot(sequence);
         }

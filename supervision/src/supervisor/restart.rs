@@ -247,7 +247,8 @@ impl Supervisor {
         let identity = &slot.node.identity;
         let labels = [("component", identity.path.component()), ("actor", &identity.label), ("cause", exit.cause())];
         RESTARTS.add(1, &labels);
-        tracing::warn!(path = %identity.path, %exit, ?delay, "child failed and is started again");
+        let incarnation = slot.incarnation();
+        tracing::warn!(path = %identity.path, incarnation, %exit, ?delay, "child failed and is started again");
         let mut data = slot.node.data();
         data.restarts += 1;
         data.failed(exit, uptime, Some(delay));
@@ -283,10 +284,10 @@ impl Supervisor {
     /// The budget is used up: the supervisor ends with all its children, and says because of whom.
     pub(super) fn give_up(&mut self, sequence: Sequence, exit: Exit) {
         let Some(slot) = self.slots.get(&sequence) else { return };
-        let child = slot.path().clone();
+        let (child, incarnation) = (slot.path().clone(), slot.incarnation());
         ESCALATIONS.add(1, &[("component", child.component())]);
         let path = self.context.path().clone();
-        tracing::error!(%path, %child, %exit, "supervisor gives up");
+        tracing::error!(%path, %child, incarnation, %exit, "supervisor gives up");
         let kind = EventKind::GaveUp { child: child.clone(), exit: exit.clone() };
         self.context.tree().emit(crate::Event { path, incarnation: self.context.incarnation(), kind });
         self.end(match self.spec.give_up_as {

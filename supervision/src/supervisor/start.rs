@@ -1,5 +1,7 @@
 //! Starting a child: in a task of its own, so that the supervisor goes on answering.
 
+use std::sync::Arc;
+
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +36,10 @@ impl Supervisor {
         }
         slot.plan = Some(plan);
         if matches!(slot.state, State::Leaked) {
-            return self.refuse_overlap(sequence);
+            return self.refuse_start(sequence, Exit::error("the incarnation before it is still running"));
+        }
+        if let Err(conflict) = slot.hold_address() {
+            return self.refuse_start(sequence, conflict);
         }
         slot.cancel = CancellationToken::new();
         slot.unavailable(Ok(Instant::now()));
@@ -48,9 +53,9 @@ impl Supervisor {
         let span = start_span(&parent, slot, incarnation);
         let attempt = caught(context.clone(), attempt(slot, context.clone())).instrument(span);
         slot.context = Some(context);
-        let availability = slot.spec.availability.clone();
+        let (availability, hold) = (slot.spec.availability.clone(), slot.hold.clone());
         let _detached = door::spawn(async move {
-            let done = StartDone { sequence, incarnation, result: attempt.await };
+            let done = StartDone { sequence, incarnation, result: attempt.await, hold };
             // Its supervisor has ended and reported it as leaked; what came up after all is ended here.
             if let Err(unheard) = start_done.send(done)
                 && let Ok(started) = unheard.0.result
@@ -58,22 +63,24 @@ impl Supervisor {
                 started.process.kill();
                 started.ended.await;
                 availability.inspect(|address| address.down(LossReason::Stopped));
+                drop(unheard.0.hold);
             }
         });
         true
     }
 
-    /// No incarnation starts while the one before it still runs.
-    fn refuse_overlap(&mut self, sequence: Sequence) -> bool {
+    /// No incarnation starts while the one before it still runs, nor with the address of another child.
+    fn refuse_start(&mut self, sequence: Sequence, why: Exit) -> bool {
         let incarnation = self.slots.get(&sequence).map_or(0, Slot::incarnation);
-        let failure = StartFailure::Failed(Exit::Error("the incarnation before it is still running".to_owned()));
-        let _ = self.inputs.start_done.send(StartDone { sequence, incarnation, result: Err(failure) });
+        let result = Err(StartFailure::Failed(why));
+        let _ = self.inputs.start_done.send(StartDone { sequence, incarnation, result, hold: None });
         true
     }
 
     /// A start attempt is over.
     pub(super) fn start_done(&mut self, done: StartDone) {
-        let StartDone { sequence, incarnation, result } = done;
+        let StartDone { sequence, incarnation, result, hold } = done;
+        drop(hold);
         let Some(slot) = self.slots.get_mut(&sequence).filter(|slot| slot.incarnation() == incarnation) else { return };
         let stopping = match &slot.state {
             State::Stopping(stopping) => Some(stopping.phase),
@@ -155,10 +162,12 @@ impl Supervisor {
         let Some(slot) = self.slots.get_mut(&sequence) else { return };
         slot.become_(State::Down, Status::Ignored);
         slot.unavailable(Err(LossReason::Finished));
-        let is_gone = slot.spec.restart == Restart::Temporary || self.is_dynamic();
-        self.step_done(sequence);
-        if is_gone {
+        let (is_temporary, plan) = (slot.spec.restart == Restart::Temporary, slot.plan.take());
+        if is_temporary || self.is_dynamic() {
             self.remove_slot(sequence);
+        }
+        if let Some(id) = plan {
+            self.settle_one(id);
         }
     }
 
@@ -172,8 +181,8 @@ impl Supervisor {
         if !leaked {
             slot.become_(State::Down, Status::Down);
         }
-        let path = slot.path().clone();
-        tracing::warn!(%path, %exit, "child did not start");
+        let (path, incarnation) = (slot.path().clone(), slot.incarnation());
+        tracing::warn!(%path, incarnation, %exit, "child did not start");
         let first_start = slot.spec.first_start;
         let Some(id) = slot.plan.take() else { return self.restart_failed(sequence, exit) };
         match self.plans.get(&id).map(|plan| &plan.goal) {
@@ -188,8 +197,8 @@ impl Supervisor {
             }
             Some(Goal::Operation { .. }) => {
                 slot.unavailable(Err(LossReason::Failed));
-                self.abandon(id, OperationError::StartFailed { exit });
                 self.operation_start_failed(sequence);
+                self.abandon(id, OperationError::StartFailed { exit });
             }
             Some(Goal::Restart { .. } | Goal::Unstick { .. } | Goal::End) | None => {
                 self.abandon(id, OperationError::StartFailed { exit: exit.clone() });
@@ -201,9 +210,24 @@ impl Supervisor {
     /// A child did not start, and the supervisor with it.
     fn boot_failed(&mut self, sequence: Sequence, exit: Exit) {
         let Some(slot) = self.slots.get(&sequence) else { return };
-        let (child, supervisor) = (slot.path().clone(), self.context.path().clone());
-        tracing::error!(path = %supervisor, %child, %exit, "supervisor does not start");
+        let (child, incarnation) = (slot.path().clone(), slot.incarnation());
+        tracing::error!(path = %self.context.path(), %child, incarnation, %exit, "supervisor does not start");
         self.end(Exit::GaveUp { path: child, cause: Box::new(exit) });
+    }
+}
+
+impl Slot {
+    /// Makes its address its own.
+    ///
+    /// # Errors
+    /// It is another child's already; this says whose.
+    fn hold_address(&mut self) -> Result<(), Exit> {
+        let Some(address) = self.spec.availability.as_ref().filter(|_| self.hold.is_none()) else { return Ok(()) };
+        let hold = address.hold(self.path()).map_err(|holder| {
+            Exit::error(format!("the address {} is that of the child at {holder}", address.identity().0))
+        })?;
+        self.hold = Some(Arc::new(hold));
+        Ok(())
     }
 }
 

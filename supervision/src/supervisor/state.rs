@@ -26,6 +26,7 @@ use super::{
 use crate::{
     ChildContext, ChildSpec, ChildStop, Event, EventKind, Exit, LossReason, Path, Status, Strategy, SupervisorSpec,
     context::Identity,
+    hold::Hold,
     intensity::RestartWindow,
     node::Node,
     process::{DrillOrder, Ended, Process, StartFailure, Started},
@@ -107,6 +108,8 @@ pub(super) struct StartDone {
     pub(super) sequence: Sequence,
     pub(super) incarnation: u64,
     pub(super) result: Result<Started, StartFailure>,
+    /// Keeps the address until this is heard.
+    pub(super) hold: Option<Arc<Hold>>,
 }
 
 pub(super) type EndWatch = futures_util::future::BoxFuture<'static, (Sequence, u64, Ended)>;
@@ -118,6 +121,8 @@ pub(super) struct Slot {
     pub(super) state: State,
     /// The process of the running incarnation, or of the leaked one.
     pub(super) process: Option<Process>,
+    /// What makes its address its own, from its first start on. A start that outlives the slot holds it, too.
+    pub(super) hold: Option<Arc<Hold>>,
     /// Asks the running incarnation to stop.
     pub(super) cancel: CancellationToken,
     /// The plan that waits for this child.
@@ -294,6 +299,7 @@ impl Supervisor {
             node,
             state: State::Down,
             process: None,
+            hold: None,
             cancel: CancellationToken::new(),
             plan: None,
             timer: None,
@@ -411,7 +417,8 @@ impl Slot {
 
     /// Tells the address that no incarnation takes messages until `due`, or at all, and why.
     pub(super) fn unavailable(&self, due: Result<Instant, LossReason>) {
-        match (&self.spec.availability, due) {
+        // An address that is another child's is not told.
+        match (self.spec.availability.as_ref().filter(|_| self.hold.is_some()), due) {
             (Some(address), Ok(due)) => address.restarting(due),
             (Some(address), Err(reason)) => address.down(reason),
             (None, _) => {}

@@ -304,7 +304,7 @@ impl Supervisor {
     /// Writes down how a stop went: in the span, the log, the metrics, the events and the report.
     fn note_stop(&mut self, sequence: Sequence, outcome: StopOutcome, took: Duration, below: Vec<ChildStop>) {
         let Some(slot) = self.slots.get(&sequence) else { return };
-        let path = slot.path().clone();
+        let (path, incarnation) = (slot.path().clone(), slot.incarnation());
         if let State::Stopping(stopping) = &slot.state {
             stopping.span.record("outcome", tracing::field::debug(&outcome));
         }
@@ -313,7 +313,7 @@ impl Supervisor {
             outcome if self.is_dynamic() && self.ending.is_some() => {
                 *self.unclean.entry(outcome.label()).or_default() += 1;
             }
-            outcome => tracing::warn!(%path, ?took, ?outcome, "child did not stop cleanly"),
+            outcome => tracing::warn!(%path, incarnation, ?took, ?outcome, "child did not stop cleanly"),
         }
         STOP_DURATION.record(took.as_secs_f64(), &[("component", path.component())]);
         let line = ChildStop { path, outcome: outcome.clone(), took, budget: slot.spec.shutdown };

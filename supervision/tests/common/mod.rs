@@ -8,7 +8,10 @@ use std::{
 };
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use supervision::{Address, Backoff, ChildContext, ChildSpec, Heartbeats, Intensity, Path, Tree};
+use supervision::{
+    Address, Backoff, ChildContext, ChildSpec, Heartbeats, Ignore, Intensity, NodeSnapshot, Orderly, Path, Strategy,
+    SupervisorSpec, Tree,
+};
 
 pub mod clerk;
 
@@ -38,6 +41,7 @@ pub enum Message {
     Panic,
     Fail,
     Stop,
+    End(Orderly),
     Sleep(Duration),
     Incarnation(RpcReplyPort<u64>),
 }
@@ -47,6 +51,8 @@ pub enum Message {
 pub struct Manners {
     /// Incarnations that fail in `pre_start`.
     pub fails_to_start: Vec<u64>,
+    /// Incarnations that decline to start.
+    pub declines: Vec<u64>,
     pub start_takes: Duration,
     pub stop_takes: Duration,
     pub panics_in_drop: bool,
@@ -56,6 +62,7 @@ impl Default for Manners {
     fn default() -> Self {
         Self {
             fails_to_start: Vec::new(),
+            declines: Vec::new(),
             start_takes: Duration::ZERO,
             stop_takes: Duration::ZERO,
             panics_in_drop: false,
@@ -100,6 +107,9 @@ impl Actor for Worker {
             self.journal.write(format!("fail {}", self.name()));
             return Err("cannot start".into());
         }
+        if self.manners.declines.contains(&self.context.incarnation()) {
+            return Err(Ignore.into());
+        }
         self.journal.write(format!("start {}", self.name()));
         Ok(Held { name: self.name(), journal: self.journal.clone(), panics: self.manners.panics_in_drop })
     }
@@ -120,6 +130,7 @@ impl Actor for Worker {
             Message::Panic => panic!("asked to panic"),
             Message::Fail => return Err("asked to fail".into()),
             Message::Stop => myself.stop(None),
+            Message::End(orderly) => return Err(orderly.into()),
             Message::Sleep(time) => tokio::time::sleep(time).await,
             // The caller may have gone.
             Message::Incarnation(reply) => drop(reply.send(self.context.incarnation())),
@@ -166,4 +177,67 @@ pub async fn settle() {
 pub fn status(tree: &Tree, path: &str) -> supervision::Status {
     let path = Path::from(path);
     tree.snapshot().find(path.as_str()).expect("the child exists").status
+}
+
+pub fn node(tree: &Tree, path: &str) -> NodeSnapshot {
+    tree.snapshot().find(Path::from(path).as_str()).expect("the child exists").clone()
+}
+
+pub fn exists(tree: &Tree, path: &str) -> bool {
+    tree.snapshot().find(path).is_some()
+}
+
+/// A root that allows many restarts.
+pub fn root(strategy: Strategy) -> SupervisorSpec {
+    SupervisorSpec::new("root", strategy).intensity(generous())
+}
+
+/// A root with OTP's own rules, and `restarts` in 5 s.
+pub fn otp_root(strategy: Strategy, restarts: u32) -> SupervisorSpec {
+    SupervisorSpec::like_otp("root", strategy).intensity(Intensity::new(restarts, 5 * SECOND).in_whole_seconds())
+}
+
+pub const DYNAMIC: Strategy = Strategy::Dynamic { max_children: 100_000 };
+
+/// A task that waits until it is asked to stop.
+pub fn idle(id: impl Into<String>) -> ChildSpec {
+    ChildSpec::task(id, |context| async move {
+        context.cancelled().cancelled().await;
+        Ok(())
+    })
+    .backoff(Backoff::NONE)
+}
+
+/// Starts once, and never again.
+pub fn hopeless(id: &str, journal: &Journal, address: &Address<Message>) -> ChildSpec {
+    let never = Manners { fails_to_start: (2..1000).collect(), ..Manners::default() };
+    ill_mannered(id, journal, address, never)
+}
+
+/// Declines its first start.
+pub fn declining(id: &str, journal: &Journal) -> ChildSpec {
+    ill_mannered(id, journal, &address(id), Manners { declines: vec![1], ..Manners::default() })
+}
+
+/// Fails its first start.
+pub fn failing(id: &str, journal: &Journal) -> ChildSpec {
+    ill_mannered(id, journal, &address(id), Manners { fails_to_start: vec![1], ..Manners::default() })
+}
+
+/// Takes this long to stop.
+pub fn slow_to_stop(id: &str, journal: &Journal, takes: Duration) -> ChildSpec {
+    ill_mannered(id, journal, &address(id), Manners { stop_takes: takes, ..Manners::default() })
+}
+
+/// Three workers `a`, `b` and `c` under `root`.
+pub fn abc(root: SupervisorSpec, journal: &Journal) -> (SupervisorSpec, [Address<Message>; 3]) {
+    let addresses = ["a", "b", "c"].map(address);
+    let workers = addresses.iter().zip(["a", "b", "c"]).map(|(address, id)| worker(id, journal, address));
+    (root.with_children(workers.collect::<Vec<_>>()), addresses)
+}
+
+/// Sends the message, and lets all that follows from it happen that takes no time.
+pub async fn tell(address: &Address<Message>, message: Message) {
+    assert!(address.try_send(message).is_ok(), "the worker is up");
+    settle().await;
 }

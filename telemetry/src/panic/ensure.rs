@@ -14,6 +14,9 @@ pub const FIELDS_MAX: usize = 16;
 /// Bytes of one value that are kept; what is longer is cut at a character and marked.
 pub const VALUE_MAX: usize = 1024;
 
+/// Bytes of a text that are kept: of what a panic said, or an error.
+pub const TEXT_MAX: usize = 4096;
+
 /// Behind a value that was cut.
 const CUT: &str = "... (cut)";
 
@@ -214,6 +217,17 @@ fn render(value: Arguments<'_>) -> String {
     rendered.unwrap_or_else(|captured| format!("could not be written, it panicked: {}", captured.message))
 }
 
+/// The text as far as it is kept: whoever panics or fails may say megabytes, and it goes into every log line, span and record.
+/// Cut at a character, and marked.
+pub fn cut(mut text: String) -> String {
+    if text.len() > TEXT_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_MAX));
+        text.push_str(CUT);
+        text.shrink_to_fit();
+    }
+    text
+}
+
 /// A text that refuses to grow beyond its limit: a value's `Debug` may write megabytes.
 struct Bounded(String);
 
@@ -303,6 +317,16 @@ mod tests {
         for (_, value) in fields(&panic) {
             assert!(value.len() <= VALUE_MAX + CUT.len() && value.len() > VALUE_MAX && value.ends_with("ä... (cut)"));
         }
+    }
+
+    #[test]
+    fn what_a_panic_says_is_cut_at_a_character_and_marked() {
+        for said in ["ä".repeat(TEXT_MAX), format!("x{}", "ä".repeat(TEXT_MAX))] {
+            let captured = failing(|| std::panic::panic_any(said));
+            let message = &captured.message;
+            assert!(message.len() <= TEXT_MAX + CUT.len() && message.ends_with("ä... (cut)"), "{}", message.len());
+        }
+        assert_eq!(cut("x".repeat(TEXT_MAX)).len(), TEXT_MAX);
     }
 
     #[test]

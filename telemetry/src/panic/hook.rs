@@ -150,11 +150,11 @@ fn capture(info: &PanicHookInfo<'_>) -> CapturedPanic {
     captured
 }
 
-/// The text of a panic's payload.
+/// The text of a panic's payload, as far as it is kept.
 pub(super) fn message(payload: &(dyn std::any::Any + Send)) -> String {
     let text = payload
         .downcast_ref::<&'static str>()
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a panic whose payload is not text").to_owned()
+    ensure::cut(text.unwrap_or("a panic whose payload is not text").to_owned())
 }
