@@ -184,6 +184,7 @@ impl Supervisor {
             None => {
                 if let Some(slot) = self.slots.get(&sequence) {
                     slot.unavailable(Err(LossReason::Failed));
+                    slot.node.data().failed(exit.clone(), Duration::ZERO, None);
                 }
                 self.give_up(sequence, exit);
             }
