@@ -121,37 +121,42 @@ async fn run_to_end(
     context: ChildContext,
     controls: TaskControls,
 ) -> Ended {
-    let (order, path) = (controls.drill.clone(), context.path().clone());
+    let path = context.path().clone();
+    // The kill is heard inside, so that what is left of the task is dropped where a panic is caught.
     let work = telemetry::panic::catch(async move {
         let mut run = run;
+        let obedient = async {
+            tokio::select! {
+                biased;
+                // From here on the task is not polled any more.
+                () = controls.drill.given() => {
+                    controls.drill.carry_out(&path).await;
+                    Ok(())
+                }
+                result = &mut run => result,
+            }
+        };
         tokio::select! {
             biased;
-            // From here on the task is not polled any more.
-            () = order.given() => {
-                order.carry_out(&path).await;
-                Ok(())
-            }
-            result = &mut run => result,
+            () = controls.kill.cancelled() => None,
+            result = obedient => Some(result),
         }
     });
     let mut ignored = false;
-    let exit = tokio::select! {
-        biased;
-        () = controls.kill.cancelled() => Exit::Killed,
-        caught = work => match caught {
-            Ok(Ok(())) if context.cancelled().is_cancelled() => Exit::Shutdown,
-            Ok(Ok(())) => Exit::Normal,
-            Ok(Err(error)) if error.is::<Ignore>() => {
-                ignored = true;
-                Exit::Normal
-            }
-            Ok(Err(error)) => Exit::of_error(error.as_ref()),
-            Err(captured) => {
-                let message = captured.message.clone();
-                telemetry::panic::record(site(&context), captured);
-                Exit::Panic(message)
-            }
-        },
+    let exit = match work.await {
+        Ok(None) => Exit::Killed,
+        Ok(Some(Ok(()))) if context.cancelled().is_cancelled() => Exit::Shutdown,
+        Ok(Some(Ok(()))) => Exit::Normal,
+        Ok(Some(Err(error))) if error.is::<Ignore>() => {
+            ignored = true;
+            Exit::Normal
+        }
+        Ok(Some(Err(error))) => Exit::of_error(error.as_ref()),
+        Err(captured) => {
+            let message = captured.message.clone();
+            telemetry::panic::record(site(&context), captured);
+            Exit::Panic(message)
+        }
     };
     let leaked_tasks = match context.started_tasks() {
         Some(tasks) => end_scoped_tasks(tasks).await,

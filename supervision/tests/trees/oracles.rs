@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use supervision::{
-    BeatState, NodeSnapshot, OnStuck, Restart, SendError, Status, StopOutcome, StopReport, Strategy, Tree,
+    Address, BeatState, CallError, NodeSnapshot, OnStuck, Restart, SendError, Status, StopOutcome, StopReport, Strategy, Tree,
 };
 
 use super::{
@@ -90,12 +90,25 @@ pub async fn deaf(play: &Play<'_>, tree: &Tree) -> Vec<String> {
     for node in tree.snapshot().walk().into_iter().filter(|node| node.status == Status::Up) {
         let number = play.case.at(node.path.as_str()).map_or(0, |node| node.number);
         if let Some(Wire::Actor(address)) = play.world.wire(number)
-            && let Err(error) = address.call(Message::Ping, Duration::from_secs(20)).await
+            && let Err(error) = answer(&address).await
         {
             faults.push(format!("{}: up, and {error}", node.path));
         }
     }
     faults
+}
+
+/// What it was told before it is called may still end it; then it is called again.
+async fn answer(address: &Address<Message>) -> Result<(), CallError> {
+    let mut answer = Err(CallError::Lost);
+    for _ in 0..100 {
+        answer = address.call(Message::Ping, Duration::from_secs(20)).await;
+        if !matches!(answer, Err(CallError::Lost | CallError::Restarting { .. })) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    answer
 }
 
 /// Workers whose turn to stop came before one that started after them had ended. What started last stops first, unless

@@ -106,7 +106,9 @@ impl Tally {
     /// Where a node's own counters differ from what was seen of it.
     pub fn differences(&self, snapshot: &NodeSnapshot) -> Vec<String> {
         let mut seen = self.seen();
-        let nodes = snapshot.walk().into_iter().filter(|node| !node.path.is_root());
+        // A child that was forgotten, is declared anew, and has not been started again, has nothing to remember.
+        let is_new = |node: &NodeSnapshot| node.incarnation == 0 && self.may_be_forgotten(node.path.as_str());
+        let nodes = snapshot.walk().into_iter().filter(|node| !node.path.is_root() && !is_new(node));
         let differs = nodes.filter_map(|node| {
             let counts = seen.counts(node.path.as_str());
             let same = (node.restarts, &node.failures) == (counts.restarts, &counts.failures);
