@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Journal, Manners, Message, SECOND, address, generous, ill_mannered, settle, start, worker};
-use supervision::{Backoff, ChildSpec, Exit, Intensity, Strategy, SupervisorSpec};
+use supervision::{Backoff, ChildSpec, Exit, FirstStart, Intensity, Status, Strategy, SupervisorSpec};
 
 #[tokio::test(start_paused = true)]
 async fn the_failed_start_with_which_the_budget_is_used_up_is_remembered_too() {
@@ -36,4 +36,16 @@ async fn what_is_known_of_a_child_outlives_the_restart_of_a_supervisor_at_any_he
     let node = tree.snapshot().find("outer.inner.a").cloned().unwrap();
     assert_eq!((node.incarnation, node.restarts, node.failures["panic"], node.history.len()), (3, 1, 1, 1));
     assert_eq!(journal.take_only("start"), ["outer.inner.a#1", "outer.inner.a#2", "outer.inner.a#3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tree_that_gives_up_as_soon_as_it_has_started_is_shown_as_down() {
+    let (journal, a) = (Journal::default(), address("a"));
+    let manners = Manners { fails_to_start: vec![1], ..Manners::default() };
+    let spec = SupervisorSpec::new("root", Strategy::OneForOne)
+        .intensity(Intensity::new(0, SECOND))
+        .child(ill_mannered("a", &journal, &a, manners).on_first_start(FirstStart::Retry));
+    let tree = start(spec).await;
+    settle().await;
+    assert_eq!(tree.snapshot().status, Status::Down);
 }
