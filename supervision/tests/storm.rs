@@ -14,14 +14,17 @@ use std::{
 use measure::{Log, Metrics, memory};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use supervision::{
-    Address, Backoff, BoxError, ChildContext, ChildSpec, Heartbeats, SendError, Strategy, SupervisorSpec, TaskGroup,
-    Tree,
+    Address, Backoff, BoxError, ChildContext, ChildSpec, Heartbeats, NodeSnapshot, SendError, Status, Strategy,
+    SupervisorSpec, TaskGroup, Tree,
 };
 use telemetry::incidents;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 const CHILDREN: u64 = 1000;
 const PANICS: u64 = 100_000;
+/// Of each child.
+const SHARE: u64 = PANICS / CHILDREN;
 const HEALTHY: usize = 10;
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -31,23 +34,36 @@ const GROWTH_MAX: u64 = 32 << 20;
 /// The log writes of one place again after this long.
 const LOG_WINDOW: Duration = Duration::from_secs(11);
 
-/// How often each child has panicked.
+/// How often each child has panicked, once it has broken loose.
 #[derive(Clone)]
-struct Storm(Arc<[AtomicU64]>);
+struct Storm {
+    panics: Arc<[AtomicU64]>,
+    breaks_loose: CancellationToken,
+    /// One more panic at each of its two places, after it is over.
+    last_blow: CancellationToken,
+}
 
 impl Storm {
     fn new() -> Self {
-        Self((0..CHILDREN).map(|_| AtomicU64::new(0)).collect())
+        let panics = (0..CHILDREN).map(|_| AtomicU64::new(0)).collect();
+        Self { panics, breaks_loose: CancellationToken::new(), last_blow: CancellationToken::new() }
     }
 
     /// Counts one panic of this child; false if it has had its share.
-    fn strikes(&self, child: usize) -> bool {
-        let more = |panics: u64| (panics < PANICS / CHILDREN).then_some(panics + 1);
-        self.0[child].fetch_update(SeqCst, SeqCst, more).is_ok()
+    async fn strikes(&self, child: usize) -> bool {
+        self.breaks_loose.cancelled().await;
+        match self.panics[child].fetch_add(1, SeqCst) {
+            before if before < SHARE => true,
+            SHARE if child < 2 => {
+                self.last_blow.cancelled().await;
+                true
+            }
+            _ => false,
+        }
     }
 
     fn panics(&self) -> u64 {
-        self.0.iter().map(|panics| panics.load(SeqCst)).sum()
+        self.panics.iter().map(|panics| panics.load(SeqCst).min(SHARE)).sum()
     }
 
     /// Half of them are tasks, half are actors.
@@ -63,7 +79,7 @@ impl Storm {
     }
 
     async fn run(self, child: usize, context: ChildContext) -> Result<(), BoxError> {
-        assert!(!self.strikes(child), "the task is struck");
+        assert!(!self.strikes(child).await, "the task is struck");
         context.cancelled().cancelled().await;
         Ok(())
     }
@@ -82,7 +98,7 @@ impl Actor for Struck {
     }
 
     async fn handle(&self, _: ActorRef<()>, (): (), (): &mut ()) -> Result<(), ActorProcessingErr> {
-        assert!(!self.0.strikes(self.1), "the actor is struck");
+        assert!(!self.0.strikes(self.1).await, "the actor is struck");
         Ok(())
     }
 }
@@ -151,6 +167,7 @@ async fn keep_sending(address: Address<Post>, is_over: Arc<AtomicBool>, sent: Ar
 /// Waits for the storm to pass; answers with what memory there was after the first fifth, and at most since.
 async fn watch(storm: &Storm) -> (u64, u64) {
     let (mut early, mut most, began) = (0, 0, Instant::now());
+    storm.breaks_loose.cancel();
     while storm.panics() < PANICS {
         assert!(began.elapsed() < 300 * SECOND, "only {} panics", storm.panics());
         let now = memory();
@@ -165,9 +182,20 @@ async fn watch(storm: &Storm) -> (u64, u64) {
     (early, most)
 }
 
-async fn one_more_panic(tree: &Tree) {
-    let spec = ChildSpec::task("c1", |_| async { panic!("the last one") }).backoff(Backoff::NONE);
-    drop(tree.add_child("storm", spec).await);
+/// Waits until so many children have been started again, and all is said about it.
+async fn until_restarted(tree: &Tree, metrics: &Metrics, times: u64) {
+    let began = Instant::now();
+    while metrics.sum("supervisor.restarts") < times || !tree.snapshot().children.iter().all(is_up) {
+        assert!(began.elapsed() < 60 * SECOND, "only {} restarts", metrics.sum("supervisor.restarts"));
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(telemetry::panic::settle(60 * SECOND));
+    assert_eq!(metrics.sum("supervisor.restarts"), times);
+    assert_eq!(metrics.sum("panic_recovered_total"), times);
+}
+
+fn is_up(child: &NodeSnapshot) -> bool {
+    child.status == Status::Up
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -189,21 +217,22 @@ async fn a_storm_of_panics_costs_the_healthy_nothing_and_neither_memory_nor_the_
     assert!(most.saturating_sub(early) < GROWTH_MAX, "{early} bytes grew to {most}");
     is_over.store(true, SeqCst);
     assert!(senders.wait(60 * SECOND).await.is_empty());
-    assert!(timeout(60 * SECOND, all_up(&tree)).await.is_ok());
     for (patient, sent) in patients.iter().zip(&sent) {
         let all: Vec<u64> = (0..sent.load(SeqCst)).collect();
         assert!(all.len() > 100, "{} messages in all that time", all.len());
         assert_eq!(*patient.taken.lock().unwrap(), all);
     }
-    assert_eq!(metrics.sum("panic_recovered_total"), PANICS);
-    assert_eq!(metrics.sum("supervisor.restarts"), PANICS);
+    until_restarted(&tree, &metrics, PANICS).await;
     assert_eq!(incidents::recent(usize::MAX).len(), incidents::KEPT_MAX);
-    println!("{:#?}", log.lines());
-    tree.stop().await;
-}
+    assert!(log.written() < PANICS / 50, "{:?}", log.lines());
 
-async fn all_up(tree: &Tree) {
-    while !tree.snapshot().children.iter().all(|child| child.status == supervision::Status::Up) {
-        sleep(Duration::from_millis(20)).await;
+    // When it is over, one line of each kind says how many were left out.
+    sleep(LOG_WINDOW).await;
+    storm.last_blow.cancel();
+    until_restarted(&tree, &metrics, PANICS + 2).await;
+    for text in ["panic.recovered", "child failed and is started again"] {
+        let lines = log.lines()[text];
+        assert_eq!(lines.written + lines.suppressed, PANICS + 2, "{text}: {lines:?}");
     }
+    assert!(tree.stop().await.is_clean());
 }

@@ -244,7 +244,9 @@ impl Supervisor {
         let identity = &slot.node.identity;
         let labels = [("component", identity.path.component()), ("actor", &identity.label), ("cause", exit.cause())];
         RESTARTS.add(1, &labels);
-        tracing::warn!(path = %identity.path, %exit, ?delay, "child failed and is started again");
+        if let Some(suppressed) = self.log_limit.admit() {
+            tracing::warn!(path = %identity.path, %exit, ?delay, suppressed, "child failed and is started again");
+        }
         let mut data = slot.node.data();
         data.restarts += 1;
         data.failed(exit, uptime, Some(delay));

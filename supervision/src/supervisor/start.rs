@@ -171,7 +171,9 @@ impl Supervisor {
             slot.become_(State::Down, Status::Down);
         }
         let path = slot.path().clone();
-        tracing::warn!(%path, %exit, "child did not start");
+        if let Some(suppressed) = self.log_limit.admit() {
+            tracing::warn!(%path, %exit, suppressed, "child did not start");
+        }
         let first_start = slot.spec.first_start;
         let Some(id) = slot.plan.take() else { return self.restart_failed(sequence, exit) };
         match self.plans.get(&id).map(|plan| &plan.goal) {

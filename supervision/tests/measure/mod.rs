@@ -74,6 +74,12 @@ impl Visit for Reading {
         }
     }
 
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if field.name() == "suppressed" {
+            self.suppressed = value;
+        }
+    }
+
     fn record_i64(&mut self, field: &Field, value: i64) {
         if field.name() == "suppressed" {
             self.suppressed = value.unsigned_abs();
@@ -91,7 +97,8 @@ impl Metrics {
     /// Becomes the provider of the process.
     pub fn install() -> Self {
         let exporter = InMemoryMetricExporter::default();
-        let provider = SdkMeterProvider::builder().with_reader(PeriodicReader::builder(exporter.clone()).build()).build();
+        let provider =
+            SdkMeterProvider::builder().with_reader(PeriodicReader::builder(exporter.clone()).build()).build();
         opentelemetry::global::set_meter_provider(provider.clone());
         telemetry::metrics::provider_installed();
         Self { provider, exporter }
