@@ -38,7 +38,9 @@ fn play_many(pace: Pace, cases: u64, within: Duration) {
     telemetry::panic::install_hook();
     if let Some(seed) = variable("SEED").and_then(|seed| seed.parse().ok()) {
         let asked_for = variable("PACE").is_none_or(|name| name == format!("{pace:?}"));
-        return if asked_for { check(&chosen(generate(seed, pace))) };
+        return if asked_for {
+            check(&chosen(generate(seed, pace)))
+        };
     }
     let (first, began) = (fastrand::u64(0..1 << 48), Instant::now());
     let mut played = 0;

@@ -24,10 +24,11 @@ async fn the_failed_start_with_which_the_budget_is_used_up_is_remembered_too() {
 #[tokio::test(start_paused = true)]
 async fn what_is_known_of_a_child_outlives_the_restart_of_a_supervisor_at_any_height_above_it() {
     let (journal, a) = (Journal::default(), address("a"));
-    let inner = SupervisorSpec::new("inner", Strategy::OneForOne).intensity(generous()).child(worker("a", &journal, &a));
+    let inner =
+        SupervisorSpec::new("inner", Strategy::OneForOne).intensity(generous()).child(worker("a", &journal, &a));
     let outer = SupervisorSpec::new("outer", Strategy::OneForOne).child(ChildSpec::supervisor(inner));
-    let root = SupervisorSpec::new("root", Strategy::OneForOne)
-        .child(ChildSpec::supervisor(outer).backoff(Backoff::NONE));
+    let root =
+        SupervisorSpec::new("root", Strategy::OneForOne).child(ChildSpec::supervisor(outer).backoff(Backoff::NONE));
     let tree = start(root).await;
     a.try_send(Message::Panic).unwrap();
     settle().await;

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-use supervision::{AutoShutdown, Backoff, GiveUpAs, GroupRestart, Intensity, OnStuck, Path, Restart, Shutdown, Strategy};
+use supervision::{
+    AutoShutdown, Backoff, GiveUpAs, GroupRestart, Intensity, OnStuck, Path, Restart, Shutdown, Strategy,
+};
 
 /// On whose clock a case is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,8 +13,8 @@ use super::{
     case::{Act, Case, Operation, Pace},
     oracles,
     tally::Tally,
-    world::{Wire, World},
     worker::Message,
+    world::{Wire, World},
 };
 
 /// Longer than anything may take.

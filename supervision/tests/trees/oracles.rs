@@ -3,14 +3,15 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use supervision::{
-    Address, BeatState, CallError, NodeSnapshot, OnStuck, Restart, SendError, Status, StopOutcome, StopReport, Strategy, Tree,
+    Address, BeatState, CallError, NodeSnapshot, OnStuck, Restart, SendError, Status, StopOutcome, StopReport,
+    Strategy, Tree,
 };
 
 use super::{
     case::{Act, Case, Operation, Order},
     drive::Play,
-    world::{Stay, Wire, World},
     worker::Message,
+    world::{Stay, Wire, World},
 };
 
 /// Failures that a node remembers at most.
@@ -131,7 +132,7 @@ pub fn wrong_turns(play: &Play<'_>, before: &NodeSnapshot, stop_began: u64) -> V
             continue;
         }
         let later = last.iter().filter(|(later, _)| stops_before(case, &places, **later, *earlier));
-        let late = later.filter(|(_, stay)| stay.ended.is_none_or(|ended| ended > turn));
+        let late = later.filter(|(_, stay)| stay.began < turn && stay.ended.is_none_or(|ended| ended > turn));
         faults.extend(late.map(|(later, _)| {
             format!("{} had not ended when the turn of {} came", case.path(*later), case.path(*earlier))
         }));
@@ -200,7 +201,8 @@ fn steps<'a>(case: &Case, node: &'a NodeSnapshot) -> Vec<Vec<&'a NodeSnapshot>> 
     let is_dynamic = case.rules(number).is_some_and(|rules| matches!(rules.strategy, Strategy::Dynamic { .. }));
     let mut steps: Vec<(Option<&str>, Vec<&NodeSnapshot>)> = Vec::new();
     for child in node.children.iter().rev() {
-        let group = if is_dynamic { Some("all") } else { case.at(child.path.as_str()).and_then(|node| node.stop_group) };
+        let group =
+            if is_dynamic { Some("all") } else { case.at(child.path.as_str()).and_then(|node| node.stop_group) };
         match steps.last_mut() {
             Some((before, members)) if group.is_some() && *before == group => members.push(child),
             _ => steps.push((group, vec![child])),
@@ -226,7 +228,8 @@ pub fn still_there(play: &Play<'_>, tree: &Tree) -> Vec<String> {
     let moving = root.walk().into_iter().filter(|node| moves(node.status));
     let mut faults: Vec<String> = moving.map(|node| format!("{}: {:?}, stopped", node.path, node.status)).collect();
     for beat in tree.heartbeats().snapshot() {
-        let is_right = beat.state == BeatState::Waiting && beat.busy.is_none() && root.find(beat.path.as_str()).is_some();
+        let is_right =
+            beat.state == BeatState::Waiting && beat.busy.is_none() && root.find(beat.path.as_str()).is_some();
         if !is_right {
             faults.push(format!("a heartbeat is left: {beat:?}"));
         }

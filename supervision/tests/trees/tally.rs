@@ -133,9 +133,10 @@ impl Tally {
     fn may_be_forgotten(&self, path: &str) -> bool {
         let number = self.case.at(path).map_or(0, |node| node.number);
         let deleted = |above: usize| self.case.deletes(above);
-        self.case.lineage(number).into_iter().any(|above| {
-            deleted(above) || self.case.node(above).is_some_and(|node| node.restart == Restart::Temporary)
-        })
+        self.case
+            .lineage(number)
+            .into_iter()
+            .any(|above| deleted(above) || self.case.node(above).is_some_and(|node| node.restart == Restart::Temporary))
     }
 
     fn restart(&self, seen: &mut Seen, path: &str, now: Instant) {
@@ -154,8 +155,10 @@ impl Tally {
         };
         let shared = self.case.rules(node.parent).and_then(|rules| rules.intensity);
         let own = node.intensity.filter(|_| node.degrades.is_none());
-        if !shared.is_some_and(|limit| used_up(&limit, None)) && !own.is_some_and(|limit| used_up(&limit, Some(child))) {
-            seen.faults.push(format!("{path}: gave up on {child}, whose budgets {own:?} and {shared:?} are not used up"));
+        if !shared.is_some_and(|limit| used_up(&limit, None)) && !own.is_some_and(|limit| used_up(&limit, Some(child)))
+        {
+            seen.faults
+                .push(format!("{path}: gave up on {child}, whose budgets {own:?} and {shared:?} are not used up"));
         }
     }
 
@@ -182,9 +185,8 @@ impl Seen {
     }
 
     fn restarts_within(&self, parent: &str, of: Option<&str>, period: Duration, now: Instant) -> usize {
-        let counts = |(at, child): &&(Instant, String)| {
-            now.duration_since(*at) <= period && of.is_none_or(|of| of == child)
-        };
+        let counts =
+            |(at, child): &&(Instant, String)| now.duration_since(*at) <= period && of.is_none_or(|of| of == child);
         self.restarts.get(parent).map_or(0, |restarts| restarts.iter().filter(counts).count())
     }
 }
