@@ -1,7 +1,7 @@
 //! A supervisor that panics, is killed or hangs, and a tree that is stopped, at every moment of a life.
 //!
-//! The moments are the events: the same script is played again and again, and each time the blow falls after the next
-//! event, until the script ends before its turn comes.
+//! The moments are the events, and what lies between: the same script is played again and again, and each time the blow
+//! falls after the next event, until the script ends before its turn comes.
 #![allow(clippy::unwrap_used, reason = "test code outside of a test function")]
 
 mod common;
@@ -38,13 +38,15 @@ const WORKERS: [&str; 5] = ["sup.a", "sup.b", "sup.inner.x", "sup.inner.y", "sup
 /// How a tree stops in which all run.
 const REPORT: [&str; 7] = ["sup.c", "sup.inner.y", "sup.inner.x", "sup.inner", "sup.b", "sup.a", "sup"];
 
+/// The start and the stop of a worker.
+const TAKES: Duration = Duration::from_millis(10);
+
 type Addresses = BTreeMap<&'static str, Address<Message>>;
 
 /// The supervisor to be struck: a group, one member of which waits before it is started again, with another supervisor in it.
 fn sup(journal: &Journal, addresses: &Addresses) -> ChildSpec {
-    let takes = Duration::from_millis(10);
     let worker = |path: &'static str| {
-        let manners = Manners { start_takes: takes, stop_takes: takes, ..Manners::default() };
+        let manners = Manners { start_takes: TAKES, stop_takes: TAKES, ..Manners::default() };
         let id = path.rsplit('.').next().unwrap();
         ill_mannered(id, journal, &addresses[path], manners).stop_within(Shutdown::Within(SECOND))
     };
@@ -88,7 +90,7 @@ impl Life {
     }
 
     /// All that happens to the tree, but for the blow: the boot, the wait, stop and start of the group, an end in the inner
-    /// supervisor, and a restart by hand.
+    /// supervisor, a restart by hand, and the stop and start of all.
     fn play(&self) {
         let (tree, addresses) = (self.tree.clone(), self.addresses.clone());
         let spec = sup(&self.journal, &self.addresses);
@@ -101,6 +103,8 @@ impl Life {
             let _ = tree.kill_child("sup.inner.x").await;
             tokio::time::sleep(SECOND).await;
             let _ = tree.restart("sup.c").await;
+            let _ = tree.stop_child("sup").await;
+            let _ = tree.start_child("sup").await;
             tokio::time::sleep(5 * SECOND).await;
         });
     }
@@ -116,9 +120,16 @@ impl Life {
         }
     }
 
+    /// Strikes, if that can still be: what starts or stops is not struck, and says so.
     async fn strike(&self, blow: Blow) -> Result<(), OperationError> {
         self.journal.write("blow");
         match blow {
+            Blow::Panic("/") => {
+                self.tree.inject_panic("/").await?;
+                // A stop would come first.
+                self.tree.ended().await;
+                Ok(())
+            }
             Blow::Panic(path) => self.tree.inject_panic(path).await,
             Blow::Kill(path) => self.tree.kill_child(path).await,
             Blow::Hang(path) => self.tree.inject_hang(path).await,
@@ -152,12 +163,13 @@ async fn until_empty(script: &TaskGroup) {
 }
 
 /// Plays one life with one blow; false if the script ended before its moment came.
-async fn survives(blow: Blow, moment: usize) -> bool {
+async fn survives(blow: Blow, moment: usize, delay: Duration) -> bool {
     let tasks = alive_tasks();
     let mut life = Life::begin().await;
     life.play();
     let came = life.moment_comes(moment).await;
-    let context = format!("{blow:?} after event {moment}");
+    tokio::time::sleep(delay).await;
+    let context = format!("{blow:?} {delay:?} after event {moment}");
     let struck = came && life.strike(blow).await.is_ok();
     let ends_tree = matches!(blow, Blow::Panic("/") | Blow::Hang(_) | Blow::Stop);
     if !(struck && ends_tree) {
@@ -224,7 +236,11 @@ fn report_is_complete(report: &StopReport, lines: &[String], is_struck: bool, co
 /// Between the blow and the end of the supervisor its workers end, the last one first; gently, if there is time.
 fn ended_in_order(path: &str, is_gentle: bool, lines: &[String], context: &str) {
     let after = &lines[place_of_blow(lines)..];
-    let end = after.iter().position(|line| *line == format!("exited {path}")).unwrap_or(after.len());
+    let is_end = |line: &String| {
+        let (what, whose) = line.rsplit_once(' ').unwrap_or_default();
+        whose == path && (what == "exited" || what.starts_with("stopped"))
+    };
+    let end = after.iter().position(is_end).unwrap_or(after.len());
     let below = if path == "/" { String::new() } else { format!("{path}.") };
     let dropped = after[..end].iter().filter_map(|line| line.strip_prefix("drop ")?.split('#').next());
     let dropped: Vec<&str> = dropped.filter(|worker| worker.starts_with(&below)).collect();
@@ -246,13 +262,15 @@ fn alive_tasks() -> usize {
     tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
-/// Strikes at each moment of the script.
+/// Strikes at each moment of the script: right after each event, and in the middle of what follows it.
 async fn survives_always(blow: Blow) {
-    let mut moment = 1;
-    while survives(blow, moment).await {
-        moment += 1;
+    for delay in [Duration::ZERO, TAKES / 2] {
+        let mut moment = 1;
+        while survives(blow, moment, delay).await {
+            moment += 1;
+        }
+        assert!(moment > 30, "only {moment} moments");
     }
-    assert!(moment > 40, "only {moment} moments");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,25 +4,32 @@
 //! `PACE=Paused SEED=7 NODES=0,3 DEEDS=1,4 cargo test -p supervision --test random_trees`.
 #![allow(clippy::unwrap_used, reason = "test code outside of a test function")]
 
+mod measure;
 mod trees;
 
 use std::{
     collections::BTreeSet,
     env,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::{LazyLock, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
+use measure::Metrics;
 use tokio::{runtime::Builder, time::Instant};
 use trees::{
     case::{Case, Pace},
     drive,
     generate::generate,
     shrink::shrink,
+    tally::RESTARTS_SEEN,
 };
 
 /// What one case may take, on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Held by the one test that plays: the counters are of the process.
+static METRICS: LazyLock<Mutex<Metrics>> = LazyLock::new(|| Mutex::new(Metrics::install()));
 
 #[test]
 fn whatever_happens_nothing_overlaps_is_lost_or_leaks() {
@@ -36,6 +43,7 @@ fn nor_with_real_threads_and_real_time() {
 
 fn play_many(pace: Pace, cases: u64, within: Duration) {
     telemetry::panic::install_hook();
+    let metrics = METRICS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(seed) = variable("SEED").and_then(|seed| seed.parse().ok()) {
         let asked_for = variable("PACE").is_none_or(|name| name == format!("{pace:?}"));
         return if asked_for {
@@ -48,6 +56,7 @@ fn play_many(pace: Pace, cases: u64, within: Duration) {
         check(&generate(first + played, pace));
         played += 1;
     }
+    assert_eq!(metrics.sum("supervisor.restarts"), RESTARTS_SEEN.load(Relaxed));
     println!("{pace:?}: seeds {first} to {}", first + played - 1);
 }
 

@@ -1,4 +1,5 @@
 //! What a process says and takes: its log, its metrics, its memory.
+#![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "test code outside of a test function")]
 
 use std::{
