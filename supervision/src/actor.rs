@@ -50,12 +50,20 @@ impl<A: Actor> StartChild for ActorStarter<A> {
                 this.address.bear_counters();
             }
             let cancelled = context.cancelled();
-            let result = tokio::select! {
-                biased;
-                started = this.start_actor(context.clone()) => started,
-                // Dropping a start before it is complete leaves nothing behind: ractor has no task for it yet.
-                () = cancelled.cancelled() => Err(StartFailure::Cancelled { below: Vec::new() }),
+            let starting = async {
+                tokio::select! {
+                    biased;
+                    started = this.start_actor(context.clone()) => started,
+                    // Dropping a start before it is complete leaves nothing behind: ractor has no task for it yet.
+                    () = cancelled.cancelled() => Err(StartFailure::Cancelled { below: Vec::new() }),
+                }
             };
+            // What it has made is foreign code, which may panic when it is dropped.
+            let result = telemetry::panic::catch(starting).await.unwrap_or_else(|captured| {
+                let words = LastWords::default();
+                record_panic(&context, "start", None, captured, &words);
+                Err(StartFailure::Failed(words.take().unwrap_or(Exit::Killed)))
+            });
             if result.is_err() {
                 if let Some(tasks) = context.started_tasks() {
                     end_scoped_tasks(tasks).await;

@@ -206,13 +206,15 @@ impl Node {
         former.into_values().map(|node| (node.spec.id.clone(), node)).collect()
     }
 
-    /// Takes over what was known of its predecessor: incarnations, restarts, failures.
+    /// Takes over what was known of its predecessor: incarnations, restarts, failures, and the same of all below it.
     pub(crate) fn inherit(&self, predecessor: &Self) {
         let (mut own, mut former) = (self.data(), predecessor.data());
         own.incarnation = former.incarnation;
         own.restarts = former.restarts;
         own.failures = std::mem::take(&mut former.failures);
         own.history = std::mem::take(&mut former.history);
+        // If it is a supervisor, its next life takes over from them in turn.
+        *self.children() = std::mem::take(&mut *predecessor.children());
     }
 
     pub(crate) fn snapshot(&self) -> NodeSnapshot {

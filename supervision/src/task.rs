@@ -129,42 +129,44 @@ async fn run_to_end(
     context: ChildContext,
     controls: TaskControls,
 ) -> Ended {
-    let (order, path) = (controls.drill.clone(), context.path().clone());
+    let path = context.path().clone();
     let activity = context.node().is_metered.then(|| context.heartbeats().activity(&path, "task", None));
-    let work = shown(
-        activity,
-        telemetry::panic::catch(async move {
-            let mut run = run;
+    // The kill is heard inside, so that what is left of the task is dropped where a panic is caught.
+    let work = telemetry::panic::catch(async move {
+        let mut run = run;
+        let obedient = async {
             tokio::select! {
                 biased;
                 // From here on the task is not polled any more.
-                () = order.given() => {
-                    order.carry_out(&path).await;
+                () = controls.drill.given() => {
+                    controls.drill.carry_out(&path).await;
                     Ok(())
                 }
                 result = &mut run => result,
             }
-        }),
-    );
+        };
+        tokio::select! {
+            biased;
+            () = controls.kill.cancelled() => None,
+            result = obedient => Some(result),
+        }
+    });
     let mut ignored = false;
-    let exit = tokio::select! {
-        biased;
-        () = controls.kill.cancelled() => Exit::Killed,
-        caught = work => match caught {
-            Ok(Ok(())) if context.cancelled().is_cancelled() => Exit::Shutdown,
-            Ok(Ok(())) => Exit::Normal,
-            Ok(Err(error)) if error.is::<Ignore>() => {
-                ignored = true;
-                Exit::Normal
-            }
-            Ok(Err(error)) => Exit::of_error(error.as_ref()),
-            Err(captured) => {
-                let message = captured.message.clone();
-                fault::seen(&context, "task", &message);
-                telemetry::panic::record(site(&context), captured);
-                Exit::Panic(message)
-            }
-        },
+    let exit = match shown(activity, work).await {
+        Ok(None) => Exit::Killed,
+        Ok(Some(Ok(()))) if context.cancelled().is_cancelled() => Exit::Shutdown,
+        Ok(Some(Ok(()))) => Exit::Normal,
+        Ok(Some(Err(error))) if error.is::<Ignore>() => {
+            ignored = true;
+            Exit::Normal
+        }
+        Ok(Some(Err(error))) => Exit::of_error(error.as_ref()),
+        Err(captured) => {
+            let message = captured.message.clone();
+            fault::seen(&context, "task", &message);
+            telemetry::panic::record(site(&context), captured);
+            Exit::Panic(message)
+        }
     };
     let leaked_tasks = match context.started_tasks() {
         Some(tasks) => end_scoped_tasks(tasks).await,

@@ -243,7 +243,12 @@ impl Tree {
             Err(StartFailure::Failed(exit)) => return Err(not_started(exit)),
             Err(StartFailure::Ignored | StartFailure::Cancelled { .. }) => return Err(StartError::Cancelled),
         };
-        node.data().set(Status::Up);
+        // It may have ended already.
+        let mut data = node.data();
+        if data.status == Status::Starting {
+            data.set(Status::Up);
+        }
+        drop(data);
         let root = node.clone();
         let ended = ended
             .map(move |ended| {

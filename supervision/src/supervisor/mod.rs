@@ -3,9 +3,10 @@
 //! It is a plain task, not a ractor parent: ractor's own links kill children without `post_stop`, in no order. What it
 //! does is written down as *plans* of steps (stop these, pause, start that), so that at any moment it can answer, be told
 //! to stop, or abandon a plan. [`state`] holds the data, [`start`], [`stop`], [`restart`] and [`operate`] one verb each,
-//! [`lookout`] what finds children that are stuck, and [`drive`] the loop.
+//! [`lookout`] what finds children that are stuck, [`log_limit`] what keeps a storm out of the log, and [`drive`] the loop.
 
 mod drive;
+mod log_limit;
 mod lookout;
 mod operate;
 mod restart;

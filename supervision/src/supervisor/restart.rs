@@ -188,6 +188,7 @@ impl Supervisor {
             None => {
                 if let Some(slot) = self.slots.get(&sequence) {
                     slot.unavailable(Err(LossReason::Failed));
+                    slot.node.data().failed(exit.clone(), Duration::ZERO, None);
                 }
                 self.give_up(sequence, exit);
             }
@@ -248,7 +249,10 @@ impl Supervisor {
         let labels = [("component", identity.path.component()), ("actor", &identity.label), ("cause", exit.cause())];
         RESTARTS.add(1, &labels);
         let incarnation = slot.incarnation();
-        tracing::warn!(path = %identity.path, incarnation, %exit, ?delay, "child failed and is started again");
+        if let Some(suppressed) = self.log_limit.admit() {
+            let path = &identity.path;
+            tracing::warn!(%path, incarnation, %exit, ?delay, suppressed, "child failed and is started again");
+        }
         let mut data = slot.node.data();
         data.restarts += 1;
         data.failed(exit, uptime, Some(delay));

@@ -182,7 +182,9 @@ impl Supervisor {
             slot.become_(State::Down, Status::Down);
         }
         let (path, incarnation) = (slot.path().clone(), slot.incarnation());
-        tracing::warn!(%path, incarnation, %exit, "child did not start");
+        if let Some(suppressed) = self.log_limit.admit() {
+            tracing::warn!(%path, incarnation, %exit, suppressed, "child did not start");
+        }
         let first_start = slot.spec.first_start;
         let Some(id) = slot.plan.take() else { return self.restart_failed(sequence, exit) };
         match self.plans.get(&id).map(|plan| &plan.goal) {

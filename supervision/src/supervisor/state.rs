@@ -19,6 +19,7 @@ use tracing::Span;
 
 use super::{
     Control, OPERATIONS_MAX, Reply, Request, StopRequest, SupervisorControl,
+    log_limit::LogLimit,
     lookout::Lookout,
     restart::{DEGRADED, ESCALATIONS, RESTARTS},
     stop::LEAKED,
@@ -78,6 +79,8 @@ pub(crate) struct Supervisor {
     pub(super) report: Vec<ChildStop>,
     /// Dynamic children that did not stop cleanly, counted by outcome: in a storm one line for each is too many.
     pub(super) unclean: BTreeMap<&'static str, usize>,
+    /// Of lines about children that fail.
+    pub(super) log_limit: LogLimit,
     pub(super) done: bool,
 }
 
@@ -268,6 +271,7 @@ impl Supervisor {
             boot_span: Span::current(),
             report: Vec::new(),
             unclean: BTreeMap::new(),
+            log_limit: LogLimit::new(),
             done: false,
             spec,
         };

@@ -67,8 +67,9 @@ fn log(job: &Job) {
     static LIMIT: LazyLock<LogLimit> = LazyLock::new(LogLimit::default);
     let incident = &job.incident;
     let (condition, context) = (job.panic.assertion.condition, job.panic.assertion.line());
-    let place = format!("{} {} {:?}", incident.component, incident.actor, incident.location);
-    let Some(suppressed) = LIMIT.admit(place, incident.at) else {
+    let actor = format!("{} {}", incident.component, incident.actor);
+    let line = incident.location.as_deref().unwrap_or_default();
+    let Some(suppressed) = LIMIT.admit(&actor, line, incident.at) else {
         return;
     };
     dispatcher::with_default(&job.panic.dispatch, || {
