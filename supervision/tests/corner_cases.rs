@@ -259,3 +259,44 @@ async fn spawning_into_a_group_while_the_runtime_goes_away_blocks_nobody() {
     });
     assert_eq!(receiver.recv_timeout(Duration::from_secs(20)), Ok(()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asked_for_a_start_that_a_group_restart_overtakes_is_told() {
+    let (journal, a, b) = (Journal::default(), address("a"), address("b"));
+    let slow = Manners { start_takes: 4 * SECOND, ..Manners::default() };
+    let backoff = Backoff { jitter: 0.0, ..Backoff::default() };
+    let spec = group(Strategy::OneForAll)
+        .child(
+            ill_mannered("a", &journal, &a, Manners { fails_to_start: vec![2], ..Manners::default() }).backoff(backoff),
+        )
+        .child(ill_mannered("b", &journal, &b, slow));
+    let tree = start(spec).await;
+    a.try_send(Message::Panic).unwrap();
+    tokio::time::sleep(2 * SECOND).await;
+    // The group waits for the third attempt at a, which comes while b starts, and stops it.
+    assert_eq!(tree.start_child("b").await, Err(OperationError::Superseded));
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!((status(&tree, "a"), status(&tree, "b")), (Status::Up, Status::Up));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_temporary_child_that_is_restarted_by_hand_comes_back_even_if_it_has_just_died() {
+    let (journal, a, b) = (Journal::default(), address("a"), address("b"));
+    let slow = Manners { start_takes: SECOND, ..Manners::default() };
+    let spec = group(Strategy::RestForOne)
+        .child(worker("a", &journal, &a).restart(Restart::Temporary))
+        .child(ill_mannered("b", &journal, &b, slow));
+    let tree = start(spec).await;
+    b.try_send(Message::Panic).unwrap();
+    settle().await;
+    // The supervisor is busy with b.
+    tree.kill_child("a").await.unwrap();
+    let restarted = tree.restart("a").await;
+    if restarted.is_ok() {
+        assert_eq!(incarnation(&a).await, 2);
+    } else {
+        assert_eq!(restarted, Err(OperationError::NotFound));
+        assert_eq!(a.call(Message::Incarnation, SECOND).await, Err(supervision::CallError::Down));
+    }
+    assert_eq!(status(&tree, "b"), Status::Up);
+}

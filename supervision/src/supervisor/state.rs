@@ -321,6 +321,7 @@ impl Supervisor {
     /// Forgets a child that is not running.
     pub(super) fn remove_slot(&mut self, sequence: Sequence) {
         if let Some(slot) = self.slots.remove(&sequence) {
+            slot.unavailable(Err(LossReason::Stopped));
             if self.by_id.get(&slot.spec.id) == Some(&sequence) {
                 self.by_id.remove(&slot.spec.id);
             }

@@ -106,7 +106,9 @@ impl Supervisor {
                 let outcome = self.judged(slot, exit.clone());
                 self.note_stop(sequence, outcome, Duration::ZERO, Vec::new());
                 self.rest(sequence, plan);
-                self.forget_if_temporary(sequence);
+                if !self.starts_next(sequence, plan) {
+                    self.forget_if_temporary(sequence);
+                }
                 return false;
             }
             State::Waiting => {
@@ -126,11 +128,11 @@ impl Supervisor {
             }
         }
         let parent = if ending { self.stop_span.clone() } else { Span::none() };
+        self.takes_over(sequence, plan);
         let Some(slot) = self.slots.get_mut(&sequence) else { return false };
         let span = tracing::info_span!(parent: &parent, "child.stop", path = slot.path().as_str(), outcome = tracing::field::Empty);
         let phase =
             if slot.spec.shutdown == Shutdown::BrutalKill { StopPhase::BrutallyKilled } else { StopPhase::Asked };
-        slot.plan = Some(plan);
         slot.become_(State::Stopping(Stopping { since: Instant::now(), phase, span }), Status::Stopping);
         slot.cancel.cancel();
         self.tell_address(sequence, Some(plan));
@@ -140,23 +142,34 @@ impl Supervisor {
 
     /// The child is stopping already: for a plan that is gone, or one that this one takes the place of.
     fn join_stop(&mut self, sequence: Sequence, plan: PlanId) -> bool {
-        let before = self.slots.get_mut(&sequence).and_then(|slot| slot.plan.replace(plan));
-        if let Some(before) = before.filter(|before| *before != plan) {
-            self.abandon(before, OperationError::Superseded);
-        }
+        self.takes_over(sequence, plan);
         self.tell_address(sequence, Some(plan));
         self.hurry(sequence);
         true
     }
 
+    /// True if the plan starts the child as soon as it is stopped.
+    fn starts_next(&self, sequence: Sequence, plan: PlanId) -> bool {
+        let next = self.plans.get(&plan).and_then(|plan| plan.steps.front());
+        matches!(next, Some(Step::Start(next)) if *next == sequence)
+    }
+
+    /// From here on the child moves for this plan; one that it moved for before is abandoned, and whoever asked for it told.
+    fn takes_over(&mut self, sequence: Sequence, plan: PlanId) {
+        let before = self.slots.get_mut(&sequence).and_then(|slot| slot.plan.replace(plan));
+        if let Some(before) = before.filter(|before| *before != plan) {
+            self.abandon(before, OperationError::Superseded);
+        }
+    }
+
     /// Tells the address of a child that stops when the plan for which it does starts it again, if it does.
     pub(super) fn tell_address(&self, sequence: Sequence, plan: Option<PlanId>) {
         let Some(slot) = self.slots.get(&sequence) else { return };
-        let due = plan.and_then(|id| self.plans.get(&id)).and_then(|plan| match (&plan.goal, plan.steps.front()) {
-            (Goal::Restart { due }, _) => Some(*due).filter(|_| self.takes_part(sequence)),
-            (Goal::Unstick { .. }, _) => Some(Instant::now()),
-            (Goal::Operation { .. }, Some(Step::Start(next))) if *next == sequence => Some(Instant::now()),
-            (Goal::Boot | Goal::End | Goal::Operation { .. }, _) => None,
+        let due = plan.and_then(|id| match &self.plans.get(&id)?.goal {
+            Goal::Restart { due } => Some(*due).filter(|_| self.takes_part(sequence)),
+            Goal::Unstick { .. } => Some(Instant::now()),
+            Goal::Operation { .. } => Some(Instant::now()).filter(|_| self.starts_next(sequence, id)),
+            Goal::Boot | Goal::End => None,
         });
         slot.unavailable(due.ok_or(LossReason::Stopped));
     }
