@@ -168,14 +168,16 @@ pub fn channel_manager(manager: &ChannelManager, restart: Intensity, backoff: Ba
     let couriers = SupervisorSpec::new(COURIERS, Strategy::Dynamic { max_children: shared.settings.channels_max })
         // Each courier has its own budget: what one tenant's channel does is not counted against another's.
         .no_shared_intensity();
-    let dispatcher = ChildSpec::actor(DISPATCHER, &Address::new(DISPATCHER), move |context| {
-        (Dispatcher, (context, Arc::clone(&shared)))
-    });
     let subtree = SupervisorSpec::new(ID, Strategy::RestForOne)
         .no_shared_intensity()
         .child(ChildSpec::supervisor(couriers).intensity(restart).backoff(backoff))
-        .child(dispatcher.stop_within(Shutdown::Within(DISPATCHER_BUDGET)).intensity(restart).backoff(backoff));
+        .child(dispatcher(shared).intensity(restart).backoff(backoff));
     ChildSpec::supervisor(subtree).stop_within(Shutdown::Within(budget))
+}
+
+fn dispatcher(shared: Arc<Shared>) -> ChildSpec {
+    let make = move |context| (Dispatcher, (context, Arc::clone(&shared)));
+    ChildSpec::actor(DISPATCHER, &Address::new(DISPATCHER), make).stop_within(Shutdown::Within(DISPATCHER_BUDGET))
 }
 
 /// Exports the counters as 0: one that is born at its first increment hides the first failure from `increase()`.

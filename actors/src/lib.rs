@@ -22,5 +22,6 @@ pub mod health_sweep;
 pub mod jobs;
 pub mod liveness_monitor;
 pub mod model;
+mod pulse;
 pub mod scheduler;
 pub mod store;

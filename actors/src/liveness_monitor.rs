@@ -15,6 +15,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde::{Deserialize, Serialize};
 use supervision::{Address, ChildContext, ChildSpec, Heartbeat};
 
+use crate::pulse::after;
+
 use self::view::{Liveness, LivenessView, Loop, State};
 
 telemetry::declare_metrics! {
@@ -69,6 +71,7 @@ pub struct Beat;
 
 /// What one incarnation works with.
 pub struct Working {
+    context: ChildContext,
     view: LivenessView,
     interval: Duration,
     heartbeat: Heartbeat,
@@ -87,7 +90,7 @@ impl Actor for LivenessMonitor {
     ) -> Result<Working, ActorProcessingErr> {
         let heartbeat = context.heartbeat("watch", interval);
         myself.cast(Beat)?;
-        Ok(Working { view, interval, heartbeat, watch: Watch::default() })
+        Ok(Working { context, view, interval, heartbeat, watch: Watch::default() })
     }
 
     async fn handle(&self, myself: ActorRef<Beat>, _: Beat, state: &mut Working) -> Result<(), ActorProcessingErr> {
@@ -97,7 +100,7 @@ impl Actor for LivenessMonitor {
         }
         measure(&liveness);
         state.heartbeat.beat();
-        myself.send_after(state.interval.mul_f64(0.9 + 0.1 * fastrand::f64()), || Beat);
+        after(&state.context, myself, state.interval.mul_f64(0.9 + 0.1 * fastrand::f64()), || Beat);
         Ok(())
     }
 }

@@ -78,13 +78,16 @@ impl Activity {
     /// its future is a part of the first poll.
     #[inline]
     pub(crate) fn polling(&self) {
-        self.polls.store(self.polls.load(Relaxed) | 1, Relaxed);
+        let polls = self.polls.load(Relaxed);
+        if polls.is_multiple_of(2) {
+            self.polls.store(polls.wrapping_add(1), Relaxed);
+        }
     }
 
-    /// The callback has given the thread back.
+    /// The callback, which was [polling](Activity::polling), has given the thread back.
     #[inline]
     pub(crate) fn yielded(&self) {
-        self.polls.store((self.polls.load(Relaxed) | 1).wrapping_add(1), Relaxed);
+        self.polls.store(self.polls.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
     /// Odd while the callback has the thread.

@@ -46,8 +46,8 @@ pub const DEFAULT_CAPACITY: usize = 1024;
 /// | sent while the actor restarts | given back | waits |
 /// | sent while it is down | given back | given back |
 ///
-/// The message in hand is lost with its incarnation in any case: it may be what made it fail. What must not be lost at all
-/// belongs into the store.
+/// An actor whose supervisor ends has stopped for good, also if that supervisor is started again. The message in hand is lost
+/// with its incarnation in any case: it may be what made it fail. What must not be lost at all belongs into the store.
 ///
 /// Nothing is lost in silence: what is not accepted is given back at once; what was accepted and never handled is counted in
 /// `actor.messages.lost`, and [`Address::on_dead_letter`] hears of it. Messages sent around the address, with ractor's own
@@ -146,6 +146,7 @@ impl<M: Message> Address<M> {
         }
     }
 
+    #[inline(never)]
     fn send_to_target(&self, message: M) -> Result<(), SendError<M>> {
         match &**self.cell.target.load() {
             Target::Up(up) => {
@@ -157,6 +158,8 @@ impl<M: Message> Address<M> {
         }
     }
 
+    /// Not inlined, so that the ordinary path stays small.
+    #[inline(never)]
     fn send_to_kept(&self, kept: &KeptMailbox<M>, message: M) -> Result<(), SendError<M>> {
         kept.send(message).map_err(|refused| match refused {
             Refused::Down(message) => SendError::Down { message },
@@ -203,15 +206,10 @@ impl<M: Message> Address<M> {
         if !up.mailbox.admit(self.cell.capacity) {
             return Err(self.not_admitted(up, message));
         }
-        up.actor.send_message(message).or_else(|error| match error {
-            MessagingErr::SendErr(message) if up.mailbox.give_back() => Err(ended(message)),
-            // It was admitted in time and comes too late: it is already counted as lost with its incarnation.
-            MessagingErr::SendErr(_) => Ok(()),
-            // Both mean that the cell is not the typed actor this address was bound to, which `bind` excludes.
-            MessagingErr::ChannelClosed | MessagingErr::InvalidActorType => {
-                unreachable!("the address is bound to an actor of its own message type")
-            }
-        })
+        match up.actor.send_message(message) {
+            Ok(()) => Ok(()),
+            Err(error) => not_taken(up, error),
+        }
     }
 
     #[cold]
@@ -290,6 +288,20 @@ impl<M: Message> Availability for Address<M> {
         self.turn_to(Target::Down);
         if let Some(kept) = &self.cell.kept {
             self.cell.dead_letters.undelivered(&self.cell.name, kept.go_down().into_iter(), reason);
+        }
+    }
+}
+
+/// ractor did not take a message that was admitted.
+#[cold]
+fn not_taken<M>(up: &Up<M>, error: MessagingErr<M>) -> Result<(), SendError<M>> {
+    match error {
+        MessagingErr::SendErr(message) if up.mailbox.give_back() => Err(ended(message)),
+        // It was admitted in time and comes too late: it is already counted as lost with its incarnation.
+        MessagingErr::SendErr(_) => Ok(()),
+        // Both mean that the cell is not the typed actor this address was bound to, which `bind` excludes.
+        MessagingErr::ChannelClosed | MessagingErr::InvalidActorType => {
+            unreachable!("the address is bound to an actor of its own message type")
         }
     }
 }

@@ -199,9 +199,9 @@ impl ChildContext {
         let _ = self.0.probe.set(probe);
     }
 
-    /// Tasks in the group of this incarnation.
-    pub(crate) fn count_tasks(&self) -> usize {
-        self.0.tasks.get().map_or(0, TaskGroup::len)
+    /// The group of this incarnation, if it ever had one.
+    pub(crate) fn task_group(&self) -> Option<&TaskGroup> {
+        self.0.tasks.get()
     }
 }
 

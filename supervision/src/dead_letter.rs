@@ -152,3 +152,25 @@ fn count(name: &str, messages: usize, reason: LossReason) {
         LOST.add(u64::try_from(messages).unwrap_or(u64::MAX), &[("actor", name), ("reason", reason.as_str())]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_incarnation_says_why_its_messages_are_lost() {
+        let ends = [Exit::Shutdown, Exit::Normal, Exit::ShutdownWith("done".to_owned()), Exit::Killed];
+        let reasons = ends.map(|exit| LossReason::from(&exit).as_str());
+        assert_eq!(reasons, ["stopped", "finished", "finished", "failed"]);
+    }
+
+    #[test]
+    fn nothing_lost_is_no_letter() {
+        let (sender, received) = std::sync::mpsc::channel();
+        let letters = DeadLetters::<()>::to(move |letter| drop(sender.send(format!("{letter:?}"))));
+        letters.lost("a", 0, LossReason::Stopped);
+        letters.undelivered("a", [].into_iter(), LossReason::Stopped);
+        letters.lost("a", 2, LossReason::Failed);
+        assert_eq!(received.try_iter().collect::<Vec<_>>(), ["Lost(2, Failed)"]);
+    }
+}

@@ -69,6 +69,11 @@
 //!   [kept mailbox](Address::keep_mailbox) outlives its incarnations; and what is lost all the same is counted, and told to
 //!   [a hook](Address::on_dead_letter).
 //!
+//! # How an actor is tested
+//!
+//! `supervision::battery` (feature `battery`, for `dev-dependencies`) puts any actor or task through what a supervisor and bad
+//! luck do to it, in one line of its tests: `battery::run(|| my_child()).await`.
+//!
 //! # Where it differs from OTP
 //!
 //! | here | OTP |

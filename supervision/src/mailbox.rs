@@ -139,7 +139,8 @@ impl<M: Message> KeptMailbox<M> {
         }
     }
 
-    /// The incarnation has handled a message: the next one is due.
+    /// The incarnation has handled a message: the next one is due. Not inlined, so that the ordinary path stays small.
+    #[inline(never)]
     pub(crate) fn handled(&self) {
         let mut kept = self.lock();
         if kept.is_busy() {

@@ -75,8 +75,16 @@ impl<A: Actor> Supervised<A> {
 
     /// Runs a callback that is rare, and shows whether it yields. A hand-written one may panic, or block, before it returns
     /// its future.
-    async fn run<T, F: Future<Output = T>>(&self, callback: impl FnOnce() -> F) -> Result<T, CapturedPanic> {
+    async fn run<T, F: Future<Output = T>>(
+        &self,
+        phase: &'static str,
+        callback: impl FnOnce() -> F,
+    ) -> Result<T, CapturedPanic> {
         let activity = self.meter.as_ref().map(|meter| Arc::clone(&meter.activity));
+        let callback = || {
+            fault::strike(&self.context, phase);
+            callback()
+        };
         shown(activity, async { catch_with(callback).await }).await
     }
 }
@@ -91,11 +99,7 @@ impl<A: Actor> Actor for Supervised<A> {
         myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let starting = || {
-            fault::strike(&self.context, "pre_start");
-            self.inner.pre_start(myself, arguments)
-        };
-        match self.run(starting).await {
+        match self.run("pre_start", || self.inner.pre_start(myself, arguments)).await {
             Ok(Ok(state)) => {
                 let state = Kept::new(state, self);
                 fault::hold(&self.context, "pre_start").await;
@@ -108,13 +112,9 @@ impl<A: Actor> Actor for Supervised<A> {
 
     async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
         let live = state.live()?;
-        let own = myself.clone();
-        let work = || {
-            fault::strike(&self.context, "post_start");
-            self.inner.post_start(own, live)
-        };
-        self.end("post_start", self.run(work).await)?;
-        if let Some(kept) = &self.kept {
+        self.end("post_start", self.run("post_start", || self.inner.post_start(myself.clone(), live)).await)?;
+        // One that is asked to stop already would only lose what it is handed.
+        if let Some(kept) = self.kept.as_ref().filter(|_| !self.context.cancelled().is_cancelled()) {
             kept.open(myself, Arc::clone(&self.mailbox));
         }
         Ok(())
@@ -132,11 +132,7 @@ impl<A: Actor> Actor for Supervised<A> {
         }
         let live = state.live()?;
         fault::hold(&self.context, "post_stop").await;
-        let work = || {
-            fault::strike(&self.context, "post_stop");
-            self.inner.post_stop(myself, live)
-        };
-        self.end("post_stop", self.run(work).await)?;
+        self.end("post_stop", self.run("post_stop", || self.inner.post_stop(myself, live)).await)?;
         state.end();
         self.words.say(if self.context.cancelled().is_cancelled() { Exit::Shutdown } else { Exit::Normal });
         Ok(())
@@ -173,11 +169,10 @@ impl<A: Actor> Actor for Supervised<A> {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         let live = state.live()?;
-        let work = || {
-            fault::strike(&self.context, "handle_supervisor_evt");
-            self.inner.handle_supervisor_evt(myself, event, live)
-        };
-        self.end("handle_supervisor_evt", self.run(work).await)
+        self.end(
+            "handle_supervisor_evt",
+            self.run("handle_supervisor_evt", || self.inner.handle_supervisor_evt(myself, event, live)).await,
+        )
     }
 }
 
@@ -228,12 +223,14 @@ impl<A: Actor, F: Future<Output = Result<(), ActorProcessingErr>>> Future for Ha
     #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        ready!(fault::poll_hold(&this.supervised.context, "handle", context));
         let meter = this.supervised.meter.as_ref();
         if let Some(meter) = meter {
             meter.activity.polling();
         }
-        let polled = this.work.poll(context);
+        let polled = match fault::poll_hold(&this.supervised.context, "handle", context) {
+            Poll::Ready(()) => this.work.poll(context),
+            Poll::Pending => Poll::Pending,
+        };
         if let Some(meter) = meter {
             meter.activity.yielded();
         }

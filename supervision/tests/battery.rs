@@ -16,6 +16,8 @@ enum Vice {
     None,
     BlocksPostStop,
     LeaksATask,
+    /// A task of its group that does not listen to the group's token.
+    HasADeafTask,
     NeverStarts,
     PanicsInDrop,
     /// A timer of ractor's, which goes on without its actor.
@@ -47,15 +49,17 @@ impl Actor for Counter {
 
     async fn pre_start(&self, myself: ActorRef<Message>, context: ChildContext) -> Result<Held, ActorProcessingErr> {
         let beat = context.heartbeat("count", Duration::from_secs(1));
+        let ended = context.tasks().token();
         context.tasks().spawn("beat", async move {
             beat.beat();
-            std::future::pending().await
+            ended.cancelled().await;
         });
         match self.0 {
             Vice::NeverStarts => std::future::pending().await,
             Vice::LeavesATimer => drop(myself.send_after(Duration::from_secs(3600), || Message::Add)),
             #[expect(clippy::disallowed_methods, reason = "the vice under test")]
             Vice::LeaksATask => drop(tokio::spawn(std::future::pending::<()>())),
+            Vice::HasADeafTask => context.tasks().spawn("deaf", std::future::pending()),
             Vice::None | Vice::BlocksPostStop | Vice::PanicsInDrop => {}
         }
         Ok(Held { total: 0, vice: self.0 })
@@ -161,6 +165,13 @@ async fn a_task_that_outlives_its_actor_is_caught() {
     assert!(why(&report, Check::StartsAndStops).starts_with("1 tasks are left on the runtime"), "{report}");
     // Six incarnations, six tasks.
     assert!(why(&report, Check::KilledAgainAndAgain).starts_with("6 tasks are left"), "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_keeps_the_next_start_waiting_is_caught() {
+    let report = battery::examine(counter(Vice::HasADeafTask)).await;
+    assert!(why(&report, Check::Killed).contains("did not hear that it had ended"), "{report}");
+    assert!(!failed(&report).contains(&Check::PanicAtFirstStart), "{report}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -322,6 +322,25 @@ fn our_supervisor_does_what_the_model_says_in_random_scenarios() {
 }
 
 #[test]
+fn an_end_that_a_group_restart_consumed_is_not_taken_for_that_of_a_later_incarnation() {
+    let scenario = only(
+        "scenario stale_end
+         sup / strategy=rest_for_one intensity=6
+         child a
+         child b
+         child c start=ok,hold_fail,hold_fail
+         crash b
+         crash a
+         crash b
+         release
+         crash b
+         release",
+    );
+    let difference = played_otherwise(&scenario, &model::play(&scenario), Comparison::EXACT);
+    assert_eq!(difference, None);
+}
+
+#[test]
 fn what_we_cannot_play_is_refused() {
     let error = player::play(&only("scenario planned\nsup /\nsup s start=ok,fail\nchild s.x")).unwrap_err();
     assert_eq!(error.to_string(), "planned: the start of s, a supervisor, cannot be planned");

@@ -1,5 +1,7 @@
 //! What becomes of messages that wait: across restarts, when the actor is gone, and under load.
 
+#![expect(clippy::unwrap_used, reason = "test code outside of a test function")]
+
 mod common;
 
 use std::{sync::Arc, time::Duration};

@@ -1,6 +1,7 @@
 //! A callback that keeps its thread is noticed from a thread of its own: in real time.
 
 #![expect(clippy::disallowed_methods, reason = "blocking a thread is what this is about")]
+#![expect(clippy::unwrap_used, reason = "test code outside of a test function")]
 
 mod common;
 

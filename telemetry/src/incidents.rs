@@ -67,7 +67,7 @@ pub struct Incident {
     pub span_id: Option<String>,
     /// The tenant whose work it was.
     pub tenant: Option<String>,
-    /// What else the place that caught it knew.
+    /// What else the place that caught it knew; then, if an assertion broke, its condition and what it saw.
     pub detail: Vec<(String, String)>,
     /// What became of it, once somebody decided.
     pub outcome: Option<String>,

@@ -1,25 +1,46 @@
-//! `cargo xtask bench [NAME]`: the benchmarks of `tests/benches`. A row that falls short is printed as `SHORT` and is not
-//! an error: the figures are for people, and a busy machine must not break a build.
+//! `cargo xtask bench [NAME]`: the benchmarks of `tests/benches`, and after `supervision` what goes with it. A row that
+//! falls short is printed as `SHORT` and is not an error: the figures are for people, and a busy machine must not break a
+//! build.
 
 use std::process::ExitCode;
 
 use crate::run::{Outcome, cargo, shown, workspace};
 
+/// The one that is told in several places.
+const SUPERVISION: &str = "supervision";
+
+/// Its part that is a benchmark of its own.
+const STORM: &str = "storm";
+
+/// Its comparison with others, which is a workspace of its own: the product's lock file does not know them.
+const PEERS: &str = "benches/peers/Cargo.toml";
+
 /// Runs the benchmark `name`, or all of them one after the other.
 pub fn run(name: Option<&str>) -> Outcome {
-    let known = names()?;
-    let chosen = match name {
-        None => known,
-        Some(name) if known.iter().any(|known| known == name) => vec![name.to_owned()],
-        Some(name) => return Err(format!("no benchmark {name}; there are: {}", known.join(", "))),
-    };
-    for name in chosen {
-        let status = shown(&mut cargo(&["bench", "--quiet", "--package", "tests", "--bench", &name]))?;
-        if !status.success() {
-            return Err(format!("the benchmark {name} ended with {status}"));
-        }
+    let chosen = chosen(name, names()?)?;
+    for name in &chosen {
+        ran(name, &["bench", "--quiet", "--package", "tests", "--bench", name])?;
+    }
+    if chosen.iter().any(|name| name == SUPERVISION) {
+        ran(PEERS, &["run", "--quiet", "--release", "--locked", "--manifest-path", PEERS])?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn chosen(name: Option<&str>, known: Vec<String>) -> Result<Vec<String>, String> {
+    match name {
+        None => Ok(known),
+        Some(SUPERVISION) => Ok(vec![SUPERVISION.to_owned(), STORM.to_owned()]),
+        Some(name) if known.iter().any(|known| known == name) => Ok(vec![name.to_owned()]),
+        Some(name) => Err(format!("no benchmark {name}; there are: {}", known.join(", "))),
+    }
+}
+
+fn ran(name: &str, arguments: &[&str]) -> Result<(), String> {
+    match shown(&mut cargo(arguments))? {
+        status if status.success() => Ok(()),
+        status => Err(format!("the benchmark {name} ended with {status}")),
+    }
 }
 
 fn names() -> Result<Vec<String>, String> {
@@ -42,11 +63,29 @@ mod tests {
 
     #[test]
     fn every_file_of_the_folder_is_a_benchmark() {
-        assert_eq!(names().unwrap(), ["service", "supervision"]);
+        assert_eq!(names().unwrap(), ["service", "storm", "supervision"]);
+    }
+
+    #[test]
+    fn supervision_brings_the_storm_along() {
+        assert_eq!(chosen(Some(SUPERVISION), names().unwrap()).unwrap(), [SUPERVISION, STORM]);
+        assert_eq!(chosen(Some(STORM), names().unwrap()).unwrap(), [STORM]);
+    }
+
+    #[test]
+    fn the_peers_are_a_workspace_of_their_own() {
+        let folder = crate::run::workspace().join(PEERS);
+        let folder = folder.parent().unwrap();
+        let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        assert!(manifest.lines().any(|line| line == "[workspace]") && folder.join("Cargo.lock").exists());
+        let lock = std::fs::read_to_string(crate::run::workspace().join("Cargo.lock")).unwrap();
+        assert!(
+            !["kameo", "actix", "ractor-supervisor"].iter().any(|peer| lock.contains(&format!("name = \"{peer}\"")))
+        );
     }
 
     #[test]
     fn an_unknown_name_is_answered_with_the_known_ones() {
-        assert_eq!(run(Some("speed")).unwrap_err(), "no benchmark speed; there are: service, supervision");
+        assert_eq!(run(Some("speed")).unwrap_err(), "no benchmark speed; there are: service, storm, supervision");
     }
 }

@@ -12,7 +12,7 @@ struct Guard {
     is_fault: fn(&str) -> bool,
 }
 
-const GUARDS: [Guard; 4] = [
+const GUARDS: [Guard; 5] = [
     Guard {
         reason: "two versions of one telemetry crate have two global providers: half of the spans would be lost",
         arguments: &["tree", "--workspace", "--target", "all", "--duplicates", "--edges", "normal", "--depth", "0"],
@@ -32,6 +32,11 @@ const GUARDS: [Guard; 4] = [
         reason: "with two TLS providers in the graph rustls panics at first use: ring is the one",
         arguments: &["tree", "--workspace", "--target", "all", "--prefix", "none", "--format", "{p}"],
         is_fault: |line| starts_with_any(line, &["aws-lc-rs ", "aws-lc-sys ", "native-tls ", "openssl "]),
+    },
+    Guard {
+        reason: "with the battery every callback of every actor looks for a fault: it is for tests",
+        arguments: &["tree", "--workspace", "--target", "all", "--edges", "features,no-dev", "--invert", "supervision"],
+        is_fault: |line| line.contains("supervision feature \"battery\""),
     },
 ];
 
@@ -71,12 +76,14 @@ mod tests {
             "│   ├── opentelemetry-otlp feature \"reqwest-client\"",
             "├── ractor feature \"message_span_propogation\"",
             "aws-lc-rs v1.13.0",
+            "├── supervision feature \"battery\"",
         ];
         let fine = [
             "tokio-tungstenite v0.29.0",
             "│   ├── opentelemetry-otlp feature \"reqwest-blocking-client\"",
             "├── ractor feature \"tokio_runtime\"",
             "ring v0.17.14",
+            "├── supervision feature \"default\"",
         ];
         for ((guard, fault), fine) in GUARDS.iter().zip(faults).zip(fine) {
             assert!((guard.is_fault)(fault), "{fault}");

@@ -10,7 +10,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use supervision::{Address, ChildContext, ChildSpec, Heartbeat};
 use tokio::task::yield_now;
 
-use crate::{broadcast::Hub, bus::pulse::pulse};
+use crate::{broadcast::Hub, pulse::pulse};
 
 telemetry::declare_metrics! {
     /// Tenants with an open socket.

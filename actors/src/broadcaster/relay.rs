@@ -17,7 +17,8 @@ use uuid::Uuid;
 
 use crate::{
     broadcast::{Hub, Step},
-    bus::{Bus, pulse::pulse},
+    bus::Bus,
+    pulse::pulse,
 };
 
 /// Steps before the actor looks at its mailbox again; about 25 ms of work.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use async_trait::async_trait;
-use supervision::{BeatState, EventKind, Heartbeats, NodeSnapshot, Status, Tree};
+use supervision::{BeatState, EventKind, Heartbeats, NodeSnapshot, Status, Tree, battery};
 use tokio::time::{advance, sleep, timeout};
 use uuid::Uuid;
 
@@ -189,4 +189,18 @@ async fn the_broadcaster_stops_at_once_and_leaves_its_sockets_to_their_owner() {
     assert!(report.took < SECOND, "{report:?}");
     assert_eq!((house.hub.stats().sockets, subscriber.topics()), (1, topics(["x"])));
     assert_eq!(house.child("broadcaster.relay").status, Status::Down);
+}
+
+#[tokio::test(start_paused = true)]
+async fn relay_reaper_and_bus_pass_the_battery() {
+    let bus = MemoryBus::new(MemoryBusLimits::default());
+    let hub = Hub::new(HubSettings::default(), &*bus);
+    let reports = [
+        battery::run(|| relay::relay(Arc::clone(&hub), bus.clone(), SECOND)).await,
+        battery::run(|| reaper::reaper(Arc::clone(&hub), SECOND)).await,
+        battery::run(|| bus_child(bus.clone(), BusSettings::default())).await,
+    ];
+    for report in reports {
+        assert_eq!(report.skipped().count(), 2, "all but the flood and what is for tasks: {report}");
+    }
 }

@@ -11,7 +11,8 @@ use std::{sync::Arc, time::Duration};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use supervision::{Address, ChildContext, ChildSpec, Heartbeat};
 
-use super::{Bus, BusError, PING_DURATION, PING_FAILED, pulse::pulse};
+use super::{Bus, BusError, PING_DURATION, PING_FAILED};
+use crate::pulse::pulse;
 
 /// The beat of the child `bus`.
 #[derive(Debug, Clone, Copy)]

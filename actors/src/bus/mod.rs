@@ -16,7 +16,6 @@ mod actor;
 #[cfg(test)]
 mod contract;
 mod memory;
-pub(crate) mod pulse;
 mod ring;
 
 pub use actor::{BusMessage, BusSettings, bus};

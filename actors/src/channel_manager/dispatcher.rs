@@ -185,12 +185,15 @@ impl Working {
     /// The next look: after `pause`, or when somebody has written a delivery. There is one such task at a time, so there
     /// is one message at a time.
     fn wake_after(&self, pause: Duration, myself: ActorRef<Beat>) {
-        let (poke, stopped) = (self.shared.poke.clone(), self.context.cancelled());
-        self.context.tasks().spawn("wake", async move {
+        let (poke, stopped, tasks) = (self.shared.poke.clone(), self.context.cancelled(), self.context.tasks());
+        let ended = tasks.token();
+        tasks.spawn("wake", async move {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = poke.wait() => {}
                 () = stopped.cancelled() => return,
+                // Failed or killed: nobody asked it to stop, and the next incarnation waits for this task.
+                () = ended.cancelled() => return,
             }
             // Nobody to wake if the actor is gone.
             let _ = myself.cast(Beat);

@@ -1,5 +1,6 @@
 //! The subsystem as a whole: a real store, a real tree, receivers on the loopback address.
 
+mod battery;
 mod lifecycle;
 
 use std::sync::Arc;

@@ -134,3 +134,10 @@ async fn a_change_is_told_once_and_so_is_its_end() {
     assert_eq!(watch.0.len(), 0);
     tree.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_monitor_passes_the_battery() {
+    let view = view(&Heartbeats::new());
+    let report = supervision::battery::run(|| liveness_monitor(&view, &Settings::default())).await;
+    assert_eq!(report.skipped().count(), 2, "all but the flood and what is for tasks: {report}");
+}

@@ -1,5 +1,7 @@
 //! The whole subsystem under a real supervisor, on a real store in a directory of its own.
 
+mod battery;
+
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

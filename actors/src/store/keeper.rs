@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use supervision::{Address, Backoff, ChildContext, ChildSpec, GuardSite, Heartbeat, Policy, guard};
-use tokio_util::sync::CancellationToken;
 
 use super::{SharedStore, StoreError};
+use crate::pulse::after;
 
 /// How often a store that is away at the start is tried.
 const TRIES: u32 = 5;
@@ -64,10 +64,10 @@ struct KeeperArguments {
 struct Ping;
 
 struct KeeperState {
+    context: ChildContext,
     store: SharedStore,
     interval: Duration,
     heartbeat: Heartbeat,
-    stopped: CancellationToken,
     /// Whether the ping before was answered, so that a change is logged once and not on every beat.
     is_up: bool,
 }
@@ -86,16 +86,17 @@ impl Actor for Keeper {
         prepare(&store).await?;
         let heartbeat = context.heartbeat("keeper", interval);
         myself.cast(Ping)?;
-        Ok(KeeperState { store, interval, heartbeat, stopped: context.cancelled(), is_up: true })
+        Ok(KeeperState { context, store, interval, heartbeat, is_up: true })
     }
 
     async fn handle(&self, myself: ActorRef<Ping>, _: Ping, state: &mut KeeperState) -> Result<(), ActorProcessingErr> {
+        let stopped = state.context.cancelled();
         // A store that is away may take longer to say so than this actor has to stop.
         tokio::select! {
             answer = state.store.ping() => state.note(answer),
-            () = state.stopped.cancelled() => return Ok(()),
+            () = stopped.cancelled() => return Ok(()),
         }
-        myself.send_after(state.interval.mul_f64(0.9 + 0.1 * fastrand::f64()), || Ping);
+        after(&state.context, myself, state.interval.mul_f64(0.9 + 0.1 * fastrand::f64()), || Ping);
         Ok(())
     }
 
@@ -163,6 +164,18 @@ mod tests {
         shared.ping().await.unwrap();
         assert!(tree.stop().await.is_clean());
         assert!(shared.ping().await.unwrap_err().is_retryable());
+    }
+
+    #[tokio::test]
+    async fn the_keeper_passes_the_battery() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/store.db", directory.path().display());
+        let report = supervision::battery::run(|| {
+            let shared = Arc::new(SqliteStore::new(&url, SqliteOptions::default()).unwrap());
+            store(shared, Duration::from_secs(1))
+        })
+        .await;
+        assert_eq!(report.skipped().count(), 2, "all but the flood and what is for tasks: {report}");
     }
 
     #[tokio::test]

@@ -76,18 +76,20 @@ async fn counter() -> ActorRef<Message> {
     Actor::spawn(None, Counter(Arrivals::default()), ()).await.unwrap().0
 }
 
+/// Starts children; all their tasks run when the last one answers.
 async fn start(supervisor: &ActorRef<()>, children: usize) {
+    let mut last = None;
     for _ in 0..children {
         let counter = Counter(Arrivals::default());
-        Actor::spawn_linked(None, counter, (), supervisor.get_cell()).await.unwrap();
+        last = Some(Actor::spawn_linked(None, counter, (), supervisor.get_cell()).await.unwrap().0);
     }
+    until_served(|message| last.as_ref().is_some_and(|last| last.send_message(message).is_ok())).await;
 }
 
 async fn crashes() -> Option<Vec<f64>> {
     let slot = Slot::default();
     let supervisor = by_hand(slot.clone()).await;
-    let (child, _) =
-        Actor::spawn_linked(None, Counter(Arrivals::default()), (), supervisor.get_cell()).await.unwrap();
+    let (child, _) = Actor::spawn_linked(None, Counter(Arrivals::default()), (), supervisor.get_cell()).await.unwrap();
     *slot.lock().unwrap() = Some(child);
     let send =
         |message| slot.lock().unwrap().as_ref().is_some_and(|child: &ActorRef<_>| child.send_message(message).is_ok());

@@ -41,11 +41,7 @@ const PLAN: &[(Measure, usize, &[Value])] = &[
     (Measure::Message, 5, &[value("message", "ns", None, &[("bare ractor", 1.10)])]),
     (Measure::MessageMetered, 5, &[value("message.metered", "ns", None, &[])]),
     (Measure::Call, 5, &[value("call", "ns", None, &[])]),
-    (
-        Measure::Crash,
-        5,
-        &[value("crash.p50", "us", Some(20.0), &[(OTP, 1.0)]), value("crash.p99", "us", None, &[])],
-    ),
+    (Measure::Crash, 5, &[value("crash.p50", "us", Some(20.0), &[(OTP, 1.0)]), value("crash.p99", "us", None, &[])]),
     (
         Measure::CrashLoaded,
         2,
@@ -57,7 +53,10 @@ const PLAN: &[(Measure, usize, &[Value])] = &[
     (
         Measure::OneForAll(1000),
         5,
-        &[value("one_for_all.1000.wall", "ms", None, &[]), value("one_for_all.1000.cpu", "ms", Some(12.0), &[(OTP, 1.0)])],
+        &[
+            value("one_for_all.1000.wall", "ms", None, &[]),
+            value("one_for_all.1000.cpu", "ms", Some(12.0), &[(OTP, 1.0)]),
+        ],
     ),
     (Measure::Memory(20_000), 1, &[value("idle_child", "B", Some(10_240.0), &[])]),
 ];
@@ -124,7 +123,10 @@ fn all(wanted: Option<&str>) -> ExitCode {
                     }
                 };
                 for (index, value) in values.iter().filter(|(index, _)| *index < taken.len()) {
-                    least.entry((value.name, system)).and_modify(|it| *it = it.min(taken[*index])).or_insert(taken[*index]);
+                    least
+                        .entry((value.name, system))
+                        .and_modify(|it| *it = it.min(taken[*index]))
+                        .or_insert(taken[*index]);
                 }
             }
         }

@@ -63,8 +63,7 @@ impl Group {
         let spawn = SpawnFn::new(move |supervisor, id: String| {
             let (group, is_last) = (group.clone(), id == last);
             async move {
-                let (child, _) =
-                    Supervisor::spawn_linked(id, Counter(group.arrivals.clone()), (), supervisor).await?;
+                let (child, _) = Supervisor::spawn_linked(id, Counter(group.arrivals.clone()), (), supervisor).await?;
                 if is_last {
                     *group.last.lock().unwrap() = Some(child.clone());
                 }
@@ -80,8 +79,7 @@ impl Group {
                 reset_after: None,
             })
             .collect();
-        let options =
-            SupervisorOptions { strategy, max_restarts: usize::MAX, max_window: WINDOW, reset_after: None };
+        let options = SupervisorOptions { strategy, max_restarts: usize::MAX, max_window: WINDOW, reset_after: None };
         self.arrivals.expect(children);
         let arguments = SupervisorArguments { child_specs, options };
         Supervisor::spawn(format!("bench-{children}"), arguments).await.unwrap();

@@ -37,7 +37,11 @@ pub fn peer_row(value: Value, ours: f64, peer: &str, theirs: Option<f64>) {
         Some(goal) => (format!("{goal:.2}"), verdict(ratio <= goal)),
         None => ("-".to_owned(), "-"),
     };
-    println!("{} vs {peer} | {ours_text} | {} | {ratio:.2} | {goal} | {verdict}", value.name, shown(theirs, value.unit));
+    println!(
+        "{} vs {peer} | {ours_text} | {} | {ratio:.2} | {goal} | {verdict}",
+        value.name,
+        shown(theirs, value.unit)
+    );
 }
 
 /// Two values of the same system, the first of which is to be at most `goal` times the second.

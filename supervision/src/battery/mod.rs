@@ -46,7 +46,7 @@
 //! Each check runs the child alone under a supervisor, always restarted, without backoff; its budgets are its own but where
 //! the budget is what is tested. See [`Check`] for what is checked. After every one of them: each incarnation's state was
 //! dropped before the next one began; no panic was recorded but the one that was brought about, and that one once, under its
-//! phase; its heartbeats have ended, its [`TaskGroup`](crate::TaskGroup) is empty, and the runtime has no more tasks than
+//! phase; its heartbeats have ended, the tasks of its [`TaskGroup`](crate::TaskGroup) ended when they were asked to, and the runtime has no more tasks than
 //! before.
 //!
 //! # What it cannot see
@@ -64,6 +64,7 @@ mod probe;
 mod report;
 mod stand;
 mod subject;
+mod trial;
 
 pub use check::Check;
 pub(crate) use probe::Probe;

@@ -15,7 +15,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use ractor::ActorCell;
 
 use crate::{
-    ChildContext,
+    ChildContext, TaskGroup,
     process::{Process, StartChild, StartFailure, Started, TaskControls},
     task::TaskStarter,
 };
@@ -125,7 +125,12 @@ impl Probe {
 
     /// Tasks in the groups of all incarnations.
     pub(super) fn scoped_tasks(&self) -> usize {
-        lock(&self.contexts).iter().map(ChildContext::count_tasks).sum()
+        lock(&self.contexts).iter().filter_map(ChildContext::task_group).map(TaskGroup::len).sum()
+    }
+
+    /// True if tasks of any incarnation did not end when they were asked to.
+    pub(super) fn had_to_abort_tasks(&self) -> bool {
+        lock(&self.contexts).iter().filter_map(ChildContext::task_group).any(TaskGroup::had_to_abort)
     }
 
     pub(crate) fn strike(&self, phase: &'static str) {

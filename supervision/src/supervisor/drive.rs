@@ -204,7 +204,7 @@ impl Supervisor {
             }
             let Some(deferred) = self.inbox.pop_front() else { return };
             let must_wait = match &deferred {
-                Deferred::End(sequence) | Deferred::Stuck(sequence) => self.is_busy(*sequence),
+                Deferred::End(sequence, _) | Deferred::Stuck(sequence) => self.is_busy(*sequence),
                 Deferred::Operation(_) => self.ending.is_some(),
                 Deferred::Retry(_) | Deferred::Stop(_) => false,
             };
@@ -222,10 +222,10 @@ impl Supervisor {
             Deferred::Stop(request) => self.stop_now(request),
             Deferred::Retry(sequence) => self.retry_now(sequence),
             Deferred::Stuck(sequence) => self.unstick(sequence),
-            Deferred::End(sequence) => {
+            Deferred::End(sequence, incarnation) => {
                 let Some(slot) = self.slots.get_mut(&sequence) else { return };
-                // If the plan stopped it meanwhile, its end is consumed.
-                if !matches!(slot.state, State::Exited { .. }) {
+                // If a plan stopped it meanwhile, its end is consumed.
+                if !matches!(slot.state, State::Exited { .. }) || slot.incarnation() != incarnation {
                     return;
                 }
                 if let State::Exited { exit, uptime } = std::mem::replace(&mut slot.state, State::Down) {

@@ -35,7 +35,7 @@ impl Supervisor {
                 }
                 if busy {
                     slot.become_(State::Exited { exit: ended.exit, uptime }, Status::Down);
-                    self.inbox.push_back(Deferred::End(sequence));
+                    self.inbox.push_back(Deferred::End(sequence, incarnation));
                 } else {
                     self.ended_by_itself(sequence, ended.exit, uptime);
                 }

@@ -83,8 +83,8 @@ pub(crate) struct Supervisor {
 
 /// What waits for a plan to be complete.
 pub(super) enum Deferred {
-    /// A child ended by itself.
-    End(Sequence),
+    /// This incarnation of a child ended by itself.
+    End(Sequence, u64),
     /// The next attempt for a child whose restart failed, where there is one queue for all, as in OTP.
     Retry(Sequence),
     /// A child that is to be restarted because it is stuck.

@@ -33,7 +33,7 @@ pub struct PanicSite<'a> {
     pub incarnation: u64,
     /// The tenant whose work it was.
     pub tenant: Option<&'a str>,
-    /// What else may help: a job's id, an attempt. Kept with the incident only. No secrets.
+    /// What else may help: a job's id, an attempt. Kept with the incident only, unlike the fields of an assertion. No secrets.
     pub detail: Vec<(String, String)>,
 }
 
