@@ -66,7 +66,7 @@ impl<A: Actor> StartChild for ActorStarter<A> {
             });
             if result.is_err() {
                 if let Some(tasks) = context.started_tasks() {
-                    end_scoped_tasks(tasks).await;
+                    end_scoped_tasks(tasks, &Exit::Shutdown).await;
                 }
                 context.heartbeats().incarnation_ended(context.path());
             }
@@ -105,7 +105,7 @@ impl<A: Actor> ActorStarter<A> {
             }
             Err(error) => {
                 if let Some(tasks) = context.started_tasks() {
-                    end_scoped_tasks(tasks).await;
+                    end_scoped_tasks(tasks, &Exit::Shutdown).await;
                 }
                 context.heartbeats().incarnation_ended(context.path());
                 Err(start_failure(error, words.take()))
@@ -128,7 +128,7 @@ async fn wait_for_end(
     });
     gone(&exit);
     let leaked_tasks = match context.started_tasks() {
-        Some(tasks) => end_scoped_tasks(tasks).await,
+        Some(tasks) => end_scoped_tasks(tasks, &exit).await,
         None => Vec::new(),
     };
     context.heartbeats().incarnation_ended(context.path());

@@ -169,7 +169,7 @@ async fn run_to_end(
         }
     };
     let leaked_tasks = match context.started_tasks() {
-        Some(tasks) => end_scoped_tasks(tasks).await,
+        Some(tasks) => end_scoped_tasks(tasks, &exit).await,
         None => Vec::new(),
     };
     context.heartbeats().incarnation_ended(context.path());
@@ -190,7 +190,9 @@ fn site(context: &ChildContext) -> PanicSite<'_> {
     }
 }
 
-/// Ends the tasks of an incarnation that is over; returns the names of those that do not yield.
-pub(crate) async fn end_scoped_tasks(tasks: &TaskGroup) -> Vec<String> {
-    tasks.stop(SCOPED_TASKS_BUDGET).await
+/// Ends the tasks of an incarnation that is over; returns the names of those that do not yield. Those of one that was killed
+/// are given no time either: with all of its siblings' that would add up, and their supervisor be taken for leaked.
+pub(crate) async fn end_scoped_tasks(tasks: &TaskGroup, exit: &Exit) -> Vec<String> {
+    let budget = if *exit == Exit::Killed { Duration::ZERO } else { SCOPED_TASKS_BUDGET };
+    tasks.stop(budget).await
 }

@@ -52,12 +52,13 @@ fn play_many(pace: Pace, cases: u64, within: Duration) {
     }
     let (first, began) = (fastrand::u64(0..1 << 48), Instant::now());
     let mut played = 0;
+    println!("{pace:?}: seeds from {first}");
     while played < cases && began.elapsed() < within {
         check(&generate(first + played, pace));
         played += 1;
     }
     assert_eq!(metrics.sum("supervisor.restarts"), RESTARTS_SEEN.load(Relaxed));
-    println!("{pace:?}: seeds {first} to {}", first + played - 1);
+    println!("{pace:?}: seeds to {}", first + played - 1);
 }
 
 /// The part of the case that the environment names.
@@ -79,13 +80,14 @@ fn check(case: &Case) {
     if faults.is_empty() {
         return;
     }
+    println!("SEED={} fails:\n{}\nit is made smaller now ...", case.seed, faults.join("\n"));
     // A smaller case is to fail for the same reason, whoever it strikes there; with real threads not each time.
     let kind = |faults: &[String]| faults.first().map(|fault| fault.replace(|c: char| c.is_ascii_digit(), ""));
     let (began, tries) = (Instant::now(), if case.pace == Pace::Real { 3 } else { 1 });
     let fails = |smaller: &Case| (0..tries).any(|_| kind(&faults_of(smaller)) == kind(&faults));
     let smallest = shrink(case, |smaller| began.elapsed() < PATIENCE && fails(smaller));
     let left = faults_of(&smallest);
-    panic!("{}\n\nsmallest:\n{smallest}\n{}\n\nfirst:\nSEED={}", faults.join("\n"), left.join("\n"), case.seed);
+    panic!("SEED={} fails; smallest:\n{smallest}\n{}", case.seed, left.join("\n"));
 }
 
 /// Plays the case on a runtime of its own.

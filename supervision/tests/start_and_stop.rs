@@ -225,3 +225,20 @@ async fn a_child_that_never_yields_is_reported_as_leaked_and_not_as_stopped() {
     assert_eq!(report.children[0].outcome, StopOutcome::Leaked);
     assert!(!report.is_clean());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_supervisor_takes_no_longer_because_its_many_children_have_tasks_of_their_own() {
+    let busy = |number: u32| {
+        ChildSpec::task(format!("c{number}"), |context| async move {
+            context.tasks().spawn("helper", std::future::pending());
+            std::future::pending().await
+        })
+    };
+    let many = SupervisorSpec::new("many", Strategy::OneForOne).with_children((0..100).map(busy));
+    let many = ChildSpec::supervisor(many).stop_within(Shutdown::BrutalKill);
+    let tree = start(SupervisorSpec::new("root", Strategy::OneForOne).child(many)).await;
+    settle().await;
+    let report = tree.stop().await;
+    let leaked = report.children.iter().filter(|child| child.outcome == StopOutcome::Leaked).count();
+    assert_eq!((report.children.len(), leaked), (101, 0));
+}
