@@ -81,7 +81,7 @@ impl<F: Future> Future for Catch<F> {
             Err(payload) => {
                 let captured = captured(&scope, payload);
                 // Half broken as it is, dropping it may panic again; that second one is noted when the scope ends.
-                drop(catch_unwind(AssertUnwindSafe(|| work.set(Work::Over))));
+                survive_drop(|| work.set(Work::Over));
                 Poll::Ready(Err(captured))
             }
         }
@@ -102,9 +102,17 @@ pub fn catch_sync<T>(work: impl FnOnce() -> T) -> Result<T, CapturedPanic> {
 #[cold]
 fn captured(scope: &Scope, payload: Box<dyn Any + Send>) -> CapturedPanic {
     let message = message(&*payload);
-    // A payload is foreign code too, and may panic when dropped.
-    drop(catch_unwind(AssertUnwindSafe(|| drop(payload))));
-    scope.take(&message).unwrap_or_else(|| CapturedPanic::here(message))
+    // Before the payload is dropped: that is foreign code too, and what it says when it panics is another capture.
+    let captured = scope.take(&message).unwrap_or_else(|| CapturedPanic::here(message));
+    survive_drop(|| drop(payload));
+    captured
+}
+
+/// Foreign code is dropped and may panic; so may what it panics with, which is therefore never dropped.
+fn survive_drop(drop: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(drop)) {
+        std::mem::forget(payload);
+    }
 }
 
 #[cfg(test)]
@@ -123,6 +131,22 @@ mod tests {
         let (shallow, deep) = (caught_below(1), caught_below(60));
         assert!(!shallow.backtrace.is_empty());
         assert_eq!(shallow.backtrace.len(), deep.backtrace.len());
+    }
+
+    #[test]
+    fn a_payload_that_panics_when_it_is_dropped_costs_the_capture_nothing() {
+        struct Brittle(u32);
+        impl Drop for Brittle {
+            fn drop(&mut self) {
+                if let Some(left) = self.0.checked_sub(1) {
+                    std::panic::panic_any(Brittle(left));
+                }
+            }
+        }
+        super::super::install_hook();
+        let captured = catch_sync(|| std::panic::panic_any(Brittle(2))).unwrap_err();
+        assert!(captured.location.as_deref().is_some_and(|place| place.contains("catch.rs")));
+        assert!(!captured.backtrace.is_empty());
     }
 
     #[tokio::test]

@@ -168,7 +168,8 @@ thread_local! {
 
 /// For the panic hook: what the assertion that panics right now has left.
 pub(super) fn take() -> Option<Assertion> {
-    LEFT.with(RefCell::take)
+    // On a thread that is ending it may be gone, and this is the panic hook.
+    LEFT.try_with(RefCell::take).ok().flatten()
 }
 
 /// What is left for the hook, for as long as the stack is not unwound.

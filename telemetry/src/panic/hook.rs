@@ -4,6 +4,7 @@ use super::record::PANIC_UNCAUGHT;
 use super::recorder::hand_over_uncaught;
 use super::{Backtrace, CapturedPanic, ensure};
 use std::cell::{Cell, RefCell};
+use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::panic::PanicHookInfo;
 use std::sync::Once;
@@ -126,11 +127,9 @@ fn on_panic(info: &PanicHookInfo<'_>, previous: &Hook) {
     if THREAD.get().innermost.is_some() {
         if let Some(earlier) = keep_captured(captured) {
             // Either the earlier one was swallowed, or this one comes while it unwinds and the process is about to abort.
-            eprintln!(
-                "panicked again after: {} ({})",
-                earlier.message,
-                earlier.location.as_deref().unwrap_or("unknown")
-            );
+            let place = earlier.location.as_deref().unwrap_or("unknown");
+            // Nobody may be there to read it, and that must not be a panic within the hook.
+            let _ = writeln!(std::io::stderr(), "panicked again after: {} ({place})", earlier.message);
             previous(info);
             hand_over_uncaught(earlier, "followed by another panic");
         }

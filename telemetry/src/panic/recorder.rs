@@ -10,6 +10,7 @@ use super::report;
 use crate::incidents::{self, Incident};
 use crate::{door, lock};
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -131,7 +132,7 @@ fn send(message: Message) {
             let stack = unresolved(&job.panic.backtrace, why);
             job.finish(stack);
         }
-        (Message::Uncaught(panic, cause), why) => eprintln!("panic {cause}: {} ({why})", panic.message),
+        (Message::Uncaught(panic, cause), why) => say(format_args!("panic {cause}: {} ({why})", panic.message)),
     }
 }
 
@@ -167,12 +168,14 @@ fn finish(resolver: &mut Resolver, (message, ticket): (Message, Ticket)) {
 /// A subscriber or a reporter that panics must not end this thread, nor be recorded by it.
 pub(super) fn survive(work: impl FnOnce()) {
     if let Err(panic) = super::catch_sync(work) {
-        eprintln!(
-            "panicked while recording a panic: {} ({})",
-            panic.message,
-            panic.location.as_deref().unwrap_or_default()
-        );
+        let place = panic.location.as_deref().unwrap_or_default();
+        say(format_args!("panicked while recording a panic: {} ({place})", panic.message));
     }
+}
+
+/// The last resort. If nobody is there to read it, there is no one else to tell.
+fn say(what: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{what}");
 }
 
 /// Stacks whose text is remembered; beyond that all are forgotten. At some 5 KiB each, less than 1 MiB.
