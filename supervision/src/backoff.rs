@@ -45,8 +45,13 @@ impl Backoff {
             return Duration::ZERO;
         }
         let exponent = i32::try_from(attempt - 1).unwrap_or(i32::MAX);
+        if self.base.is_zero() {
+            return Duration::ZERO;
+        }
         let seconds = (self.base.as_secs_f64() * self.factor.max(1.0).powi(exponent)).min(self.cap.as_secs_f64());
-        Duration::from_secs_f64(seconds * (1.0 - self.jitter.clamp(0.0, 1.0) * random.clamp(0.0, 1.0)))
+        let jittered = seconds * (1.0 - self.jitter.clamp(0.0, 1.0) * random.clamp(0.0, 1.0));
+        // As a number the longest durations are rounded up, to more than there are.
+        Duration::try_from_secs_f64(jittered).map_or(self.cap, |delay| delay.min(self.cap))
     }
 }
 
@@ -74,6 +79,14 @@ mod tests {
         let seconds: Vec<u64> = (1..=8).map(|attempt| backoff.delay(attempt, 0.5).as_secs()).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 30, 30, 30]);
         assert_eq!(backoff.delay(u32::MAX, 0.5), backoff.cap);
+    }
+
+    #[test]
+    fn nothing_stays_nothing_however_often_and_the_longest_cap_is_one() {
+        let none = Backoff { base: Duration::ZERO, ..Backoff::default() };
+        assert_eq!(none.delay(5000, 0.5), Duration::ZERO);
+        let endless = Backoff { cap: Duration::MAX, jitter: 0.0, ..Backoff::default() };
+        assert_eq!(endless.delay(5000, 0.5), Duration::MAX);
     }
 
     #[test]

@@ -66,7 +66,8 @@ impl Heartbeat {
     /// stale.
     #[must_use = "the protection ends when the guard is dropped"]
     pub fn protect(&self, limit: Duration) -> Protected {
-        let until = nanos_since(self.0.epoch) + u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX / 2);
+        let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        let until = nanos_since(self.0.epoch).saturating_add(limit);
         self.0.protected_until.store(until, Relaxed);
         Protected(Arc::clone(&self.0))
     }
@@ -292,7 +293,7 @@ impl Beat {
             BeatState::Waiting
         } else if self.protected_until.load(Relaxed) > nanos_since(self.epoch) {
             BeatState::Protected
-        } else if self.age() > self.interval * STALE_AFTER_INTERVALS {
+        } else if self.age() > self.interval.saturating_mul(STALE_AFTER_INTERVALS) {
             BeatState::Stale
         } else if self.last_tick.load(Relaxed) == 0 {
             BeatState::Starting

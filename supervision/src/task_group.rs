@@ -23,6 +23,9 @@ use crate::{GuardSite, Path, door, guard};
 /// How long an aborted task may take to reach its next await.
 const ABORT_GRACE: Duration = Duration::from_millis(250);
 
+/// As good as for ever; what lies beyond it overflows clocks.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A group of tasks. Cheap to clone; all clones are the same group.
 ///
 /// A task that panics costs itself only: the panic is recorded with the policy `keep_running`. A group does not end its
@@ -81,7 +84,10 @@ impl TaskGroup {
         // runtime that shuts down drops the future at once.
         let Some(entry) = self.enter(name) else { return };
         let id = entry.id;
+        // In this order they are dropped if it is aborted before it has run: the entry says that the future is gone.
+        let work = (future, entry);
         let handle = door::spawn(async move {
+            let (future, entry) = work;
             let group = Arc::clone(&entry.group.0);
             let site = GuardSite {
                 component: group.path.component(),
@@ -137,7 +143,7 @@ impl TaskGroup {
 
     /// Waits until no task is left, for `deadline` at most; returns the names of those that are.
     pub async fn wait(&self, deadline: Duration) -> Vec<String> {
-        let until = Instant::now() + deadline;
+        let until = Instant::now() + deadline.min(FOREVER);
         loop {
             let emptied = self.0.emptied.notified();
             if self.is_empty() || tokio::time::timeout_at(until, emptied).await.is_err() {
