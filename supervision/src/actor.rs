@@ -64,13 +64,13 @@ impl<A: Actor> StartChild for ActorStarter<A> {
                 record_panic(&context, "start", None, captured, &words);
                 Err(StartFailure::Failed(words.take().unwrap_or(Exit::Killed)))
             });
-            if result.is_err() {
-                if let Some(tasks) = context.started_tasks() {
-                    end_scoped_tasks(tasks, &Exit::Shutdown).await;
-                }
-                context.heartbeats().incarnation_ended(context.path());
-            }
-            result
+            let Err(failure) = result else { return result };
+            let leaked_tasks = match context.started_tasks() {
+                Some(tasks) => end_scoped_tasks(tasks, &Exit::Shutdown).await,
+                None => Vec::new(),
+            };
+            context.heartbeats().incarnation_ended(context.path());
+            Err(failure.beside(leaked_tasks))
         }
         .boxed()
     }
@@ -103,13 +103,7 @@ impl<A: Actor> ActorStarter<A> {
                 let ended = wait_for_end(handle, last, context, gone).boxed();
                 Ok(Started { process: Process::Actor { cell, words }, ended })
             }
-            Err(error) => {
-                if let Some(tasks) = context.started_tasks() {
-                    end_scoped_tasks(tasks, &Exit::Shutdown).await;
-                }
-                context.heartbeats().incarnation_ended(context.path());
-                Err(start_failure(error, words.take()))
-            }
+            Err(error) => Err(start_failure(error, words.take())),
         }
     }
 }

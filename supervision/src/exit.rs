@@ -87,8 +87,17 @@ impl Exit {
             Some(Orderly::Normal) => Self::Normal,
             Some(Orderly::Shutdown) => Self::Shutdown,
             Some(Orderly::ShutdownWith(reason)) => Self::ShutdownWith(cut(reason.clone())),
-            None => Self::error(chain(error)),
+            None => Self::error(text_of(error)),
         }
+    }
+
+    /// As [`Exit::of_error`], and drops the error.
+    pub(crate) fn of_failure(error: BoxError) -> Self {
+        let exit = Self::of_error(error.as_ref());
+        if let Err(captured) = telemetry::panic::catch_sync(|| drop(error)) {
+            crate::guard::record_unowned("drop", captured);
+        }
+        exit
     }
 }
 
@@ -143,6 +152,12 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("declined to start")]
 pub struct Ignore;
+
+/// The error in one line. To write it is foreign code, which may panic.
+fn text_of(error: &(dyn std::error::Error + 'static)) -> String {
+    telemetry::panic::catch_sync(|| chain(error))
+        .unwrap_or_else(|captured| format!("an error that could not be written, it panicked: {}", captured.message))
+}
 
 /// The error and all its sources in one line.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {

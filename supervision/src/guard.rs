@@ -106,6 +106,19 @@ fn settle(site: GuardSite<'_>, captured: CapturedPanic) -> Panicked {
     Panicked { message, incident }
 }
 
+/// Records a panic in foreign code that nobody's work depends on.
+pub(crate) fn record_unowned(what: &str, captured: CapturedPanic) {
+    let site = GuardSite {
+        component: "root",
+        actor: "root",
+        policy: Policy::KeepRunning,
+        phase: what,
+        tenant: None,
+        detail: Vec::new(),
+    };
+    record(site, captured);
+}
+
 fn record(site: GuardSite<'_>, captured: CapturedPanic) -> String {
     let site = PanicSite {
         component: site.component,

@@ -42,6 +42,29 @@ pub(crate) enum StartFailure {
     },
     /// It failed; what it had started below itself is stopped again.
     Failed(Exit),
+    /// It failed, and some of what it had started below itself could not be stopped.
+    Leaked(Ended),
+}
+
+impl StartFailure {
+    /// The same, where these tasks could not be ended.
+    pub(crate) fn beside(self, leaked_tasks: Vec<String>) -> Self {
+        if leaked_tasks.is_empty() {
+            return self;
+        }
+        let exit = match self {
+            Self::Ignored => Exit::error("declined to start, and left tasks behind"),
+            Self::Cancelled { .. } => Exit::Shutdown,
+            Self::Failed(exit) | Self::Leaked(Ended { exit, .. }) => exit,
+        };
+        Self::Leaked(Ended { leaked_tasks, ..exit.into() })
+    }
+}
+
+impl From<Ended> for StartFailure {
+    fn from(ended: Ended) -> Self {
+        if ended.leaves_something() { Self::Leaked(ended) } else { Self::Failed(ended.exit) }
+    }
 }
 
 /// The end of one incarnation.

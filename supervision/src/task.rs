@@ -99,8 +99,8 @@ impl StartChild for TaskStarter {
                     end = &mut ended => return Err(ended_before_ready(end, &context)),
                     () = cancelled.cancelled() => {
                         controls.kill.cancel();
-                        ended.await;
-                        return Err(StartFailure::Cancelled { below: Vec::new() });
+                        let ended = ended.await;
+                        return Err(if ended.leaves_something() { ended.into() } else { StartFailure::Cancelled { below: Vec::new() } });
                     }
                 }
             }
@@ -115,11 +115,14 @@ impl StartChild for TaskStarter {
 }
 
 fn ended_before_ready(ended: Ended, context: &ChildContext) -> StartFailure {
-    match ended.exit {
+    let Ended { exit, ignored, .. } = ended;
+    let leaving = Ended { leaked_tasks: ended.leaked_tasks, ..Exit::Normal.into() };
+    match exit {
+        exit if leaving.leaves_something() => Ended { exit, ..leaving }.into(),
         _ if context.cancelled().is_cancelled() => StartFailure::Cancelled { below: Vec::new() },
-        _ if ended.ignored => StartFailure::Ignored,
-        exit if exit.is_orderly() => StartFailure::Failed(Exit::Error("ended before it was ready".to_owned())),
-        exit => StartFailure::Failed(exit),
+        _ if ignored => StartFailure::Ignored,
+        exit if exit.is_orderly() => Ended { exit: Exit::error("ended before it was ready"), ..leaving }.into(),
+        exit => Ended { exit, ..leaving }.into(),
     }
 }
 
@@ -160,7 +163,7 @@ async fn run_to_end(
             ignored = true;
             Exit::Normal
         }
-        Ok(Some(Err(error))) => Exit::of_error(error.as_ref()),
+        Ok(Some(Err(error))) => Exit::of_failure(error),
         Err(captured) => {
             let message = captured.message.clone();
             fault::seen(&context, "task", &message);

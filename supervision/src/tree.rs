@@ -20,7 +20,7 @@ use crate::{
     SupervisorSpec,
     context::Identity,
     node::{Node, Status},
-    process::{Drill, Process, StartChild, StartFailure},
+    process::{Drill, Ended, Process, StartChild, StartFailure},
     supervisor::{Answer, Operation, Request, SupervisorControl, SupervisorStarter},
 };
 
@@ -105,7 +105,18 @@ pub struct HandedOver(pub(crate) Option<Box<dyn Any + Send>>);
 impl HandedOver {
     /// The value, if there is one of this type.
     pub fn take<T: 'static>(self) -> Option<T> {
-        self.0.and_then(|value| value.downcast().ok()).map(|value| *value)
+        let mut this = self;
+        this.0.take().and_then(|value| value.downcast().ok()).map(|value| *value)
+    }
+}
+
+/// Where nobody takes the value the supervisor drops it, which must not suffer from what that does.
+impl Drop for HandedOver {
+    fn drop(&mut self) {
+        let Some(value) = self.0.take() else { return };
+        if let Err(captured) = telemetry::panic::catch_sync(|| drop(value)) {
+            crate::guard::record_unowned("hand_over", captured);
+        }
     }
 }
 
@@ -240,7 +251,9 @@ impl Tree {
                 Process::Supervisor(control) => (control, started.ended),
                 Process::Actor { .. } | Process::Task { .. } => return Err(not_started(Exit::Killed)),
             },
-            Err(StartFailure::Failed(exit)) => return Err(not_started(exit)),
+            Err(StartFailure::Failed(exit) | StartFailure::Leaked(Ended { exit, .. })) => {
+                return Err(not_started(exit));
+            }
             Err(StartFailure::Ignored | StartFailure::Cancelled { .. }) => return Err(StartError::Cancelled),
         };
         // It may have ended already.

@@ -91,32 +91,36 @@ impl Supervisor {
 
     /// Forgets a plan; whoever waited for it is told `why`. Children that are starting or stopping go on doing so.
     pub(super) fn abandon(&mut self, id: PlanId, why: crate::OperationError) {
+        if let Some(plan) = self.take_plan(id) {
+            self.refuse(plan, why);
+        }
+    }
+
+    /// Forgets a plan for one that starts the same children: their addresses go on waiting.
+    pub(super) fn replace(&mut self, id: PlanId) {
+        if let Some(plan) = self.take_plan(id) {
+            tell(plan, &crate::OperationError::Superseded);
+        }
+    }
+
+    fn take_plan(&mut self, id: PlanId) -> Option<Plan> {
         for slot in self.slots.values_mut().filter(|slot| slot.plan == Some(id)) {
             slot.plan = None;
         }
-        if let Some(plan) = self.plans.remove(&id) {
-            self.refuse(plan, why);
-        }
+        self.plans.remove(&id)
     }
 
     /// A plan will not be carried out, or not to its end.
     pub(super) fn refuse(&self, plan: Plan, why: crate::OperationError) {
         // Those still to be started were told that they would be.
-        for step in plan.steps {
+        for step in &plan.steps {
             if let Step::Start(sequence) = step
-                && let Some(slot) = self.slots.get(&sequence).filter(|slot| matches!(slot.state, State::Down))
+                && let Some(slot) = self.slots.get(sequence).filter(|slot| matches!(slot.state, State::Down))
             {
                 slot.unavailable(Err(LossReason::Stopped));
             }
         }
-        let asked = match plan.goal {
-            Goal::Operation { reply, .. } => Some(reply),
-            _ => None,
-        };
-        for reply in plan.waiters.into_iter().map(|(_, reply)| reply).chain(asked) {
-            // The caller may have gone.
-            let _ = reply.send(Err(why.clone()));
-        }
+        tell(plan, &why);
     }
 
     fn complete(&mut self, id: PlanId) {
@@ -191,7 +195,12 @@ impl Supervisor {
                 }
                 self.stop_overdue(sequence);
             }
-            Timer::Recovered(sequence, incarnation) => self.recovered(sequence, incarnation),
+            Timer::Recovered(sequence, incarnation) => {
+                if let Some(slot) = self.slots.get_mut(&sequence) {
+                    slot.timer = None;
+                }
+                self.recovered(sequence, incarnation);
+            }
             Timer::Look => self.look(),
         }
     }
@@ -276,6 +285,18 @@ impl Supervisor {
             ignored: false,
             leaked_tasks: Vec::new(),
         }
+    }
+}
+
+/// Tells all who wait for a plan why it will not be carried out.
+fn tell(plan: Plan, why: &crate::OperationError) {
+    let asked = match plan.goal {
+        Goal::Operation { reply, .. } => Some(reply),
+        _ => None,
+    };
+    for reply in plan.waiters.into_iter().map(|(_, reply)| reply).chain(asked) {
+        // The caller may have gone.
+        let _ = reply.send(Err(why.clone()));
     }
 }
 

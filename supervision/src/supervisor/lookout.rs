@@ -6,10 +6,10 @@ use std::{collections::HashMap, time::Duration};
 use tokio::sync::oneshot;
 
 use super::{
-    Operation, Request,
+    Answer, Operation, Request,
     state::{Deferred, Goal, Sequence, State, Step, Supervisor, Timer},
 };
-use crate::{EventKind, Exit, OnStuck, Path, StuckIn};
+use crate::{EventKind, Exit, OnStuck, OperationError, Path, StuckIn};
 
 telemetry::declare_metrics! {
     /// Children that were alive but stuck.
@@ -22,8 +22,24 @@ const EVERY: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Du
 /// What the root knows of stuck children.
 #[derive(Default)]
 pub(super) struct Lookout {
-    stuck: HashMap<Path, StuckIn>,
+    stuck: HashMap<Path, News>,
     is_looking: bool,
+}
+
+/// What the supervisor of a stuck child says to the news; none when it has taken it up.
+type News = Option<oneshot::Receiver<Result<Answer, OperationError>>>;
+
+/// True if the supervisor of the child could not be told, or the child was not up yet: it is told again.
+fn is_lost(news: &mut News) -> bool {
+    let Some(answer) = news else { return false };
+    match answer.try_recv() {
+        Ok(Ok(_)) => {
+            *news = None;
+            false
+        }
+        Err(oneshot::error::TryRecvError::Empty) => false,
+        Ok(Err(_)) | Err(oneshot::error::TryRecvError::Closed) => true,
+    }
 }
 
 impl Supervisor {
@@ -43,33 +59,40 @@ impl Supervisor {
         let over = lookout.stuck.extract_if(|path, _| !seen.stuck.contains_key(path)).map(|(path, _)| (path, None));
         let mut news: Vec<(Path, Option<StuckIn>)> = over.collect();
         for (path, place) in seen.stuck {
-            if lookout.stuck.insert(path.clone(), place.clone()).is_none() {
+            if lookout.stuck.get_mut(&path).is_none_or(is_lost) {
                 news.push((path, Some(place)));
             }
         }
         for (path, place) in news {
-            // Nobody waits for the answer; a child that has gone meanwhile is not stuck.
-            let (reply, _) = oneshot::channel();
-            let path = path.ids().map(str::to_owned).collect();
-            self.operate(Request { path, operation: Operation::Stuck(place), reply });
+            let is_stuck = place.is_some();
+            let (reply, answer) = oneshot::channel();
+            let ids = path.ids().map(str::to_owned).collect();
+            self.operate(Request { path: ids, operation: Operation::Stuck(place), reply });
+            if let Some(lookout) = self.lookout.as_mut().filter(|_| is_stuck) {
+                lookout.stuck.insert(path, Some(answer));
+            }
         }
     }
 
     /// A child of this supervisor is stuck, or goes on.
-    pub(super) fn is_stuck(&mut self, sequence: Sequence, place: Option<StuckIn>) {
+    ///
+    /// # Errors
+    /// It is not up.
+    pub(super) fn is_stuck(&mut self, sequence: Sequence, place: Option<StuckIn>) -> Result<Answer, OperationError> {
         let Some(slot) = self.slots.get(&sequence).filter(|slot| matches!(slot.state, State::Up { .. })) else {
-            return;
+            return Err(OperationError::NotRunning);
         };
         let (path, rule) = (slot.path().clone(), slot.spec.on_stuck);
         let mut data = slot.node.data();
-        if data.stuck == place {
-            return;
+        if data.stuck.is_some() == place.is_some() {
+            return Ok(Answer::Done);
         }
         data.stuck = place.clone();
         drop(data);
         let Some(place) = place else {
             tracing::info!(%path, "a child that was stuck goes on");
-            return self.emit(sequence, EventKind::Unstuck);
+            self.emit(sequence, EventKind::Unstuck);
+            return Ok(Answer::Done);
         };
         STUCK.add(1, &[("component", path.component())]);
         tracing::error!(%path, %place, ?rule, "child is stuck");
@@ -77,6 +100,7 @@ impl Supervisor {
         if rule == OnStuck::Restart {
             self.inbox.push_back(Deferred::Stuck(sequence));
         }
+        Ok(Answer::Done)
     }
 
     /// Stops a child that is still stuck, to start it again.

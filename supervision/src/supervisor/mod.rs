@@ -52,7 +52,7 @@ impl SupervisorStarter {
         match telemetry::panic::catch_sync(|| (self.make)(context.clone())) {
             Ok(Ok(spec)) => Ok(spec),
             Ok(Err(error)) if error.is::<Ignore>() => Err(StartFailure::Ignored),
-            Ok(Err(error)) => Err(StartFailure::Failed(Exit::of_error(error.as_ref()))),
+            Ok(Err(error)) => Err(StartFailure::Failed(Exit::of_failure(error))),
             Err(captured) => Err(StartFailure::Failed(record_panic(context, "make", captured))),
         }
     }
@@ -76,7 +76,7 @@ impl StartChild for SupervisorStarter {
                     abandoned.keep();
                     Ok(Started { process: Process::Supervisor(control), ended: end_of(life).boxed() })
                 }
-                ended = &mut life => Err(StartFailure::Failed(ended.map_or(Exit::Killed, |ended| ended.exit))),
+                ended = &mut life => Err(ended.unwrap_or_else(|_| Exit::Killed.into()).into()),
                 () = cancelled.cancelled() => {
                     control.stop(None, Span::none());
                     Err(StartFailure::Cancelled { below: end_of(life).await.below })

@@ -6,6 +6,9 @@ use super::{
 };
 use crate::{ChildSpec, Counts, Kind, OperationError, Status, Strategy, process::Process};
 
+/// Operations that may wait for children that are being started or stopped, beside one end of each child.
+const DEFERRED_MAX: usize = 1024;
+
 impl Supervisor {
     /// Carries out an operation here, or hands it down to the supervisor it is for.
     pub(super) fn operate(&mut self, request: Request) {
@@ -13,7 +16,7 @@ impl Supervisor {
             return answer(request.reply, Err(OperationError::Stopping));
         }
         if self.spec.is_serial && self.is_at_work() && self.is_own(&request) {
-            return self.inbox.push_back(Deferred::Operation(request));
+            return self.defer(request);
         }
         match (request.path.as_slice(), &request.operation) {
             ([], Operation::Add(_)) => self.add(request),
@@ -23,6 +26,14 @@ impl Supervisor {
             ([_], _) => self.operate_child(request),
             _ => self.hand_down(request),
         }
+    }
+
+    /// Lets an operation wait for what is in progress, unless too many do: each is looked at again with every input.
+    fn defer(&mut self, request: Request) {
+        if self.inbox.len() >= DEFERRED_MAX + self.slots.len() {
+            return answer(request.reply, Err(OperationError::Busy));
+        }
+        self.inbox.push_back(Deferred::Operation(request));
     }
 
     /// True if this supervisor is to serve it, and one that does one thing at a time in its turn.
@@ -55,10 +66,8 @@ impl Supervisor {
                 return self.with_process(sequence, request.reply, |process| process.drill(drill));
             }
             Operation::Kill => return self.with_process(sequence, request.reply, Process::kill),
-            Operation::Stuck(place) => return self.is_stuck(sequence, place),
-            _ if self.must_wait(sequence, &request.operation) => {
-                return self.inbox.push_back(Deferred::Operation(request));
-            }
+            Operation::Stuck(place) => return answer(request.reply, self.is_stuck(sequence, place)),
+            _ if self.must_wait(sequence, &request.operation) => return self.defer(request),
             _ => {}
         }
         match request.operation {
@@ -104,6 +113,11 @@ impl Supervisor {
 
     fn stop_by_hand(&mut self, sequence: Sequence, reply: Reply) {
         self.leave_restart(sequence);
+        if let Some(slot) = self.slots.get_mut(&sequence).filter(|slot| matches!(slot.state, State::Leaked)) {
+            // Nothing can end it; but it will not come back.
+            (slot.comes_back, slot.is_unwanted) = (None, true);
+            return answer(reply, Err(OperationError::Leaked));
+        }
         let goal = Goal::Operation { sequence, reply, then: Status::StoppedByHand };
         self.begin(goal, [Step::Stop(vec![sequence])]);
         // One that was down already.
@@ -145,6 +159,10 @@ impl Supervisor {
         }
         let incarnation = slot.incarnation();
         if slot.node.data().degraded {
+            if matches!(slot.state, State::Up { .. }) {
+                // What would have said so later.
+                self.cancel_timer(sequence);
+            }
             self.recovered(sequence, incarnation);
         }
     }
@@ -177,10 +195,11 @@ impl Supervisor {
 
     fn add(&mut self, request: Request) {
         if self.is_at_work() {
-            return self.inbox.push_back(Deferred::Operation(request));
+            return self.defer(request);
         }
         let Operation::Add(spec) = request.operation else { return };
         if let Err(error) = self.check_addition(&spec) {
+            Self::drop_caught(spec);
             return answer(request.reply, Err(error));
         }
         let sequence = self.add_slot(*spec);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::state::{Deferred, FAR, Goal, PlanId, Sequence, State, Step, Supervisor};
+use super::state::{Deferred, FAR, Goal, PlanId, Sequence, State, Step, Supervisor, not_degraded};
 use super::stop::LEAKED;
 use crate::{
     AutoShutdown, EventKind, Exit, GiveUpAs, GroupRestart, LossReason, OnGiveUp, OperationError, Restart, Status,
@@ -30,15 +30,15 @@ impl Supervisor {
             State::Up { since } => {
                 let uptime = since.elapsed();
                 slot.process = None;
+                self.cancel_timer(sequence);
                 if ended.leaves_something() {
                     return self.ended_with_a_leak(sequence, ended);
                 }
-                if busy {
-                    slot.become_(State::Exited { exit: ended.exit, uptime }, Status::Down);
-                    self.inbox.push_back(Deferred::End(sequence, incarnation));
-                } else {
-                    self.ended_by_itself(sequence, ended.exit, uptime);
-                }
+                let Some(slot) = self.slots.get_mut(&sequence).filter(|_| busy) else {
+                    return self.ended_by_itself(sequence, ended.exit, uptime);
+                };
+                slot.become_(State::Exited { exit: ended.exit, uptime }, Status::Down);
+                self.inbox.push_back(Deferred::End(sequence, incarnation));
             }
             State::Leaked => self.leak_ended(sequence),
             State::Down | State::Starting { .. } | State::Exited { .. } | State::Waiting => {}
@@ -48,31 +48,39 @@ impl Supervisor {
     /// It is gone, but not all that it had started: it stays leaked, because its next incarnation would overlap with that.
     fn ended_with_a_leak(&mut self, sequence: Sequence, ended: Ended) {
         self.emit(sequence, EventKind::Exited { exit: ended.exit.clone() });
+        self.leaves_a_leak(sequence, &ended);
+        let Some(slot) = self.slots.get(&sequence) else { return };
+        slot.unavailable(Err(LossReason::Failed));
+        slot.node.data().failed(ended.exit, Duration::ZERO, None);
+    }
+
+    /// What it had started and could not end goes on.
+    pub(super) fn leaves_a_leak(&mut self, sequence: Sequence, ended: &Ended) {
         let Some(slot) = self.slots.get_mut(&sequence) else { return };
         let below: Vec<_> = ended.below.iter().filter(|child| child.outcome == StopOutcome::Leaked).collect();
         tracing::error!(path = %slot.path(), exit = %ended.exit, tasks = ?ended.leaked_tasks, ?below, "child ended and leaked");
         LEAKED.add(1, &[("component", slot.path().component())]);
-        slot.unavailable(Err(LossReason::Failed));
         slot.become_(State::Leaked, Status::Leaked);
-        slot.node.data().failed(ended.exit, Duration::ZERO, None);
     }
 
     /// What had leaked is gone.
     pub(super) fn leak_ended(&mut self, sequence: Sequence) {
         let Some(slot) = self.slots.get_mut(&sequence) else { return };
         slot.process = None;
-        slot.become_(State::Down, Status::Down);
-        tracing::warn!(path = %slot.path(), "a leaked child has ended");
         let comes_back = slot.comes_back.take();
+        let by_hand = std::mem::take(&mut slot.is_unwanted);
+        slot.become_(State::Down, if by_hand { Status::StoppedByHand } else { Status::Down });
+        // A plan that moves it goes on as it would with one that is down.
+        let is_planned = slot.plan.is_some();
+        tracing::warn!(path = %slot.path(), "a leaked child has ended");
         self.emit(sequence, EventKind::LeakEnded);
-        if let Some(exit) = comes_back.filter(|_| self.ending.is_none()) {
+        if let Some(exit) = comes_back.filter(|_| self.ending.is_none() && !is_planned) {
             self.restart_failed(sequence, exit);
         }
     }
 
     /// OTP's table: permanent children come back always, transient ones after a failure, temporary ones never.
     pub(super) fn ended_by_itself(&mut self, sequence: Sequence, exit: Exit, uptime: Duration) {
-        self.cancel_timer(sequence);
         self.emit(sequence, EventKind::Exited { exit: exit.clone() });
         let ending = self.ending.is_some();
         let Some(slot) = self.slots.get_mut(&sequence) else { return };
@@ -132,12 +140,13 @@ impl Supervisor {
         if !self.is_group() {
             return sequence;
         }
+        let is_paused = |plan: &PlanId| self.plans.get(plan).is_some_and(|plan| plan.is_paused);
         let waiting: Vec<(Sequence, PlanId)> =
-            self.slots.iter().filter_map(|(other, slot)| Some((*other, slot.plan?))).collect();
+            self.slots.iter().filter_map(|(other, slot)| Some((*other, slot.plan.filter(is_paused)?))).collect();
         let mut first = sequence;
         for (other, plan) in waiting {
             self.cancel_timer(other);
-            self.abandon(plan, OperationError::Superseded);
+            self.replace(plan);
             if let Some(slot) = self.slots.get_mut(&other).filter(|slot| matches!(slot.state, State::Waiting)) {
                 slot.become_(State::Down, Status::Down);
             }
@@ -182,7 +191,8 @@ impl Supervisor {
         match self.decide(sequence) {
             Some(delay) => {
                 self.note_restart(sequence, exit, Duration::ZERO, delay);
-                let steps = self.restart_steps(sequence, delay, Moment::AfterFailedStart);
+                let culprit = self.join_paused_restart(sequence);
+                let steps = self.restart_steps(culprit, delay, Moment::AfterFailedStart);
                 self.begin(Goal::Restart { due: Instant::now() + delay.min(FAR) }, steps);
             }
             None => {
@@ -231,14 +241,13 @@ impl Supervisor {
     /// A degraded child ran well for long enough, if it is still the same incarnation.
     pub(super) fn recovered(&mut self, sequence: Sequence, incarnation: u64) {
         let Some(slot) = self.slots.get_mut(&sequence).filter(|slot| slot.incarnation() == incarnation) else { return };
-        slot.timer = None;
         slot.attempt = 0;
         if let Some(window) = &mut slot.window {
             window.clear();
         }
         slot.node.data().degraded = false;
         let identity = &slot.node.identity;
-        DEGRADED.set(0.0, &[("component", identity.path.component()), ("actor", &identity.label)]);
+        not_degraded(identity);
         tracing::info!(path = %identity.path, "degraded child recovered");
         self.emit(sequence, EventKind::Recovered);
     }

@@ -55,7 +55,7 @@ impl Supervisor {
         slot.context = Some(context);
         let (availability, hold) = (slot.spec.availability.clone(), slot.hold.clone());
         let _detached = door::spawn(async move {
-            let done = StartDone { sequence, incarnation, result: attempt.await, hold };
+            let done = StartDone { sequence, incarnation, result: attempt.await, hold, is_refused: false };
             // Its supervisor has ended and reported it as leaked; what came up after all is ended here.
             if let Err(unheard) = start_done.send(done)
                 && let Ok(started) = unheard.0.result
@@ -73,18 +73,18 @@ impl Supervisor {
     fn refuse_start(&mut self, sequence: Sequence, why: Exit) -> bool {
         let incarnation = self.slots.get(&sequence).map_or(0, Slot::incarnation);
         let result = Err(StartFailure::Failed(why));
-        let _ = self.inputs.start_done.send(StartDone { sequence, incarnation, result, hold: None });
+        let _ = self.inputs.start_done.send(StartDone { sequence, incarnation, result, hold: None, is_refused: true });
         true
     }
 
     /// A start attempt is over.
     pub(super) fn start_done(&mut self, done: StartDone) {
-        let StartDone { sequence, incarnation, result, hold } = done;
+        let StartDone { sequence, incarnation, result, hold, is_refused } = done;
         drop(hold);
         let Some(slot) = self.slots.get_mut(&sequence).filter(|slot| slot.incarnation() == incarnation) else { return };
         let stopping = match &slot.state {
             State::Stopping(stopping) => Some(stopping.phase),
-            State::Leaked if slot.plan.is_none() => return self.leaked_start_done(sequence, result),
+            State::Leaked if !is_refused => return self.leaked_start_done(sequence, result),
             _ => None,
         };
         match (stopping, result) {
@@ -92,11 +92,18 @@ impl Supervisor {
             (Some(_), Err(StartFailure::Cancelled { below })) => {
                 self.stopped(sequence, Ended { below, ..Exit::Shutdown.into() });
             }
+            (Some(_), Err(StartFailure::Leaked(ended))) => {
+                self.stopped(sequence, Ended { exit: Exit::Shutdown, ..ended });
+            }
             (Some(_), Err(_)) => self.stopped(sequence, Exit::Shutdown.into()),
             (None, Ok(started)) => self.is_up(sequence, started),
             (None, Err(StartFailure::Ignored)) => self.ignored(sequence),
             (None, Err(StartFailure::Cancelled { .. })) => self.start_failed(sequence, Exit::Killed),
             (None, Err(StartFailure::Failed(exit))) => self.start_failed(sequence, exit),
+            (None, Err(StartFailure::Leaked(ended))) => {
+                self.leaves_a_leak(sequence, &ended);
+                self.start_failed(sequence, ended.exit);
+            }
         }
     }
 
@@ -262,11 +269,16 @@ fn attempt(slot: &Slot, context: ChildContext) -> BoxFuture<'static, Result<Star
             return result;
         }
         cancel.cancel();
-        if let Ok(started) = starting.await {
-            started.process.kill();
-            started.ended.await;
-        }
-        Err(StartFailure::Failed(Exit::StartTimeout))
+        let ended = match starting.await {
+            Ok(started) => {
+                started.process.kill();
+                started.ended.await
+            }
+            Err(StartFailure::Leaked(ended)) => ended,
+            Err(StartFailure::Cancelled { below }) => Ended { below, ..Exit::StartTimeout.into() },
+            Err(StartFailure::Ignored | StartFailure::Failed(_)) => Exit::StartTimeout.into(),
+        };
+        Err(Ended { exit: Exit::StartTimeout, ..ended }.into())
     }
     .boxed()
 }

@@ -113,6 +113,8 @@ pub(super) struct StartDone {
     pub(super) result: Result<Started, StartFailure>,
     /// Keeps the address until this is heard.
     pub(super) hold: Option<Arc<Hold>>,
+    /// It was not even tried.
+    pub(super) is_refused: bool,
 }
 
 pub(super) type EndWatch = futures_util::future::BoxFuture<'static, (Sequence, u64, Ended)>;
@@ -137,6 +139,8 @@ pub(super) struct Slot {
     pub(super) context: Option<ChildContext>,
     /// Why it is started again as soon as it can be: its last attempt failed, or it was stuck and has leaked.
     pub(super) comes_back: Option<Exit>,
+    /// It has leaked, and an operator asked it to stop.
+    pub(super) is_unwanted: bool,
     /// Consecutive restarts without a good run between them.
     pub(super) attempt: u32,
     pub(super) window: Option<RestartWindow>,
@@ -310,6 +314,7 @@ impl Supervisor {
             is_added: false,
             context: None,
             comes_back: None,
+            is_unwanted: false,
             attempt: 0,
             window: spec.intensity.map(RestartWindow::new),
             spec: Arc::new(spec),
@@ -320,6 +325,7 @@ impl Supervisor {
 
     /// Forgets a child that is not running.
     pub(super) fn remove_slot(&mut self, sequence: Sequence) {
+        self.cancel_timer(sequence);
         if let Some(slot) = self.slots.remove(&sequence) {
             slot.unavailable(Err(LossReason::Stopped));
             if self.by_id.get(&slot.spec.id) == Some(&sequence) {
@@ -327,6 +333,18 @@ impl Supervisor {
             }
             self.context.node().disown(sequence);
             self.context.heartbeats().forget(&slot.node.identity.path);
+            if slot.node.data().degraded {
+                not_degraded(&slot.node.identity);
+            }
+            // With it goes what makes the child, which is foreign code and may panic when it is dropped.
+            Self::drop_caught(slot);
+        }
+    }
+
+    /// Drops what may be foreign code; a panic in it is recorded, and no one's failure.
+    pub(super) fn drop_caught<T>(foreign: T) {
+        if let Err(captured) = telemetry::panic::catch_sync(|| drop(foreign)) {
+            crate::guard::record_unowned("drop", captured);
         }
     }
 
@@ -395,7 +413,11 @@ fn bear_counters(identity: &Identity) {
     RESTARTS.born(&[("component", component), ("actor", actor), ("cause", "panic")]);
     ESCALATIONS.born(&[("component", component)]);
     LEAKED.born(&[("component", component)]);
-    DEGRADED.set(0.0, &[("component", component), ("actor", actor)]);
+    not_degraded(identity);
+}
+
+pub(super) fn not_degraded(identity: &Identity) {
+    DEGRADED.set(0.0, &[("component", identity.path.component()), ("actor", &identity.label)]);
 }
 
 impl Slot {
@@ -414,6 +436,9 @@ impl Slot {
 
     /// Sets the state and its public face.
     pub(super) fn become_(&mut self, state: State, status: Status) {
+        if !matches!(state, State::Waiting | State::Leaked) {
+            (self.comes_back, self.is_unwanted) = (None, false);
+        }
         self.state = state;
         let mut data = self.node.data();
         data.set(status);

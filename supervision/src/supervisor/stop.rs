@@ -272,7 +272,11 @@ impl Supervisor {
             LEAKED.add(1, &[("component", slot.path().component())]);
             slot.become_(State::Leaked, Status::Leaked);
         }
-        // An operator hears of it. What should have followed does not, or not before it has ended after all.
+        self.leak_known(sequence);
+    }
+
+    /// An operator hears of it. What should have followed does not, or not before it has ended after all.
+    fn leak_known(&mut self, sequence: Sequence) {
         let plan = self.slots.get(&sequence).and_then(|slot| slot.plan);
         match plan.and_then(|id| Some((id, &self.plans.get(&id)?.goal))) {
             Some((id, Goal::Operation { .. })) => {
@@ -307,8 +311,12 @@ impl Supervisor {
         self.note_stop(sequence, outcome, took, ended.below);
         // The plan that stopped it may have been abandoned; then it simply is down.
         self.rest(sequence, plan.unwrap_or(PlanId::MAX));
-        if leaked && let Some(slot) = self.slots.get_mut(&sequence) {
-            slot.become_(State::Leaked, Status::Leaked);
+        if leaked {
+            LEAKED.add(1, &[("component", self.slots[&sequence].path().component())]);
+            if let Some(slot) = self.slots.get_mut(&sequence) {
+                slot.become_(State::Leaked, Status::Leaked);
+            }
+            return self.leak_known(sequence);
         }
         self.step_done(sequence);
         self.forget_if_temporary(sequence);
