@@ -4,7 +4,7 @@ use super::{
     Operation, Reply, Request,
     state::{Deferred, Goal, Plan, Sequence, State, Step, Supervisor},
 };
-use crate::{ChildSpec, OperationError, StartOutcome, Status, Strategy, process::Process};
+use crate::{ChildSpec, LossReason, OperationError, StartOutcome, Status, Strategy, process::Process};
 
 impl Supervisor {
     /// Carries out an operation here, or hands it down to the supervisor it is for.
@@ -143,6 +143,8 @@ impl Supervisor {
         }
         match self.slots.get(&sequence).map(|slot| &slot.state) {
             Some(State::Down) => {
+                // It may have been about to start with its group.
+                self.slots[&sequence].unavailable(Err(LossReason::Stopped));
                 self.remove_slot(sequence);
                 answer(reply, Ok(None));
             }
