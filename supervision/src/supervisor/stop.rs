@@ -106,7 +106,11 @@ impl Supervisor {
                 let outcome = self.judged(slot, exit.clone());
                 self.note_stop(sequence, outcome, Duration::ZERO, Vec::new());
                 self.rest(sequence, plan);
-                self.forget_if_temporary(sequence);
+                let next = self.plans.get(&plan).and_then(|plan| plan.steps.front());
+                // Not if it is stopped in order to be started again.
+                if !matches!(next, Some(Step::Start(next)) if *next == sequence) {
+                    self.forget_if_temporary(sequence);
+                }
                 return false;
             }
             State::Waiting => {
