@@ -358,6 +358,15 @@ impl Tree {
         self.operate(path.into(), Operation::Drill(Drill::Hang)).await.map(drop)
     }
 
+    /// Makes a child keep its thread for `time` without yielding, and then panic: a drill. Meanwhile nothing can end it, and
+    /// the [watchdog](Heartbeats::watch) says so.
+    ///
+    /// # Errors
+    /// See [`OperationError`].
+    pub async fn inject_block(&self, path: impl Into<Path>, time: Duration) -> Result<(), OperationError> {
+        self.operate(path.into(), Operation::Drill(Drill::Block(time))).await.map(drop)
+    }
+
     /// Waits until the tree has ended, by itself or because it was stopped.
     pub async fn ended(&self) -> TreeEnded {
         let outcome = self.0.ended.clone().await;

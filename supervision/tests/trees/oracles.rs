@@ -238,7 +238,7 @@ pub fn still_there(play: &Play<'_>, tree: &Tree) -> Vec<String> {
         if let Some(Wire::Actor(address)) = play.world.wire(node.number)
             && !matches!(address.try_send(Message::Do(Order::Finish)), Err(SendError::Down { .. }))
         {
-            faults.push(format!("{} takes messages after the stop", play.case.path(node.number)));
+            faults.push(format!("{} is not down after the stop", play.case.path(node.number)));
         }
     }
     faults
