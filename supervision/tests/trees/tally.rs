@@ -32,6 +32,7 @@ struct Seen {
     restarts: BTreeMap<String, Vec<(Instant, String)>>,
     log: VecDeque<String>,
     faults: Vec<String>,
+    root_gave_up: bool,
     has_given_up: bool,
 }
 
@@ -82,12 +83,17 @@ impl Tally {
                 self.restart(&mut seen, path, now);
             }
             EventKind::GaveUp { child, .. } => {
+                seen.root_gave_up |= event.path.is_root();
                 seen.has_given_up = true;
                 seen.counts(child.as_str()).settle();
                 self.gave_up(&mut seen, path, child.as_str(), now);
             }
             EventKind::Ignored | EventKind::Degraded | EventKind::Recovered | EventKind::LeakEnded => {}
         }
+    }
+
+    pub fn root_gave_up(&self) -> bool {
+        self.seen().root_gave_up
     }
 
     /// Whether any supervisor gave up: during a boot, that fails the start of those above it.
