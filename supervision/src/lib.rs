@@ -72,6 +72,10 @@ pub use spec::{
     SpecSummary, Strategy, SupervisorSpec, Traced,
 };
 pub use task_group::TaskGroup;
-pub use telemetry::{ensure, ensure_eq, panic::Policy, unreachable_state};
+pub use telemetry::{
+    ensure, ensure_eq,
+    panic::{Policy, install_hook},
+    unreachable_state,
+};
 pub use tree::{HandedOver, OperationError, StartError, StartOutcome, Tree, TreeEnded, TreeOptions};
 pub use watchdog::{NotYielding, Watchdog, WatchdogError, WatchdogSettings};
