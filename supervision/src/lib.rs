@@ -22,6 +22,7 @@ compile_error!("supervision restarts what panics; build with panic = \"unwind\""
 mod activity;
 mod actor;
 mod address;
+mod answer;
 mod backoff;
 #[cfg(feature = "battery")]
 pub mod battery;
@@ -55,6 +56,7 @@ pub mod coming_from {}
 
 pub use activity::Busy;
 pub use address::{Address, DEFAULT_CAPACITY};
+pub use answer::{HandedOver, OperationError, StartOutcome};
 pub use backoff::Backoff;
 pub use context::ChildContext;
 pub use dead_letter::{DeadLetter, LossReason};
@@ -77,5 +79,5 @@ pub use telemetry::{
     panic::{Policy, install_hook},
     unreachable_state,
 };
-pub use tree::{HandedOver, OperationError, StartError, StartOutcome, Tree, TreeEnded, TreeOptions};
+pub use tree::{StartError, Tree, TreeEnded, TreeOptions};
 pub use watchdog::{NotYielding, Watchdog, WatchdogError, WatchdogSettings};
