@@ -140,9 +140,10 @@ impl Supervisor {
         if !self.is_group() {
             return sequence;
         }
-        let is_paused = |plan: &PlanId| self.plans.get(plan).is_some_and(|plan| plan.is_paused);
         let waiting: Vec<(Sequence, PlanId)> =
-            self.slots.iter().filter_map(|(other, slot)| Some((*other, slot.plan.filter(is_paused)?))).collect();
+            self.slots.iter().filter_map(|(other, slot)| Some((*other, slot.plan?))).collect();
+        let is_paused = |(_, id): &(Sequence, PlanId)| self.plans.get(id).is_some_and(|plan| plan.is_paused);
+        let waiting: Vec<_> = waiting.into_iter().filter(is_paused).collect();
         let mut first = sequence;
         for (other, plan) in waiting {
             self.cancel_timer(other);
