@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::liveness_monitor::view::State;
-use supervision::{Exit, StartError, StopReport, TaskGroup, Tree};
+use supervision::{Exit, StartError, StopReport, TaskGroup, Tree, Watchdog, WatchdogSettings};
 use telemetry::export::Telemetry;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -65,7 +65,11 @@ async fn live(settings: &Settings, telemetry: Arc<Telemetry>, signals: Signals, 
     let boot = tracing::info_span!(parent: None, "boot", profile = settings.profile.name());
     let booted = boot_up(settings, telemetry, &shutdown, &watchers, began).instrument(boot).await;
     let code = match booted {
-        Ok((parts, tree)) => serve_until_stopped(&parts, &tree, &shutdown).await,
+        Ok((parts, tree, watchdog)) => {
+            let code = serve_until_stopped(&parts, &tree, &shutdown).await;
+            watchdog.stop();
+            code
+        }
         Err(code) => code,
     };
     watchers.abort();
@@ -78,9 +82,11 @@ async fn boot_up(
     shutdown: &Shutdown,
     watchers: &TaskGroup,
     began: Instant,
-) -> Result<(Parts, Tree), u8> {
+) -> Result<(Parts, Tree, Watchdog), u8> {
     let page = Arc::new(move || telemetry.prometheus());
     let parts = Parts::new(settings.clone(), page).map_err(|error| could_not_start(&error.to_string()))?;
+    let watchdog = parts.heartbeats.watch(WatchdogSettings::default());
+    let watchdog = watchdog.map_err(|error| could_not_start(&format!("watchdog: {error}")))?;
     let spec = tree::tree(&parts);
     let order: Vec<String> = spec.children().iter().map(|child| child.id().to_owned()).collect();
     let options = Tree::options().heartbeats(parts.heartbeats.clone()).cancelled_by(shutdown.token());
@@ -92,7 +98,7 @@ async fn boot_up(
     warm(&parts).instrument(tracing::info_span!("warm")).await;
     parts.lifecycle.set_started();
     announce(&parts, &order, began);
-    Ok((parts, tree))
+    Ok((parts, tree, watchdog))
 }
 
 fn announce(parts: &Parts, order: &[String], began: Instant) {

@@ -92,6 +92,8 @@ pub(crate) enum Drill {
     Panic,
     /// It stands still in the middle of its work, and hears nothing any more.
     Hang,
+    /// It keeps its thread for so long, during which nothing can end it, and panics.
+    Block(Duration),
 }
 
 /// An order to a running child to bring about a fault. Only the first one counts.
@@ -114,11 +116,16 @@ impl DrillOrder {
         self.0.1.cancelled().await;
     }
 
-    /// Carries the order out; none of them ends by itself.
+    /// Carries the order out; none of them ends well.
+    #[expect(clippy::disallowed_methods, reason = "to block the thread is what was asked for")]
     pub(crate) async fn carry_out(&self, who: &Path) {
         match self.0.0.get() {
             Some(Drill::Panic) => panic!("injected panic: {who} was asked to"),
-            _ => std::future::pending().await,
+            Some(Drill::Block(time)) => {
+                std::thread::sleep(*time);
+                panic!("injected block: {who} has kept its thread for {time:?}")
+            }
+            Some(Drill::Hang) | None => std::future::pending().await,
         }
     }
 }

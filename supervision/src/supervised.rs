@@ -124,11 +124,11 @@ impl<A: Actor> Actor for Supervised<A> {
         if self.words.drill.is_given() {
             // One that hangs is shown as busy from now on.
             let _ = self.meter.as_ref().map(|meter| meter.activity.enter());
-            let drill = async {
+            let drill = || async {
                 self.words.drill.carry_out(self.context.path()).await;
                 Ok(())
             };
-            return self.end("drill", catch(drill).await);
+            return self.end("drill", self.run("drill", drill).await);
         }
         let live = state.live()?;
         fault::hold(&self.context, "post_stop").await;

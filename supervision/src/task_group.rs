@@ -42,6 +42,8 @@ struct Group {
     is_closed: AtomicBool,
     /// Whoever had not ended at the deadline of the stop is aborted.
     is_aborted: AtomicBool,
+    /// There were some, although they had been given time.
+    was_late: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -70,6 +72,7 @@ impl TaskGroup {
             emptied: Notify::new(),
             is_closed: AtomicBool::new(false),
             is_aborted: AtomicBool::new(false),
+            was_late: AtomicBool::new(false),
         }))
     }
 
@@ -155,6 +158,7 @@ impl TaskGroup {
             return Vec::new();
         }
         self.0.is_aborted.store(true, SeqCst);
+        self.0.was_late.store(!deadline.is_zero(), SeqCst);
         self.abort();
         self.wait(ABORT_GRACE).await
     }
@@ -165,10 +169,10 @@ impl TaskGroup {
         self.0.is_closed.store(true, SeqCst);
     }
 
-    /// True if some had not ended at the deadline of the stop.
+    /// True if some had not ended at the deadline of the stop. Those of a killed incarnation are given no time.
     #[cfg(feature = "battery")]
     pub(crate) fn had_to_abort(&self) -> bool {
-        self.0.is_aborted.load(SeqCst)
+        self.0.was_late.load(SeqCst)
     }
 
     /// Ends all tasks at their next await.

@@ -1,7 +1,6 @@
 //! The running tree, as its owner holds it.
 
 use std::{
-    any::Any,
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -16,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::{
-    ChildContext, ChildSpec, Counts, Event, Exit, Heartbeats, NodeSnapshot, Path, SpecFault, SpecSummary, StopReport,
-    SupervisorSpec,
+    ChildContext, ChildSpec, Counts, Event, Exit, Heartbeats, NodeSnapshot, OperationError, Path, SpecFault,
+    SpecSummary, StartOutcome, StopReport, SupervisorSpec,
     context::Identity,
     node::{Node, Status},
     process::{Drill, Process, StartChild, StartFailure},
@@ -84,44 +83,6 @@ pub struct TreeOptions {
     observer: Option<Box<Observer>>,
 }
 
-/// What became of a start that somebody asked for.
-#[derive(Debug, PartialEq)]
-pub enum StartOutcome {
-    /// It serves.
-    Started {
-        /// Which of its incarnations.
-        incarnation: u64,
-        /// What it handed to whoever asked for the start, see [`ChildContext::hand_over`].
-        handed_over: HandedOver,
-    },
-    /// It declined to start, which is not an error. Its spec stays, unless it is temporary.
-    Ignored,
-}
-
-/// A value of the child's own choosing, or none.
-#[derive(Default)]
-pub struct HandedOver(pub(crate) Option<Box<dyn Any + Send>>);
-
-impl HandedOver {
-    /// The value, if there is one of this type.
-    pub fn take<T: 'static>(self) -> Option<T> {
-        self.0.and_then(|value| value.downcast().ok()).map(|value| *value)
-    }
-}
-
-/// Values of unknown types are equal if there are none.
-impl PartialEq for HandedOver {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.is_none() && other.0.is_none()
-    }
-}
-
-impl fmt::Debug for HandedOver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "HandedOver(..)" } else { "HandedOver(nothing)" })
-    }
-}
-
 /// Why a tree did not start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StartError {
@@ -139,66 +100,6 @@ pub enum StartError {
     /// It was told to stop before all children had started.
     #[error("told to stop before the start was complete")]
     Cancelled,
-}
-
-/// Why an operation on a child was not carried out.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OperationError {
-    /// There is no such child.
-    #[error("there is no such child")]
-    NotFound,
-    /// The root itself is stopped with [`Tree::stop`] only.
-    #[error("the root is not operated on")]
-    IsRoot,
-    /// The child, or a supervisor above it, is not running.
-    #[error("the child is not running")]
-    NotRunning,
-    /// The child is running, starting or stopping.
-    #[error("the child is running")]
-    AlreadyRunning,
-    /// The child waits for its restart, which comes by itself; [`Tree::restart`] brings it about now.
-    #[error("the child is about to be restarted")]
-    Restarting,
-    /// A child of that id exists, and is not running.
-    #[error("a child of that id exists")]
-    AlreadyPresent,
-    /// The supervisor's children come and go, and a stopped one is forgotten: see
-    /// [`SupervisorSpec::forget_stopped_children`].
-    #[error("a dynamic child that ended is gone")]
-    DynamicChild,
-    /// An earlier incarnation still runs and cannot be ended.
-    #[error("an earlier incarnation of the child leaked and still runs")]
-    Leaked,
-    /// The supervisor is at its limit.
-    #[error("the supervisor has its {max_children} children")]
-    TooManyChildren {
-        /// The limit.
-        max_children: usize,
-    },
-    /// The spec contradicts itself or its supervisor.
-    #[error("the spec is not sound: {reason}")]
-    BadSpec {
-        /// How.
-        reason: String,
-    },
-    /// The child did not start; it stays down.
-    #[error("the child {exit}")]
-    StartFailed {
-        /// Why.
-        exit: Exit,
-    },
-    /// A later operation on the same child took its place.
-    #[error("a later operation took its place")]
-    Superseded,
-    /// Too many operations wait.
-    #[error("too many operations wait")]
-    Busy,
-    /// It was not carried out in time; it may still be.
-    #[error("the operation is not complete after its deadline")]
-    Timeout,
-    /// The tree, or the part of it, is stopping.
-    #[error("the supervisor is stopping")]
-    Stopping,
 }
 
 /// The tree ended by itself.
@@ -287,7 +188,7 @@ impl Tree {
     /// # Errors
     /// See [`OperationError`].
     pub async fn restart(&self, path: impl Into<Path>) -> Result<StartOutcome, OperationError> {
-        self.operate(path.into(), Operation::Restart).await.map(outcome)
+        self.operate(path.into(), Operation::Restart).await.map(StartOutcome::from)
     }
 
     /// Kills the child at its next await: it ends as [`Exit::Killed`], a failure, and its supervisor does what it does then.
@@ -311,7 +212,7 @@ impl Tree {
     /// # Errors
     /// See [`OperationError`].
     pub async fn start_child(&self, path: impl Into<Path>) -> Result<StartOutcome, OperationError> {
-        self.operate(path.into(), Operation::Start).await.map(outcome)
+        self.operate(path.into(), Operation::Start).await.map(StartOutcome::from)
     }
 
     /// Forgets a child that is not running.
@@ -327,7 +228,7 @@ impl Tree {
     /// # Errors
     /// See [`OperationError`]; if it does not start, it is not kept.
     pub async fn add_child(&self, path: impl Into<Path>, spec: ChildSpec) -> Result<StartOutcome, OperationError> {
-        self.operate(path.into(), Operation::Add(Box::new(spec))).await.map(outcome)
+        self.operate(path.into(), Operation::Add(Box::new(spec))).await.map(StartOutcome::from)
     }
 
     /// Counts the direct children of a supervisor, in turn with all else it is asked: as [`NodeSnapshot::counts`], which does
@@ -356,6 +257,15 @@ impl Tree {
     /// See [`OperationError`].
     pub async fn inject_hang(&self, path: impl Into<Path>) -> Result<(), OperationError> {
         self.operate(path.into(), Operation::Drill(Drill::Hang)).await.map(drop)
+    }
+
+    /// Makes a child keep its thread for `time` without yielding, and then panic: a drill. Meanwhile nothing can end it, and
+    /// the [watchdog](Heartbeats::watch) says so.
+    ///
+    /// # Errors
+    /// See [`OperationError`].
+    pub async fn inject_block(&self, path: impl Into<Path>, time: Duration) -> Result<(), OperationError> {
+        self.operate(path.into(), Operation::Drill(Drill::Block(time))).await.map(drop)
     }
 
     /// Waits until the tree has ended, by itself or because it was stopped.
@@ -418,14 +328,6 @@ impl TreeOptions {
 impl fmt::Debug for TreeOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TreeOptions").field("heartbeats", &self.heartbeats).finish_non_exhaustive()
-    }
-}
-
-/// Every operation that starts something says what came of it.
-fn outcome(answer: Answer) -> StartOutcome {
-    match answer {
-        Answer::Started { incarnation, handed_over } => StartOutcome::Started { incarnation, handed_over },
-        Answer::Done | Answer::Counted(_) => StartOutcome::Ignored,
     }
 }
 

@@ -56,6 +56,7 @@ impl Actor for Counter {
         });
         match self.0 {
             Vice::NeverStarts => std::future::pending().await,
+            #[expect(clippy::disallowed_methods, reason = "the vice under test")]
             Vice::LeavesATimer => drop(myself.send_after(Duration::from_secs(3600), || Message::Add)),
             #[expect(clippy::disallowed_methods, reason = "the vice under test")]
             Vice::LeaksATask => drop(tokio::spawn(std::future::pending::<()>())),

@@ -279,6 +279,45 @@ async fn members_of_a_group_that_wait_with_it_say_when_they_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_member_that_is_deleted_while_it_waits_with_its_group_is_down_for_good() {
+    let (journal, a, b) = (Journal::default(), address("a"), address("b"));
+    let spec = SupervisorSpec::new("root", Strategy::OneForAll)
+        .intensity(generous())
+        .child(worker("a", &journal, &a).backoff(Backoff::default()))
+        .child(worker("b", &journal, &b));
+    let tree = start(spec).await;
+    a.try_send(Message::Panic).unwrap();
+    settle().await;
+    tree.delete_child("b").await.unwrap();
+    let told = b.call(Message::Incarnation, SECOND).await.unwrap_err().to_string();
+    assert_eq!(told, "the actor is down");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_members_of_a_group_that_fail_at_first_are_both_tried_again() {
+    let journal = Journal::default();
+    let fails = |id: &str, backoff: u32| {
+        let manners = Manners { fails_to_start: vec![1], ..Manners::default() };
+        let base = backoff * SECOND / 10;
+        ill_mannered(id, &journal, &address(id), manners).on_first_start(FirstStart::Retry).backoff(Backoff {
+            base,
+            jitter: 0.0,
+            ..Backoff::default()
+        })
+    };
+    let spec = SupervisorSpec::new("root", Strategy::RestForOne)
+        .intensity(generous())
+        .child(fails("a", 9))
+        .child(fails("b", 10))
+        .child(slow_to_stop("c", &journal));
+    let tree = start(spec).await;
+    tokio::time::sleep(60 * SECOND).await;
+    for id in ["a", "b", "c"] {
+        assert_eq!(status(&tree, id), Status::Up, "{id}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_end_of_a_significant_child_during_the_boot_is_heard_after_it() {
     let journal = Journal::default();
     let brief = ChildSpec::task("brief", |_| async { Ok(()) }).restart(Restart::Transient).significant();

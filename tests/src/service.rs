@@ -137,6 +137,11 @@ impl Service {
         self.make("hang", path).await;
     }
 
+    /// Makes the child at `path` (dots) keep its thread for 5 s, and then panic.
+    pub async fn make_block(&self, path: &str) {
+        self.make("block", path).await;
+    }
+
     /// Waits until the child at `path` (dots) is stuck in a message: it hangs in its next one, when that comes.
     pub async fn is_hanging(&self, path: &str) {
         eventually(&format!("{path} hangs in a message"), SOON, || async {

@@ -103,6 +103,42 @@ async fn a_critical_loop_that_hangs_for_too_long_is_wedged_and_fails_the_livenes
 }
 
 #[tokio::test]
+async fn a_child_that_keeps_its_thread_is_named_while_it_does_and_comes_back() {
+    let service = Service::start().await;
+    every_loop_beats(&service).await;
+    service.make_block("scheduler.claimer").await;
+    let answer = eventually("the watchdog names it", SOON, || async {
+        let answer = service.admin().get("/healthz").await;
+        answer.body.contains("has not yielded").then_some(answer)
+    })
+    .await;
+    assert_eq!(answer.status, 200, "not yet for so long that a restart of the process is called for");
+    assert!(answer.body.contains("scheduler.claimer has not yielded for "), "{}", answer.body);
+    let found = service.metrics().await.value("supervision_not_yielding", &[]);
+    assert_eq!(found, Some(1.0));
+    eventually("it is back", SOON, || async {
+        let body = service.admin().get("/healthz").await.body;
+        let claimer = service.node("scheduler.claimer").await;
+        (!body.contains("has not yielded") && claimer["incarnation"] == 2 && claimer["status"] == "up").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_critical_child_that_keeps_its_thread_for_too_long_fails_the_liveness_probe() {
+    let setup = Service::setup().set("scheduler.interval_ms", 100).set("liveness_monitor.interval_ms", 100);
+    let service = setup.set("liveness_monitor.wedged_after_ms", 3000).start().await;
+    every_loop_beats(&service).await;
+    service.make_block("scheduler.claimer").await;
+    let answer = eventually("the process asks to be restarted", SOON, || async {
+        let answer = service.admin().get("/healthz").await;
+        (answer.status == 503 && answer.body.contains("has not yielded")).then_some(answer)
+    })
+    .await;
+    assert!(answer.body.contains("scheduler.claimer"), "{}", answer.body);
+}
+
+#[tokio::test]
 async fn a_store_that_is_away_makes_it_unready_after_three_sweeps_and_ready_again_after_two() {
     let setup = Service::setup().set("health_sweep.interval_ms", 200).set("health_sweep.probe_timeout_ms", 100);
     let service = setup.start().await;

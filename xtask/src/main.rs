@@ -1,9 +1,10 @@
-//! The project's own commands: `cargo xtask test`, `bench`, `guards`. Each needs nothing but Rust and a C compiler.
+//! The project's own commands: `cargo xtask test`, `bench`, `soak`, `guards`. Each needs nothing but Rust and a C compiler.
 
 mod bench;
 mod guards;
 mod report;
 mod run;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -30,6 +31,12 @@ enum Command {
         /// A file in `tests/benches`, without its ending.
         name: Option<String>,
     },
+    /// The random tests again and again, with fresh seeds.
+    Soak {
+        /// For how long, in minutes; a round that has begun is finished.
+        #[arg(long, default_value_t = 30)]
+        minutes: u64,
+    },
     /// What must never be among the dependencies.
     Guards,
 }
@@ -38,6 +45,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Test { filter } => test::run(&filter),
         Command::Bench { name } => bench::run(name.as_deref()),
+        Command::Soak { minutes } => soak::run(minutes),
         Command::Guards => guards::run(),
     };
     match outcome {

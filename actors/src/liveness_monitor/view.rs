@@ -123,6 +123,19 @@ impl LivenessView {
         Liveness { state, subsystems }
     }
 
+    /// After how long without a sign of life only a restart of the process may help.
+    pub fn wedged_after(&self) -> Duration {
+        self.wedged_after
+    }
+
+    /// The children whose callback has kept its thread for `limit` at least, each with for how long: nothing in the process
+    /// can end it.
+    pub fn not_yielding(&self, limit: Duration) -> Vec<String> {
+        let found = self.heartbeats.not_yielding().into_iter();
+        let long = found.filter(|child| Duration::from_millis(child.for_ms) >= limit);
+        long.map(|child| format!("{} has not yielded for {} ms", child.path, child.for_ms)).collect()
+    }
+
     fn judge(&self, beat: HeartbeatSnapshot) -> Loop {
         let state = self.state(&beat);
         Loop {

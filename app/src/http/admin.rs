@@ -1,8 +1,8 @@
 //! The operators' views: who beats, what the tree looks like, what went wrong, all metrics. In the development profile
 //! also the demo of it all: `POST /dev/panic/{path}` makes a child panic, and
-//! `POST /dev/hang/{path}` makes it stand still.
+//! `POST /dev/hang/{path}` makes it stand still, `POST /dev/block/{path}` makes it keep its thread.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actors::liveness_monitor::view::{Liveness, LivenessView};
 use axum::Router;
@@ -63,7 +63,10 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/incidents", get(incident_list))
         .route("/admin/incidents/{id}", get(incident));
     if state.dev == Dev::Served {
-        views = views.route("/dev/panic/{*path}", post(panic)).route("/dev/hang/{*path}", post(hang));
+        views = views
+            .route("/dev/panic/{*path}", post(panic))
+            .route("/dev/hang/{*path}", post(hang))
+            .route("/dev/block/{*path}", post(block));
     }
     let probes = state.probes.router(Detail::Reasons);
     views
@@ -122,6 +125,18 @@ async fn hang(
 ) -> Result<(StatusCode, Json<Injected>), Problem> {
     let named = supervision::Path::from(path.as_str());
     injected("hang", &named, standing(&state)?.inject_hang(named.clone()).await)
+}
+
+/// For how long a drill keeps a thread.
+const BLOCK: Duration = Duration::from_secs(5);
+
+/// Any child keeps its thread for [`BLOCK`], and then panics.
+async fn block(
+    State(state): State<AdminState>,
+    Path(path): Path<String>,
+) -> Result<(StatusCode, Json<Injected>), Problem> {
+    let named = supervision::Path::from(path.as_str());
+    injected("block", &named, standing(&state)?.inject_block(named.clone(), BLOCK).await)
 }
 
 fn injected(

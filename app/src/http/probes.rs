@@ -109,6 +109,7 @@ impl Probes {
         let mut wedged: Vec<_> = loops.into_iter().map(|each| format!("{each} is wedged")).collect();
         let leaked = |node: &&NodeSnapshot| node.status == Status::Leaked && CRITICAL.contains(&node.path.component());
         wedged.extend(self.nodes(leaked).into_iter().map(|path| format!("{path} is leaked")));
+        wedged.extend(self.liveness.not_yielding(self.liveness.wedged_after()));
         let silent = self.lifecycle.runtime_silent_for();
         // Before the first start is complete nobody watches the runtime yet.
         if self.lifecycle.is_started() && silent >= self.runtime_stuck_after {
@@ -122,7 +123,12 @@ impl Probes {
         let unhealthy = self.health.statuses();
         let unhealthy =
             unhealthy.iter().filter(|status| status.state == actors::health_sweep::status::State::Unhealthy);
-        degraded.chain(self.troubles()).chain(unhealthy.map(|status| format!("{} is unhealthy", status.name))).collect()
+        let holding = self.liveness.not_yielding(Duration::ZERO);
+        degraded
+            .chain(holding)
+            .chain(self.troubles())
+            .chain(unhealthy.map(|status| format!("{} is unhealthy", status.name)))
+            .collect()
     }
 
     fn troubles(&self) -> Vec<String> {

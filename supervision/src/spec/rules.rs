@@ -72,7 +72,8 @@ pub enum AutoShutdown {
 pub enum OnGiveUp {
     /// Its supervisor gives up with it: all siblings stop and the failure climbs the tree.
     Escalate,
-    /// It is shown as degraded and tried again for ever, every `retry` (less up to half of it, at random).
+    /// It is shown as degraded and tried again for ever, every `retry` (less up to half of it, at random). Each try still
+    /// counts against the budget that all children share, if there is one.
     Degrade {
         /// The slow beat of the further tries.
         retry: Duration,

@@ -66,9 +66,10 @@ impl SupervisorSpec {
         children.into_iter().fold(self, Self::child)
     }
 
-    /// The restart budget that all children share.
+    /// The restart budget that all children share. After [`SupervisorSpec::like_otp`] it counts in whole seconds.
     pub fn intensity(self, intensity: Intensity) -> Self {
-        Self { intensity: Some(intensity), ..self }
+        let whole_seconds = intensity.whole_seconds || self.intensity.is_some_and(|before| before.whole_seconds);
+        Self { intensity: Some(Intensity { whole_seconds, ..intensity }), ..self }
     }
 
     /// No shared budget; only the children's own count.
@@ -237,6 +238,13 @@ mod tests {
     fn a_sound_tree_has_no_faults() {
         let root = SupervisorSpec::new("root", Strategy::OneForAll).child(task("a")).child(task("b"));
         assert_eq!(root.check(), Ok(()));
+    }
+
+    #[test]
+    fn what_is_like_otp_counts_in_whole_seconds_whatever_its_budget() {
+        let spec =
+            SupervisorSpec::like_otp("root", Strategy::OneForOne).intensity(Intensity::new(3, Duration::from_secs(9)));
+        assert!(spec.intensity.unwrap().whole_seconds);
     }
 
     #[test]

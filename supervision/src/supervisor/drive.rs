@@ -178,13 +178,27 @@ impl Supervisor {
         true
     }
 
+    /// What a child waits for comes now, or as soon as an operation on one of its group is carried out.
+    pub(super) fn pause_over(&mut self, sequence: Sequence) {
+        if self.is_at_work() {
+            return self.inbox.push_back(Deferred::Due(sequence));
+        }
+        let Some(slot) = self.slots.get_mut(&sequence).filter(|slot| matches!(slot.state, State::Waiting)) else {
+            // A pause of a leaked child has no face.
+            return self.step_done(sequence);
+        };
+        // Its turn in its group may come later, or not at all.
+        slot.become_(State::Down, Status::Down);
+        self.step_done(sequence);
+    }
+
     fn timer_fired(&mut self, timer: Timer) {
         match timer {
             Timer::Due(sequence) => {
                 if let Some(slot) = self.slots.get_mut(&sequence) {
                     slot.timer = None;
                 }
-                self.step_done(sequence);
+                self.pause_over(sequence);
             }
             Timer::StopOverdue(sequence) => {
                 if let Some(slot) = self.slots.get_mut(&sequence) {
@@ -207,7 +221,7 @@ impl Supervisor {
             let must_wait = match &deferred {
                 Deferred::End(sequence, _) | Deferred::Stuck(sequence) => self.is_busy(*sequence),
                 Deferred::Operation(_) => self.ending.is_some(),
-                Deferred::Retry(_) | Deferred::Stop(_) => false,
+                Deferred::Due(_) | Deferred::Retry(_) | Deferred::Stop(_) => false,
             };
             if must_wait {
                 self.inbox.push_back(deferred);
@@ -222,6 +236,12 @@ impl Supervisor {
             Deferred::Operation(request) => self.operate(request),
             Deferred::Stop(request) => self.stop_now(request),
             Deferred::Retry(sequence) => self.retry_now(sequence),
+            Deferred::Due(sequence) => {
+                let plan = self.slots.get(&sequence).and_then(|slot| self.plans.get(&slot.plan?));
+                if plan.is_some_and(|plan| plan.is_paused) {
+                    self.pause_over(sequence);
+                }
+            }
             Deferred::Stuck(sequence) => self.unstick(sequence),
             Deferred::End(sequence, incarnation) => {
                 let Some(slot) = self.slots.get_mut(&sequence) else { return };

@@ -74,7 +74,7 @@ impl Supervisor {
         let Some(slot) = self.slots.get(&sequence) else { return false };
         let Some(plan) = slot.plan.and_then(|id| self.plans.get(&id)) else { return self.is_at_work() };
         match plan.goal {
-            Goal::Restart { .. } if plan.is_paused => false,
+            Goal::Restart { .. } if plan.is_paused => matches!(operation, Operation::Restart) && self.is_at_work(),
             Goal::Restart { .. } if self.is_group() => {
                 !(matches!(operation, Operation::Stop) && matches!(slot.state, State::Starting { .. }))
             }
@@ -89,7 +89,7 @@ impl Supervisor {
             // What it waits for comes now, with all of its group.
             plan.waiters.push((sequence, reply));
             self.cancel_timer(sequence);
-            return self.step_done(sequence);
+            return self.pause_over(sequence);
         }
         self.leave_restart(sequence);
         let goal = Goal::Operation { sequence, reply, then: Status::Down };

@@ -134,6 +134,8 @@ impl Supervisor {
         }
         let waiting: Vec<(Sequence, PlanId)> =
             self.slots.iter().filter_map(|(other, slot)| Some((*other, slot.plan?))).collect();
+        let is_paused = |(_, id): &(Sequence, PlanId)| self.plans.get(id).is_some_and(|plan| plan.is_paused);
+        let waiting: Vec<_> = waiting.into_iter().filter(is_paused).collect();
         let mut first = sequence;
         for (other, plan) in waiting {
             self.cancel_timer(other);
@@ -182,7 +184,8 @@ impl Supervisor {
         match self.decide(sequence) {
             Some(delay) => {
                 self.note_restart(sequence, exit, Duration::ZERO, delay);
-                let steps = self.restart_steps(sequence, delay, Moment::AfterFailedStart);
+                let culprit = self.join_paused_restart(sequence);
+                let steps = self.restart_steps(culprit, delay, Moment::AfterFailedStart);
                 self.begin(Goal::Restart { due: Instant::now() + delay.min(FAR) }, steps);
             }
             None => {

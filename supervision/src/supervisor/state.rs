@@ -92,6 +92,8 @@ pub(super) enum Deferred {
     End(Sequence, u64),
     /// The next attempt for a child whose restart failed, where there is one queue for all, as in OTP.
     Retry(Sequence),
+    /// The pause of a child is over.
+    Due(Sequence),
     /// A child that is to be restarted because it is stuck.
     Stuck(Sequence),
     Operation(Request),

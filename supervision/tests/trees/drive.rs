@@ -56,7 +56,7 @@ impl Play<'_> {
         match timeout(FOR_EVER, starting).await {
             Err(_) => Err("the start hangs".to_owned()),
             Ok(Ok(tree)) => Ok(Some(tree)),
-            Ok(Err(StartError::Child { path, .. })) if self.may_fail_to_start(&path) || self.tally.root_gave_up() => {
+            Ok(Err(StartError::Child { path, .. })) if self.may_fail_to_start(&path) || self.tally.has_given_up() => {
                 Ok(None)
             }
             Ok(Err(error)) => Err(format!("it does not start: {error}")),

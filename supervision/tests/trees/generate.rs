@@ -127,7 +127,7 @@ impl Maker {
     /// The group of the declared child before it, or none: members are neighbours.
     fn stop_group(&mut self, parent: usize) -> Option<&'static str> {
         let siblings = || self.nodes.iter().skip(1).filter(|node| node.parent == parent && !node.is_added);
-        let before = siblings().last().and_then(|node| node.stop_group);
+        let before = siblings().next_back().and_then(|node| node.stop_group);
         let is_new = |group: &&str| siblings().all(|node| node.stop_group != Some(*group));
         let fresh = ["io", "cpu", "net", "disk"].into_iter().find(is_new);
         match self.rng.u8(0..10) {

@@ -33,6 +33,7 @@ struct Seen {
     log: VecDeque<String>,
     faults: Vec<String>,
     root_gave_up: bool,
+    has_given_up: bool,
 }
 
 #[derive(Default)]
@@ -83,6 +84,7 @@ impl Tally {
             }
             EventKind::GaveUp { child, .. } => {
                 seen.root_gave_up |= event.path.is_root();
+                seen.has_given_up = true;
                 seen.counts(child.as_str()).settle();
                 self.gave_up(&mut seen, path, child.as_str(), now);
             }
@@ -92,6 +94,11 @@ impl Tally {
 
     pub fn root_gave_up(&self) -> bool {
         self.seen().root_gave_up
+    }
+
+    /// Whether any supervisor gave up: during a boot, that fails the start of those above it.
+    pub fn has_given_up(&self) -> bool {
+        self.seen().has_given_up
     }
 
     pub fn faults(&self) -> Vec<String> {
@@ -106,8 +113,8 @@ impl Tally {
     /// Where a node's own counters differ from what was seen of it.
     pub fn differences(&self, snapshot: &NodeSnapshot) -> Vec<String> {
         let mut seen = self.seen();
-        // A child that was forgotten, is declared anew, and has not been started again, has nothing to remember.
-        let is_new = |node: &NodeSnapshot| node.incarnation == 0 && self.may_be_forgotten(node.path.as_str());
+        // A child that was forgotten and is declared anew has nothing to remember, also if its start was cut short.
+        let is_new = |node: &NodeSnapshot| node.incarnation <= 1 && self.may_be_forgotten(node.path.as_str());
         let nodes = snapshot.walk().into_iter().filter(|node| !node.path.is_root() && !is_new(node));
         let differs = nodes.filter_map(|node| {
             let counts = seen.counts(node.path.as_str());
@@ -121,7 +128,7 @@ impl Tally {
     /// Incarnations count up, but for those of a child that was forgotten and is declared anew.
     fn begins(&self, seen: &mut Seen, path: &str, incarnation: u64) {
         let before = seen.counts(path).incarnation;
-        let starts_over = incarnation == 1 && before > 0;
+        let starts_over = before > 0 && incarnation <= before;
         if starts_over && self.may_be_forgotten(path) {
             seen.counts.remove(path);
         } else if incarnation <= before {

@@ -104,8 +104,9 @@ mod tests {
 
     #[test]
     fn a_thousand_actors_at_one_place_write_no_more_than_a_few_and_none_of_them_is_forgotten() {
-        let limit = LogLimit::default();
-        let storm = |second| (0..1000).filter_map(move |actor| limit.admit(&actor.to_string(), "here", at(second)));
+        let limit = &LogLimit::default();
+        let storm =
+            |second| (0..1000).filter_map(move |actor: u32| limit.admit(&actor.to_string(), "here", at(second)));
         assert_eq!(storm(100).count(), 100);
         let next: Vec<u64> = storm(110).collect();
         assert_eq!((next.len(), next.iter().sum()), (100, 900_u64));
