@@ -244,8 +244,24 @@ impl<M: Message> Address<M> {
     }
 
     fn turn_to(&self, target: Target<M>) {
+        if self.cell.target.load().says_no_less_than(&target) {
+            return;
+        }
         if let Target::Up(before) = &*self.cell.target.swap(Arc::new(target)) {
             before.is_replaced.store(true, Release);
+        }
+    }
+}
+
+impl<M> Target<M> {
+    /// True if nobody who asks would learn anything new from `next`: to ask is much cheaper than to tell.
+    fn says_no_less_than(&self, next: &Self) -> bool {
+        match (self, next) {
+            (Self::Down, Self::Down) => true,
+            (Self::Restarting { due }, Self::Restarting { due: next }) => {
+                due == next || until(*due.max(next)).is_zero()
+            }
+            _ => false,
         }
     }
 }

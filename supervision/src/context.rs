@@ -28,7 +28,8 @@ struct Inner {
     tree: Arc<TreeShared>,
     incarnation: u64,
     cancelled: CancellationToken,
-    ready: watch::Sender<bool>,
+    /// Made for the few whose start waits for it.
+    ready: OnceLock<watch::Sender<bool>>,
     tasks: OnceLock<TaskGroup>,
     /// Set when the incarnation has ended: from then on nothing can be spawned in its name.
     ended: AtomicBool,
@@ -58,7 +59,7 @@ impl Identity {
 
 impl ChildContext {
     pub(crate) fn new(node: Arc<Node>, tree: Arc<TreeShared>, incarnation: u64, cancelled: CancellationToken) -> Self {
-        let (ready, tasks, ended) = (watch::Sender::new(false), OnceLock::new(), AtomicBool::new(false));
+        let (ready, tasks, ended) = (OnceLock::new(), OnceLock::new(), AtomicBool::new(false));
         let (starting, handed_over) = (Mutex::default(), Mutex::default());
         Self(Arc::new(Inner {
             node,
@@ -90,6 +91,11 @@ impl ChildContext {
         self.0.incarnation
     }
 
+    /// Asks this incarnation to stop.
+    pub(crate) fn cancel(&self) {
+        self.0.cancelled.cancel();
+    }
+
     /// Fires when this incarnation is asked to stop.
     pub fn cancelled(&self) -> CancellationToken {
         self.0.cancelled.clone()
@@ -103,7 +109,7 @@ impl ChildContext {
     /// Says that a task which was declared with [`ChildSpec::start_when_ready`](crate::ChildSpec::start_when_ready) is
     /// now serving.
     pub fn ready(&self) {
-        self.0.ready.send_replace(true);
+        self.readiness().send_replace(true);
     }
 
     /// Leaves a value for whoever asked for this start, to be found in
@@ -159,7 +165,11 @@ impl ChildContext {
     /// Resolves when [`ChildContext::ready`] was called.
     pub(crate) async fn until_ready(&self) {
         // The sender lives as long as `self`.
-        let _ = self.0.ready.subscribe().wait_for(|ready| *ready).await;
+        let _ = self.readiness().subscribe().wait_for(|ready| *ready).await;
+    }
+
+    fn readiness(&self) -> &watch::Sender<bool> {
+        self.0.ready.get_or_init(|| watch::Sender::new(false))
     }
 
     /// The tasks to be ended with the incarnation, if there ever were any; there will be no more.

@@ -162,6 +162,7 @@ impl<A: Actor> Actor for Supervised<A> {
         Handling { supervised: self, entered, work }
     }
 
+    /// Boxed: it is rare, and every idle actor has room for the largest of its callbacks.
     async fn handle_supervisor_evt(
         &self,
         myself: ActorRef<Self::Msg>,
@@ -169,10 +170,9 @@ impl<A: Actor> Actor for Supervised<A> {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         let live = state.live()?;
-        self.end(
-            "handle_supervisor_evt",
-            self.run("handle_supervisor_evt", || self.inner.handle_supervisor_evt(myself, event, live)).await,
-        )
+        let callback = || self.inner.handle_supervisor_evt(myself, event, live);
+        let outcome = Box::pin(self.run("handle_supervisor_evt", callback)).await;
+        self.end("handle_supervisor_evt", outcome)
     }
 }
 

@@ -195,7 +195,9 @@ fn site(context: &ChildContext) -> PanicSite<'_> {
 
 /// Ends the tasks of an incarnation that is over; returns the names of those that do not yield. Those of one that was killed
 /// are given no time either: with all of its siblings' that would add up, and their supervisor be taken for leaked.
-pub(crate) async fn end_scoped_tasks(tasks: &TaskGroup, exit: &Exit) -> Vec<String> {
+///
+/// Boxed, because most children have none, and all that wait for an end would have to have room for it.
+pub(crate) fn end_scoped_tasks<'a>(tasks: &'a TaskGroup, exit: &Exit) -> BoxFuture<'a, Vec<String>> {
     let budget = if *exit == Exit::Killed { Duration::ZERO } else { SCOPED_TASKS_BUDGET };
-    tasks.stop(budget).await
+    tasks.stop(budget).boxed()
 }

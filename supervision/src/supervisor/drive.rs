@@ -63,7 +63,8 @@ impl Supervisor {
             plan.is_paused = matches!(step, Some(Step::Pause(..)));
             let open = match step {
                 None => return self.complete(id),
-                Some(Step::Stop(sequences)) => {
+                Some(Step::Stop(sequence)) => usize::from(self.begin_stop(sequence, id)),
+                Some(Step::StopAll(sequences)) => {
                     sequences.into_iter().filter(|sequence| self.begin_stop(*sequence, id)).count()
                 }
                 Some(Step::Pause(sequence, delay)) => usize::from(self.begin_pause(sequence, delay, id)),
@@ -277,7 +278,7 @@ impl Supervisor {
     /// The stop of the children has failed as well: kill what can be killed.
     pub(super) fn abandon_children(&mut self) {
         for slot in self.slots.values_mut().rev().filter(|slot| slot.is_alive()) {
-            slot.cancel.cancel();
+            slot.cancel();
             if let Some(process) = &slot.process {
                 process.kill();
             }

@@ -109,6 +109,6 @@ impl Supervisor {
         let State::Up { since } = slot.state else { return };
         let Some(place) = slot.node.data().stuck.clone() else { return };
         let goal = Goal::Unstick { sequence, exit: Exit::Stuck(place), uptime: since.elapsed() };
-        self.begin(goal, [Step::Stop(vec![sequence])]);
+        self.begin(goal, [Step::Stop(sequence)]);
     }
 }

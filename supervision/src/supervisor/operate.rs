@@ -102,7 +102,7 @@ impl Supervisor {
         }
         self.leave_restart(sequence);
         let goal = Goal::Operation { sequence, reply, then: Status::Down };
-        self.begin(goal, [Step::Stop(vec![sequence]), Step::Start(sequence)]);
+        self.begin(goal, [Step::Stop(sequence), Step::Start(sequence)]);
     }
 
     /// The restart for which this child waits.
@@ -119,7 +119,7 @@ impl Supervisor {
             return answer(reply, Err(OperationError::Leaked));
         }
         let goal = Goal::Operation { sequence, reply, then: Status::StoppedByHand };
-        self.begin(goal, [Step::Stop(vec![sequence])]);
+        self.begin(goal, [Step::Stop(sequence)]);
         // One that was down already.
         self.forget_if_temporary(sequence);
     }

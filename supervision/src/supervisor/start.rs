@@ -1,13 +1,19 @@
-//! Starting a child: in a task of its own, so that the supervisor goes on answering.
+//! Starting a child. Its first poll is the supervisor's own; what waits then does so in a task, so that the supervisor goes
+//! on answering.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
+use telemetry::panic::{CapturedPanic, catch_with};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use super::state::{Goal, PlanId, Sequence, Slot, StartDone, State, StopPhase, Supervisor, Timer};
+use super::state::{EndWatch, Goal, PlanId, Sequence, Slot, StartDone, State, StopPhase, Supervisor, Timer};
 use crate::{
     ChildContext, EventKind, Exit, FirstStart, GroupRestart, LossReason, OperationError, Restart, Status, door,
     process::{Ended, StartFailure, Started},
@@ -41,7 +47,6 @@ impl Supervisor {
         if let Err(conflict) = slot.hold_address() {
             return self.refuse_start(sequence, conflict);
         }
-        slot.cancel = CancellationToken::new();
         slot.unavailable(Ok(Instant::now()));
         slot.become_(State::Starting { since: Instant::now() }, Status::Starting);
         let incarnation = {
@@ -49,11 +54,21 @@ impl Supervisor {
             data.incarnation += 1;
             data.incarnation
         };
-        let context = ChildContext::new(slot.node.clone(), tree, incarnation, slot.cancel.clone());
+        let context = ChildContext::new(slot.node.clone(), tree, incarnation, CancellationToken::new());
         let span = start_span(&parent, slot, incarnation);
-        let attempt = caught(context.clone(), attempt(slot, context.clone())).instrument(span);
-        slot.context = Some(context);
+        slot.context = Some(context.clone());
+        let (starter, budget) = (slot.spec.starter.clone(), slot.spec.start_budget);
         let (availability, hold) = (slot.spec.availability.clone(), slot.hold.clone());
+        // Most starts are ready at once: they need neither a task nor a timer.
+        let mut starting = catch_with(|| span.in_scope(|| starter.start(context.clone())));
+        let mut no_one = Context::from_waker(Waker::noop());
+        let first = span.in_scope(|| starting.poll_unpin(&mut no_one).map(|caught| outcome(&context, caught)));
+        if let Poll::Ready(result) = first {
+            // Heard in its turn, so that a stop comes between two starts.
+            let _ = start_done.send(StartDone { sequence, incarnation, result, hold, is_refused: false });
+            return true;
+        }
+        let attempt = async move { outcome(&context, within(budget, &context, starting).await) }.instrument(span);
         let _detached = door::spawn(async move {
             let done = StartDone { sequence, incarnation, result: attempt.await, hold, is_refused: false };
             // Its supervisor has ended and reported it as leaked; what came up after all is ended here.
@@ -127,7 +142,7 @@ impl Supervisor {
         let Some(slot) = self.slots.get_mut(&sequence) else { return };
         let took = match slot.state {
             State::Starting { since } => now.duration_since(since),
-            _ => std::time::Duration::ZERO,
+            _ => Duration::ZERO,
         };
         slot.process = Some(started.process);
         slot.become_(State::Up { since: now }, Status::Up);
@@ -161,7 +176,7 @@ impl Supervisor {
     }
 
     fn watch(&mut self, sequence: Sequence, incarnation: u64, ended: BoxFuture<'static, crate::process::Ended>) {
-        self.ends.push(ended.map(move |ended| (sequence, incarnation, ended)).boxed());
+        self.ends.push(EndWatch { sequence, incarnation, ended });
     }
 
     fn ignored(&mut self, sequence: Sequence) {
@@ -250,35 +265,36 @@ fn start_span(parent: &Span, slot: &Slot, incarnation: u64) -> Span {
 }
 
 /// What an actor leaves behind when its start fails is foreign code too, and may panic when it is dropped.
-async fn caught(
-    context: ChildContext,
-    attempt: BoxFuture<'static, Result<Started, StartFailure>>,
+fn outcome(
+    context: &ChildContext,
+    caught: Result<Result<Started, StartFailure>, CapturedPanic>,
 ) -> Result<Started, StartFailure> {
-    telemetry::panic::catch(attempt)
-        .await
-        .unwrap_or_else(|captured| Err(StartFailure::Failed(super::record_panic(&context, "start", captured))))
+    caught.unwrap_or_else(|captured| Err(StartFailure::Failed(super::record_panic(context, "start", captured))))
 }
 
-/// One attempt within its budget. It returns only when nothing of a failed attempt is left.
-fn attempt(slot: &Slot, context: ChildContext) -> BoxFuture<'static, Result<Started, StartFailure>> {
-    let (starter, budget, cancel) = (slot.spec.starter.clone(), slot.spec.start_budget, slot.cancel.clone());
-    async move {
-        let mut starting = starter.start(context);
-        let Some(budget) = budget else { return starting.await };
-        if let Ok(result) = tokio::time::timeout(budget, &mut starting).await {
-            return result;
-        }
-        cancel.cancel();
-        let ended = match starting.await {
-            Ok(started) => {
-                started.process.kill();
-                started.ended.await
-            }
-            Err(StartFailure::Leaked(ended)) => ended,
-            Err(StartFailure::Cancelled { below }) => Ended { below, ..Exit::StartTimeout.into() },
-            Err(StartFailure::Ignored | StartFailure::Failed(_)) => Exit::StartTimeout.into(),
-        };
-        Err(Ended { exit: Exit::StartTimeout, ..ended }.into())
+/// The rest of one attempt, within its budget. It returns only when nothing of a failed attempt is left.
+async fn within<F>(
+    budget: Option<Duration>,
+    context: &ChildContext,
+    mut starting: F,
+) -> Result<Result<Started, StartFailure>, CapturedPanic>
+where
+    F: Future<Output = Result<Result<Started, StartFailure>, CapturedPanic>> + Unpin,
+{
+    let Some(budget) = budget else { return starting.await };
+    if let Ok(result) = tokio::time::timeout(budget, &mut starting).await {
+        return result;
     }
-    .boxed()
+    context.cancel();
+    // Its own failure, by then, is the same.
+    let ended = match starting.await? {
+        Ok(started) => {
+            started.process.kill();
+            started.ended.await
+        }
+        Err(StartFailure::Leaked(ended)) => ended,
+        Err(StartFailure::Cancelled { below }) => Ended { below, ..Exit::StartTimeout.into() },
+        Err(StartFailure::Ignored | StartFailure::Failed(_)) => Exit::StartTimeout.into(),
+    };
+    Ok(Err(Ended { exit: Exit::StartTimeout, ..ended }.into()))
 }

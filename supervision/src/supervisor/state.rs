@@ -2,11 +2,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
-use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
@@ -119,7 +121,20 @@ pub(super) struct StartDone {
     pub(super) is_refused: bool,
 }
 
-pub(super) type EndWatch = futures_util::future::BoxFuture<'static, (Sequence, u64, Ended)>;
+/// Waits for the end of one incarnation.
+pub(super) struct EndWatch {
+    pub(super) sequence: Sequence,
+    pub(super) incarnation: u64,
+    pub(super) ended: BoxFuture<'static, Ended>,
+}
+
+impl Future for EndWatch {
+    type Output = (Sequence, u64, Ended);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.ended.poll_unpin(cx).map(|ended| (self.sequence, self.incarnation, ended))
+    }
+}
 
 /// One child.
 pub(super) struct Slot {
@@ -130,14 +145,13 @@ pub(super) struct Slot {
     pub(super) process: Option<Process>,
     /// What makes its address its own, from its first start on. A start that outlives the slot holds it, too.
     pub(super) hold: Option<Arc<Hold>>,
-    /// Asks the running incarnation to stop.
-    pub(super) cancel: CancellationToken,
     /// The plan that waits for this child.
     pub(super) plan: Option<PlanId>,
     pub(super) timer: Option<delay_queue::Key>,
     /// Added at run time, not declared.
     pub(super) is_added: bool,
-    /// The context of the latest incarnation, through which a supervisor that is starting hears that it must hurry.
+    /// The context of the latest incarnation, through which it is asked to stop, and a supervisor that is starting hears
+    /// that it must hurry.
     pub(super) context: Option<ChildContext>,
     /// Why it is started again as soon as it can be: its last attempt failed, or it was stuck and has leaked.
     pub(super) comes_back: Option<Exit>,
@@ -213,8 +227,10 @@ pub(super) enum Goal {
 }
 
 pub(super) enum Step {
+    /// Stop this child.
+    Stop(Sequence),
     /// Stop these, all at once.
-    Stop(Vec<Sequence>),
+    StopAll(Vec<Sequence>),
     /// Let this child wait.
     Pause(Sequence, Duration),
     /// Start this child.
@@ -281,7 +297,7 @@ impl Supervisor {
             done: false,
             spec,
         };
-        for child in supervisor.spec.children.clone() {
+        for child in std::mem::take(&mut supervisor.spec.children) {
             let predecessor = former.get(&child.id);
             let sequence = supervisor.add_slot(child);
             if let (Some(predecessor), Some(slot)) = (predecessor, supervisor.slots.get(&sequence)) {
@@ -310,7 +326,6 @@ impl Supervisor {
             state: State::Down,
             process: None,
             hold: None,
-            cancel: CancellationToken::new(),
             plan: None,
             timer: None,
             is_added: false,
@@ -429,6 +444,13 @@ impl Slot {
 
     pub(super) fn incarnation(&self) -> u64 {
         self.node.data().incarnation
+    }
+
+    /// Asks the latest incarnation to stop.
+    pub(super) fn cancel(&self) {
+        if let Some(context) = &self.context {
+            context.cancel();
+        }
     }
 
     /// True if there is, or may be, a process.

@@ -74,9 +74,10 @@ impl Supervisor {
         for (_, plan) in std::mem::take(&mut self.plans) {
             self.refuse(plan, OperationError::Stopping);
         }
+        self.report.reserve(self.slots.len());
         let order = self.slots.keys().rev().copied();
         let steps = match self.spec.strategy {
-            Strategy::Dynamic { .. } => vec![Step::Stop(order.collect())],
+            Strategy::Dynamic { .. } => vec![Step::StopAll(order.collect())],
             _ => self.stop_steps(order),
         };
         self.begin(Goal::End, steps);
@@ -84,15 +85,17 @@ impl Supervisor {
 
     /// One child after the other, but neighbours of one stop group at once.
     pub(super) fn stop_steps(&self, order: impl Iterator<Item = Sequence>) -> Vec<Step> {
-        let mut steps: Vec<(Option<&str>, Vec<Sequence>)> = Vec::new();
+        let (mut steps, mut before) = (Vec::with_capacity(order.size_hint().0), None);
         for sequence in order {
             let group = self.slots.get(&sequence).and_then(|slot| slot.spec.stop_group);
             match steps.last_mut() {
-                Some((before, members)) if group.is_some() && *before == group => members.push(sequence),
-                _ => steps.push((group, vec![sequence])),
+                Some(Step::StopAll(members)) if before == group => members.push(sequence),
+                _ if group.is_some() => steps.push(Step::StopAll(vec![sequence])),
+                _ => steps.push(Step::Stop(sequence)),
             }
+            before = group;
         }
-        steps.into_iter().map(|(_, members)| Step::Stop(members)).collect()
+        steps
     }
 
     /// Begins to stop a child; false if it is not running.
@@ -134,7 +137,7 @@ impl Supervisor {
         let phase =
             if slot.spec.shutdown == Shutdown::BrutalKill { StopPhase::BrutallyKilled } else { StopPhase::Asked };
         slot.become_(State::Stopping(Stopping { since: Instant::now(), phase, span }), Status::Stopping);
-        slot.cancel.cancel();
+        slot.cancel();
         self.tell_address(sequence, Some(plan));
         self.apply_stop(sequence, phase);
         true

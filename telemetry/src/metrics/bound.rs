@@ -29,7 +29,7 @@ macro_rules! bound {
                     self.resolved.get_or_init(|| self.source.instrument().bind(&self.attributes)).$verb(value);
                 } else {
                     let source = self.source;
-                    measure(self.attributes.clone(), move |attributes| source.instrument().$verb(value, attributes));
+                    measure(|| self.attributes.clone(), move |attributes| source.instrument().$verb(value, attributes));
                 }
             }
         }
@@ -69,7 +69,7 @@ impl BoundUpDownCounter {
             self.source.instrument().add(value, &self.attributes);
         } else {
             let source = self.source;
-            measure(self.attributes.clone(), move |attributes| source.instrument().add(value, attributes));
+            measure(|| self.attributes.clone(), move |attributes| source.instrument().add(value, attributes));
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The instruments as statics. Each is made from the global meter once, when a provider is there.
 
 use super::bound::{BoundCounter, BoundGauge, BoundHistogram, BoundUpDownCounter};
-use super::waiting::{is_ready, when_ready};
+use super::waiting::{is_full, is_ready, when_ready};
 use super::{Declaration, Label, attributes};
 use crate::{SCOPE, lock};
 use opentelemetry::metrics::{AsyncInstrument, Meter};
-use opentelemetry::{global, metrics as otel};
+use opentelemetry::{KeyValue, global, metrics as otel};
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -24,7 +24,7 @@ impl Counter {
 
     /// Adds `value`, in the metric's unit.
     pub fn add(&'static self, value: u64, labels: &[Label<'_>]) {
-        measure(attributes(labels), move |attributes| self.instrument().add(value, attributes));
+        measure(|| attributes(labels), move |attributes| self.instrument().add(value, attributes));
     }
 
     /// Exports this set of labels as 0 at once. An alert on an increase needs the zero before the one.
@@ -58,7 +58,7 @@ impl UpDownCounter {
 
     /// Adds `value`, which may be negative, in the metric's unit.
     pub fn add(&'static self, value: i64, labels: &[Label<'_>]) {
-        measure(attributes(labels), move |attributes| self.instrument().add(value, attributes));
+        measure(|| attributes(labels), move |attributes| self.instrument().add(value, attributes));
     }
 
     /// Exports this set of labels as 0 at once.
@@ -93,7 +93,7 @@ impl Gauge {
 
     /// Sets the value, in the metric's unit.
     pub fn set(&'static self, value: f64, labels: &[Label<'_>]) {
-        measure(attributes(labels), move |attributes| self.instrument().record(value, attributes));
+        measure(|| attributes(labels), move |attributes| self.instrument().record(value, attributes));
     }
 
     /// Fixes the labels, so that setting costs a few nanoseconds. Keep what it returns.
@@ -122,7 +122,7 @@ impl Histogram {
 
     /// Counts one value, in the metric's unit.
     pub fn record(&'static self, value: f64, labels: &[Label<'_>]) {
-        measure(attributes(labels), move |attributes| self.instrument().record(value, attributes));
+        measure(|| attributes(labels), move |attributes| self.instrument().record(value, attributes));
     }
 
     /// Fixes the labels, so that recording costs some twenty nanoseconds. Keep what it returns.
@@ -202,14 +202,15 @@ impl fmt::Debug for Observation<'_> {
     }
 }
 
-/// Measures now, or when a provider is there.
+/// Measures now, or when a provider is there. Labels that nobody will see are not even made.
 pub(super) fn measure(
-    attributes: Vec<opentelemetry::KeyValue>,
-    measurement: impl FnOnce(&[opentelemetry::KeyValue]) + Send + 'static,
+    attributes: impl FnOnce() -> Vec<KeyValue>,
+    measurement: impl FnOnce(&[KeyValue]) + Send + 'static,
 ) {
     if is_ready() {
-        measurement(&attributes);
-    } else {
+        measurement(&attributes());
+    } else if !is_full() {
+        let attributes = attributes();
         when_ready(move || measurement(&attributes));
     }
 }

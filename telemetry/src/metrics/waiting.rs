@@ -33,9 +33,14 @@ pub(super) fn is_ready() -> bool {
     READY.load(Ordering::Acquire)
 }
 
+/// Whether what is measured now is dropped, because no provider is there and enough waits for it.
+pub(super) fn is_full() -> bool {
+    FULL.load(Ordering::Relaxed) && !is_ready()
+}
+
 /// Runs `measurement` when a provider is there. Beyond the limit it is dropped: the first thousand tell how boot went.
 pub(super) fn when_ready(measurement: impl FnOnce() + Send + 'static) {
-    if FULL.load(Ordering::Relaxed) && !is_ready() {
+    if is_full() {
         return;
     }
     let mut waiting = lock(&WAITING);
