@@ -90,7 +90,7 @@ impl<A: Actor> ActorStarter<A> {
             words: Arc::clone(&words),
             mailbox: Arc::clone(&mailbox),
             kept: self.address.kept(),
-            meter: context.node().is_metered.then(|| Meter::new::<A::Msg>(&context)),
+            meter: Meter::new::<A::Msg>(&context),
             context_of: self.context_of,
             context: context.clone(),
         };

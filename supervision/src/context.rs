@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    GuardSite, HandedOver, Heartbeat, Heartbeats, Panicked, Path, TaskGroup, guard, node::Node,
+    GuardSite, HandedOver, Heartbeat, Heartbeats, Panicked, Path, TaskGroup, guard, node::Node, path::first_of,
     supervisor::SupervisorControl, tree::TreeShared,
 };
 
@@ -46,14 +46,19 @@ struct Inner {
 pub(crate) struct Identity {
     pub(crate) path: Path,
     /// The path with the label of dynamic children in place of their ids: a metric's label is a name, never an id.
-    pub(crate) label: String,
+    pub(crate) label: Arc<str>,
 }
 
 impl Identity {
+    /// The direct child of the root under which it lies, by its label: metrics are grouped by it.
+    pub(crate) fn component(&self) -> &str {
+        first_of(&self.label)
+    }
+
     /// Exports the panic counter of this child as 0: one that is born at its first increment hides the first panic.
     pub(crate) fn bear_counters(&self) {
         let policy = Policy::Restart.as_str();
-        PANIC_RECOVERED.born(&[("component", self.path.component()), ("actor", &self.label), ("policy", policy)]);
+        PANIC_RECOVERED.born(&[("component", self.component()), ("actor", &self.label), ("policy", policy)]);
     }
 }
 
@@ -81,9 +86,9 @@ impl ChildContext {
         &self.identity().path
     }
 
-    /// The direct child of the root under which it lies.
+    /// The direct child of the root under which it lies, by its label if it has one.
     pub fn component(&self) -> &str {
-        self.path().component()
+        self.identity().component()
     }
 
     /// Counts the incarnations of this child from 1.
@@ -122,7 +127,7 @@ impl ChildContext {
     /// hear of a stop as soon as it is asked listens to [`ChildContext::cancelled`].
     pub fn tasks(&self) -> &TaskGroup {
         let label = || self.identity().label.clone();
-        let tasks = self.0.tasks.get_or_init(|| TaskGroup::labelled(self.path().clone(), label()));
+        let tasks = self.0.tasks.get_or_init(|| TaskGroup::labelled(label()));
         if self.0.ended.load(Ordering::Acquire) {
             tasks.close();
         }

@@ -7,9 +7,13 @@ use std::{
 };
 
 use serde::Serialize;
+use telemetry::metrics::BoundHistogram;
 use tokio::time::Instant;
 
-use crate::{ChildSpec, Exit, Kind, Path, SpecSummary, StuckIn, context::Identity, heartbeat::unix_millis};
+use crate::{
+    ChildSpec, Exit, Kind, Path, SpecSummary, StuckIn, context::Identity, heartbeat::unix_millis,
+    supervised::MESSAGE_DURATION,
+};
 
 /// Incidents that are kept for each child.
 const HISTORY: usize = 16;
@@ -21,6 +25,8 @@ pub(crate) struct Node {
     pub(crate) spec: SpecSummary,
     /// Whether its messages are timed.
     pub(crate) is_metered: bool,
+    /// Where the times of its messages are counted, for an actor. One for all that have the same label.
+    pub(crate) message_duration: Option<Arc<BoundHistogram>>,
     /// For how long one message may be in hand.
     pub(crate) message_limit: Option<Duration>,
     data: Mutex<NodeData>,
@@ -159,7 +165,14 @@ impl NodeSnapshot {
 }
 
 impl Node {
-    pub(crate) fn new(identity: Identity, spec: &ChildSpec) -> Arc<Self> {
+    /// `shared` is where a neighbour of the same label counts the times of its messages.
+    pub(crate) fn new(identity: Identity, spec: &ChildSpec, shared: Option<Arc<BoundHistogram>>) -> Arc<Self> {
+        let bind = || {
+            let labels = [("component", identity.component()), ("actor", &*identity.label)];
+            Arc::new(MESSAGE_DURATION.bind(&labels))
+        };
+        let is_timed = spec.is_metered && spec.kind == Kind::Actor;
+        let message_duration = is_timed.then(|| shared.unwrap_or_else(bind));
         let data = NodeData {
             status: Status::Down,
             since: Instant::now(),
@@ -174,6 +187,7 @@ impl Node {
             identity,
             spec: spec.summary(),
             is_metered: spec.is_metered,
+            message_duration,
             message_limit: spec.message_limit,
             data: Mutex::new(data),
             children: Mutex::default(),

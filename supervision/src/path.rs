@@ -32,10 +32,7 @@ impl Path {
 
     /// The direct child of the root under which this path lies; metrics and incidents are grouped by it.
     pub fn component(&self) -> &str {
-        match self.0.split('.').next() {
-            Some("") | None => "root",
-            Some(first) => first,
-        }
+        first_of(&self.0)
     }
 
     /// The ids, from the root's child down.
@@ -46,6 +43,14 @@ impl Path {
     /// True for the root.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// The first of ids, or of names, that are joined by dots.
+pub(crate) fn first_of(dotted: &str) -> &str {
+    match dotted.split('.').next() {
+        Some("") | None => "root",
+        Some(first) => first,
     }
 }
 

@@ -130,25 +130,28 @@ impl DrillOrder {
         self.0.1.cancel();
     }
 
-    pub(crate) fn is_given(&self) -> bool {
-        self.0.0.get().is_some()
-    }
-
     /// Waits for the order.
     pub(crate) async fn given(&self) {
         self.0.1.cancelled().await;
     }
 
-    /// Carries the order out; none of them ends well.
-    #[expect(clippy::disallowed_methods, reason = "to block the thread is what was asked for")]
+    /// Carries the order out.
     pub(crate) async fn carry_out(&self, who: &Path) {
-        match self.0.0.get() {
-            Some(Drill::Panic) => panic!("injected panic: {who} was asked to"),
-            Some(Drill::Block(time)) => {
-                std::thread::sleep(*time);
+        self.0.0.get().unwrap_or(&Drill::Hang).carry_out(who).await;
+    }
+}
+
+impl Drill {
+    /// None of them ends well.
+    #[expect(clippy::disallowed_methods, reason = "to block the thread is what was asked for")]
+    pub(crate) async fn carry_out(self, who: &Path) {
+        match self {
+            Self::Panic => panic!("injected panic: {who} was asked to"),
+            Self::Block(time) => {
+                std::thread::sleep(time);
                 panic!("injected block: {who} has kept its thread for {time:?}")
             }
-            Some(Drill::Hang) | None => std::future::pending().await,
+            Self::Hang => std::future::pending().await,
         }
     }
 }
@@ -167,7 +170,8 @@ impl Process {
     pub(crate) fn drill(&self, drill: Drill) {
         match self {
             Self::Actor { cell, words } => {
-                words.drill.give(drill);
+                // Whoever panics or hangs already does nothing else.
+                let _ = words.drill.set(drill);
                 // Wakes it; the callback carries out the order instead of stopping.
                 cell.stop(None);
             }
@@ -181,7 +185,8 @@ impl Process {
 #[derive(Debug, Default)]
 pub(crate) struct LastWords {
     exit: Mutex<Option<Exit>>,
-    pub(crate) drill: DrillOrder,
+    /// What it does instead of stopping.
+    pub(crate) drill: OnceLock<Drill>,
 }
 
 impl LastWords {

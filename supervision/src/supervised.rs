@@ -121,14 +121,14 @@ impl<A: Actor> Actor for Supervised<A> {
     }
 
     async fn post_stop(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
-        if self.words.drill.is_given() {
+        if let Some(drill) = self.words.drill.get() {
             // One that hangs is shown as busy from now on.
             let _ = self.meter.as_ref().map(|meter| meter.activity.enter());
-            let drill = || async {
-                self.words.drill.carry_out(self.context.path()).await;
+            let obeying = || async {
+                drill.carry_out(self.context.path()).await;
                 Ok(())
             };
-            return self.end("drill", self.run("drill", drill).await);
+            return self.end("drill", self.run("drill", obeying).await);
         }
         let live = state.live()?;
         fault::hold(&self.context, "post_stop").await;
@@ -285,14 +285,15 @@ impl<S> Drop for Kept<S> {
 /// Times the messages of one actor, and shows the one in hand.
 pub(crate) struct Meter {
     activity: Arc<Activity>,
-    duration: BoundHistogram,
+    duration: Arc<BoundHistogram>,
 }
 
 impl Meter {
-    pub(crate) fn new<M>(context: &ChildContext) -> Self {
-        let labels = [("component", context.component()), ("actor", context.identity().label.as_str())];
+    /// None if its messages are not timed.
+    pub(crate) fn new<M>(context: &ChildContext) -> Option<Self> {
+        let duration = Arc::clone(context.node().message_duration.as_ref()?);
         let activity = context.heartbeats().activity(context.path(), type_name::<M>(), context.node().message_limit);
-        Self { activity, duration: MESSAGE_DURATION.bind(&labels) }
+        Some(Self { activity, duration })
     }
 }
 

@@ -18,7 +18,7 @@ use telemetry::panic::Policy;
 use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{GuardSite, Path, door, guard};
+use crate::{GuardSite, Path, door, guard, path::first_of};
 
 /// How long an aborted task may take to reach its next await.
 const ABORT_GRACE: Duration = Duration::from_millis(250);
@@ -35,9 +35,8 @@ pub struct TaskGroup(Arc<Group>);
 
 #[derive(Debug)]
 struct Group {
-    path: Path,
     /// As whose its panics are counted.
-    label: String,
+    label: Arc<str>,
     cancel: CancellationToken,
     tasks: Mutex<HashMap<u64, Task>>,
     next: AtomicU64,
@@ -59,15 +58,12 @@ struct Task {
 impl TaskGroup {
     /// An empty group whose panics are recorded as those of `path`.
     pub fn new(path: impl Into<Path>) -> Self {
-        let path = path.into();
-        let label = path.as_str().to_owned();
-        Self::labelled(path, label)
+        Self::labelled(Arc::from(path.into().as_str()))
     }
 
-    pub(crate) fn labelled(path: Path, label: String) -> Self {
+    pub(crate) fn labelled(label: Arc<str>) -> Self {
         let (cancel, tasks, next) = (CancellationToken::new(), Mutex::default(), AtomicU64::new(0));
         Self(Arc::new(Group {
-            path,
             label,
             cancel,
             tasks,
@@ -93,7 +89,7 @@ impl TaskGroup {
             let (future, entry) = work;
             let group = Arc::clone(&entry.group.0);
             let site = GuardSite {
-                component: group.path.component(),
+                component: first_of(&group.label),
                 actor: &group.label,
                 policy: Policy::KeepRunning,
                 phase: "task",

@@ -129,9 +129,9 @@ impl Tree {
         spec.check().map_err(StartError::Unsound)?;
         let TreeOptions { heartbeats, cancelled, observer } = options;
         let shared = Arc::new(TreeShared { heartbeats, events: broadcast::Sender::new(EVENTS_MAX), observer });
-        let identity = Identity { path: Path::root(), label: "root".to_owned() };
+        let identity = Identity { path: Path::root(), label: "root".into() };
         identity.bear_counters();
-        let node = Node::new(identity, &ChildSpec::supervisor_shell(&spec));
+        let node = Node::new(identity, &ChildSpec::supervisor_shell(&spec), None);
         node.data().incarnation = 1;
         node.data().set(Status::Starting);
         let context = ChildContext::new(node.clone(), shared.clone(), 1, cancelled);

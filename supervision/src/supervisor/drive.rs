@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 
 use super::{
     Answer, StopRequest,
-    state::{Deferred, Goal, Plan, PlanId, Sequence, Slot, State, Step, Supervisor, Timer},
+    state::{Deferred, Goal, Plan, PlanId, Sequence, State, Step, Supervisor, Timer},
 };
 use crate::{Exit, LossReason, Status, node::millis, process::Ended};
 
@@ -163,8 +163,9 @@ impl Supervisor {
 
     /// How the start of a child went that somebody asked for.
     fn started_or_done(&self, sequence: Sequence) -> Answer {
-        let is_up = |slot: &&Slot| matches!(slot.state, State::Up { .. });
-        let Some(slot) = self.slots.get(&sequence).filter(is_up) else { return Answer::Done };
+        let Some(slot) = self.slots.get(&sequence).filter(|slot| matches!(slot.state, State::Up { .. })) else {
+            return Answer::Done;
+        };
         let handed_over = slot.context.as_ref().map(crate::ChildContext::take_handed_over).unwrap_or_default();
         Answer::Started { incarnation: slot.incarnation(), handed_over }
     }

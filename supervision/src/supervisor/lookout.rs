@@ -94,7 +94,7 @@ impl Supervisor {
             self.emit(sequence, EventKind::Unstuck);
             return Ok(Answer::Done);
         };
-        STUCK.add(1, &[("component", path.component())]);
+        STUCK.add(1, &[("component", slot.node.identity.component())]);
         tracing::error!(%path, %place, ?rule, "child is stuck");
         self.emit(sequence, EventKind::Stuck { place });
         if rule == OnStuck::Restart {

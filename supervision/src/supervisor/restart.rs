@@ -59,7 +59,7 @@ impl Supervisor {
         let Some(slot) = self.slots.get_mut(&sequence) else { return };
         let below: Vec<_> = ended.below.iter().filter(|child| child.outcome == StopOutcome::Leaked).collect();
         tracing::error!(path = %slot.path(), exit = %ended.exit, tasks = ?ended.leaked_tasks, ?below, "child ended and leaked");
-        LEAKED.add(1, &[("component", slot.path().component())]);
+        LEAKED.add(1, &[("component", slot.node.identity.component())]);
         slot.become_(State::Leaked, Status::Leaked);
     }
 
@@ -234,7 +234,7 @@ impl Supervisor {
         let Some(slot) = self.slots.get(&sequence) else { return };
         slot.node.data().degraded = true;
         let identity = &slot.node.identity;
-        DEGRADED.set(1.0, &[("component", identity.path.component()), ("actor", &identity.label)]);
+        DEGRADED.set(1.0, &[("component", identity.component()), ("actor", &identity.label)]);
         tracing::error!(path = %identity.path, "child degraded: its restart budget is used up");
         self.emit(sequence, EventKind::Degraded);
     }
@@ -256,7 +256,7 @@ impl Supervisor {
     fn note_restart(&mut self, sequence: Sequence, exit: Exit, uptime: Duration, delay: Duration) {
         let Some(slot) = self.slots.get_mut(&sequence) else { return };
         let identity = &slot.node.identity;
-        let labels = [("component", identity.path.component()), ("actor", &identity.label), ("cause", exit.cause())];
+        let labels = [("component", identity.component()), ("actor", &identity.label), ("cause", exit.cause())];
         RESTARTS.add(1, &labels);
         let incarnation = slot.incarnation();
         if let Some(suppressed) = self.log_limit.admit() {
@@ -299,7 +299,7 @@ impl Supervisor {
     pub(super) fn give_up(&mut self, sequence: Sequence, exit: Exit) {
         let Some(slot) = self.slots.get(&sequence) else { return };
         let (child, incarnation) = (slot.path().clone(), slot.incarnation());
-        ESCALATIONS.add(1, &[("component", child.component())]);
+        ESCALATIONS.add(1, &[("component", slot.node.identity.component())]);
         let path = self.context.path().clone();
         tracing::error!(%path, %child, incarnation, %exit, "supervisor gives up");
         let kind = EventKind::GaveUp { child: child.clone(), exit: exit.clone() };

@@ -86,7 +86,7 @@ impl Supervisor {
 
     /// No incarnation starts while the one before it still runs, nor with the address of another child.
     fn refuse_start(&mut self, sequence: Sequence, why: Exit) -> bool {
-        let incarnation = self.slots.get(&sequence).map_or(0, Slot::incarnation);
+        let incarnation = self.slots.get(&sequence).map_or(0, |slot| slot.incarnation());
         let result = Err(StartFailure::Failed(why));
         let _ = self.inputs.start_done.send(StartDone { sequence, incarnation, result, hold: None, is_refused: true });
         true
@@ -156,7 +156,7 @@ impl Supervisor {
             }
             _ => tracing::debug!(path = %slot.path(), incarnation, ?took, "child started"),
         }
-        START_DURATION.record(took.as_secs_f64(), &[("component", slot.path().component())]);
+        START_DURATION.record(took.as_secs_f64(), &[("component", slot.node.identity.component())]);
         self.watch(sequence, incarnation, started.ended);
         if degraded {
             self.set_timer(sequence, Timer::Recovered(sequence, incarnation), reset_after);

@@ -46,8 +46,8 @@ pub(super) type PlanId = u64;
 pub(crate) struct Supervisor {
     pub(super) context: ChildContext,
     pub(super) spec: SupervisorSpec,
-    /// In start order.
-    pub(super) slots: BTreeMap<Sequence, Slot>,
+    /// In start order. Boxed, because a tree that only grows at its end is half empty.
+    pub(super) slots: BTreeMap<Sequence, Box<Slot>>,
     pub(super) by_id: HashMap<String, Sequence>,
     next_sequence: Sequence,
     pub(super) window: Option<RestartWindow>,
@@ -309,16 +309,24 @@ impl Supervisor {
     }
 
     /// Appends a child, last in start order.
-    pub(super) fn add_slot(&mut self, spec: ChildSpec) -> Sequence {
+    pub(super) fn add_slot(&mut self, mut spec: ChildSpec) -> Sequence {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         let own = self.context.identity();
         let label_id = spec.label.unwrap_or(&spec.id);
         let label = if own.path.is_root() { label_id.to_owned() } else { format!("{}.{label_id}", own.label) };
-        let identity = Identity { path: own.path.child(&spec.id), label };
-        identity.bear_counters();
-        bear_counters(&identity);
-        let node = Node::new(identity, &spec);
+        let path = own.path.child(&spec.id);
+        // Of children that are many, neighbours have the same name in the metrics.
+        let sibling = self.slots.values().next_back().map(|slot| &*slot.node).filter(|it| *it.identity.label == *label);
+        let label = sibling.map_or_else(|| label.into(), |sibling| Arc::clone(&sibling.identity.label));
+        let identity = Identity { path, label };
+        if sibling.is_none() {
+            identity.bear_counters();
+            bear_counters(&identity);
+        }
+        let node = Node::new(identity, &spec, sibling.and_then(|sibling| sibling.message_duration.clone()));
+        // They were for the check.
+        spec.addresses = Vec::new();
         self.context.node().adopt(sequence, Arc::clone(&node));
         self.by_id.insert(spec.id.clone(), sequence);
         let slot = Slot {
@@ -336,7 +344,7 @@ impl Supervisor {
             window: spec.intensity.map(RestartWindow::new),
             spec: Arc::new(spec),
         };
-        self.slots.insert(sequence, slot);
+        self.slots.insert(sequence, Box::new(slot));
         sequence
     }
 
@@ -426,7 +434,7 @@ impl Supervisor {
 
 /// As [`Identity::bear_counters`], for what the supervisor counts of a child.
 fn bear_counters(identity: &Identity) {
-    let (component, actor) = (identity.path.component(), identity.label.as_str());
+    let (component, actor) = (identity.component(), &*identity.label);
     RESTARTS.born(&[("component", component), ("actor", actor), ("cause", "panic")]);
     ESCALATIONS.born(&[("component", component)]);
     LEAKED.born(&[("component", component)]);
@@ -434,7 +442,7 @@ fn bear_counters(identity: &Identity) {
 }
 
 pub(super) fn not_degraded(identity: &Identity) {
-    DEGRADED.set(0.0, &[("component", identity.path.component()), ("actor", &identity.label)]);
+    DEGRADED.set(0.0, &[("component", identity.component()), ("actor", &identity.label)]);
 }
 
 impl Slot {

@@ -272,7 +272,7 @@ impl Supervisor {
         let took = self.stopping_for(sequence);
         self.note_stop(sequence, StopOutcome::Leaked, took, Vec::new());
         if let Some(slot) = self.slots.get_mut(&sequence) {
-            LEAKED.add(1, &[("component", slot.path().component())]);
+            LEAKED.add(1, &[("component", slot.node.identity.component())]);
             slot.become_(State::Leaked, Status::Leaked);
         }
         self.leak_known(sequence);
@@ -315,7 +315,7 @@ impl Supervisor {
         // The plan that stopped it may have been abandoned; then it simply is down.
         self.rest(sequence, plan.unwrap_or(PlanId::MAX));
         if leaked {
-            LEAKED.add(1, &[("component", self.slots[&sequence].path().component())]);
+            LEAKED.add(1, &[("component", self.slots[&sequence].node.identity.component())]);
             if let Some(slot) = self.slots.get_mut(&sequence) {
                 slot.become_(State::Leaked, Status::Leaked);
             }
@@ -339,7 +339,7 @@ impl Supervisor {
             }
             outcome => tracing::warn!(%path, incarnation, ?took, ?outcome, "child did not stop cleanly"),
         }
-        STOP_DURATION.record(took.as_secs_f64(), &[("component", path.component())]);
+        STOP_DURATION.record(took.as_secs_f64(), &[("component", slot.node.identity.component())]);
         let line = ChildStop { path, outcome: outcome.clone(), took, budget: slot.spec.shutdown };
         self.emit(sequence, EventKind::Stopped { outcome, took });
         if self.ending.is_some() {
