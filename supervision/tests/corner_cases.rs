@@ -340,3 +340,22 @@ async fn a_restart_that_falls_due_while_an_operator_stops_a_sibling_waits_for_th
     let starts: Vec<_> = told.iter().filter(|line| line.contains("b#") && !line.starts_with("stop")).collect();
     assert_eq!(starts, ["start b#1", "drop b#1", "start b#2"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_ends_by_itself_before_its_turn_to_stop_is_in_the_report_at_its_place() {
+    let (journal, a) = (Journal::default(), address("a"));
+    let slow = Manners { stop_takes: SECOND, ..Manners::default() };
+    let spec = group(Strategy::OneForOne)
+        .child(worker("first", &journal, &address("first")))
+        .child(worker("a", &journal, &a))
+        .child(ill_mannered("slow", &journal, &address("slow"), slow));
+    let tree = start(spec).await;
+    let stop = tree.stop();
+    let crash = async {
+        settle().await;
+        a.try_send(Message::Panic).unwrap();
+    };
+    let (report, ()) = tokio::join!(stop, crash);
+    let told: Vec<_> = report.children.iter().map(|child| (child.path.as_str(), child.outcome.label())).collect();
+    assert_eq!(told, [("slow", "stopped"), ("a", "failed"), ("first", "stopped")]);
+}

@@ -229,8 +229,9 @@ impl Supervisor {
             }
             let Some(deferred) = self.inbox.pop_front() else { return };
             let must_wait = match &deferred {
+                Deferred::End(..) | Deferred::Operation(_) if self.ending.is_some() => true,
                 Deferred::End(sequence, _) | Deferred::Stuck(sequence) => self.is_busy(*sequence),
-                Deferred::Operation(_) => self.ending.is_some(),
+                Deferred::Operation(_) => false,
                 Deferred::Due(_) | Deferred::Retry(_) | Deferred::Stop(_) => false,
             };
             if must_wait {

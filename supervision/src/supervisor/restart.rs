@@ -23,7 +23,8 @@ telemetry::declare_metrics! {
 impl Supervisor {
     /// The end of an incarnation has been seen.
     pub(super) fn child_ended(&mut self, sequence: Sequence, incarnation: u64, ended: Ended) {
-        let busy = self.is_busy(sequence);
+        // When the supervisor ends, all are told of in their turn.
+        let busy = self.ending.is_some() || self.is_busy(sequence);
         let Some(slot) = self.slots.get_mut(&sequence).filter(|slot| slot.incarnation() == incarnation) else { return };
         match &slot.state {
             State::Stopping(_) => self.stopped(sequence, ended),
