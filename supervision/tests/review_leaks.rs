@@ -76,6 +76,7 @@ fn blocker(stone: &Stone) -> ChildSpec {
 async fn a_child_that_leaked_is_not_stopped_by_asking_a_second_time() {
     let (release, stone) = Stone::new();
     let tree = start(one_for_one().child(blocker(&stone))).await;
+    until(|| stone.running.load(SeqCst) == 1).await;
     assert_eq!(tree.stop_child("blocker").await, Err(OperationError::Leaked));
     assert_eq!(tree.stop_child("blocker").await, Err(OperationError::Leaked));
     drop(release);
