@@ -233,6 +233,8 @@ impl Node {
 
     pub(crate) fn snapshot(&self) -> NodeSnapshot {
         let children: Vec<Arc<Node>> = self.children().values().cloned().collect();
+        // Before its own lock is taken: its supervisor must not wait until all below it is read.
+        let children = children.iter().map(|child| child.snapshot()).collect();
         let data = self.data();
         NodeSnapshot {
             id: self.spec.id.clone(),
@@ -246,7 +248,7 @@ impl Node {
             restarts: data.restarts,
             failures: data.failures.clone(),
             history: data.history.iter().cloned().collect(),
-            children: children.iter().map(|child| child.snapshot()).collect(),
+            children,
         }
     }
 
