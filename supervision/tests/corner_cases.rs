@@ -359,3 +359,20 @@ async fn a_child_that_ends_by_itself_before_its_turn_to_stop_is_in_the_report_at
     let told: Vec<_> = report.children.iter().map(|child| (child.path.as_str(), child.outcome.label())).collect();
     assert_eq!(told, [("slow", "stopped"), ("a", "failed"), ("first", "stopped")]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_is_added_while_its_group_waits_is_stopped_and_started_with_it() {
+    let (journal, a, b, c) = (Journal::default(), address("a"), address("b"), address("c"));
+    let backoff = Backoff { jitter: 0.0, ..Backoff::default() };
+    let fails = Manners { fails_to_start: vec![2], ..Manners::default() };
+    let spec = group(Strategy::OneForAll)
+        .child(ill_mannered("a", &journal, &a, fails).backoff(backoff))
+        .child(worker("b", &journal, &b));
+    let tree = start(spec).await;
+    a.try_send(Message::Panic).unwrap();
+    tokio::time::sleep(2 * SECOND).await;
+    assert!(matches!(status(&tree, "a"), Status::Waiting { .. }));
+    tree.add_child("/", worker("c", &journal, &c)).await.unwrap();
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!((incarnation(&a).await, incarnation(&b).await, incarnation(&c).await), (3, 2, 2));
+}

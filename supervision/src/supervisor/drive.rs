@@ -69,6 +69,13 @@ impl Supervisor {
                 }
                 Some(Step::Pause(sequence, delay)) => usize::from(self.begin_pause(sequence, delay, id)),
                 Some(Step::Start(sequence)) => usize::from(self.begin_start(sequence, id)),
+                Some(Step::Group(culprit)) => {
+                    let (stops, starts) = self.group_steps(culprit);
+                    if let Some(plan) = self.plans.get_mut(&id) {
+                        plan.steps = stops.into_iter().chain(starts).collect();
+                    }
+                    0
+                }
             };
             if let Some(plan) = self.plans.get_mut(&id) {
                 plan.open = open;
@@ -114,13 +121,15 @@ impl Supervisor {
     /// A plan will not be carried out, or not to its end.
     pub(super) fn refuse(&self, plan: Plan, why: crate::OperationError) {
         // Those still to be started were told that they would be.
-        for step in &plan.steps {
-            if let Step::Start(sequence) = step
-                && let Some(slot) = self.slots.get(sequence).filter(|slot| matches!(slot.state, State::Down))
-            {
-                slot.unavailable(Err(LossReason::Stopped));
-            }
-        }
+        let to_start = plan.steps.iter().flat_map(|step| match step {
+            Step::Start(sequence) => vec![*sequence],
+            Step::Group(culprit) => self.group_of(*culprit),
+            Step::Stop(_) | Step::StopAll(_) | Step::Pause(..) => Vec::new(),
+        });
+        let slots = to_start.filter_map(|sequence| self.slots.get(&sequence));
+        slots
+            .filter(|slot| matches!(slot.state, State::Down))
+            .for_each(|slot| slot.unavailable(Err(LossReason::Stopped)));
         tell(plan, &why);
     }
 

@@ -275,17 +275,30 @@ impl Supervisor {
     /// The steps that bring a child back, and with it those the strategy names.
     fn restart_steps(&mut self, culprit: Sequence, delay: Duration, moment: Moment) -> Vec<Step> {
         let pause = Step::Pause(culprit, delay);
-        let group: Vec<Sequence> = match self.spec.strategy {
-            Strategy::OneForOne | Strategy::Dynamic { .. } => return vec![pause, Step::Start(culprit)],
-            Strategy::RestForOne => self.slots.range(culprit..).map(|(sequence, _)| *sequence).collect(),
-            Strategy::OneForAll => self.slots.keys().copied().collect(),
-        };
+        match moment {
+            _ if !self.is_group() => vec![pause, Step::Start(culprit)],
+            Moment::AfterFailedStart => vec![pause, Step::Group(culprit)],
+            Moment::AfterExit => {
+                let (stops, starts) = self.group_steps(culprit);
+                stops.into_iter().chain([pause]).chain(starts).collect()
+            }
+        }
+    }
+
+    /// The stops and the starts of all that share the fate of a child, as of now.
+    pub(super) fn group_steps(&self, culprit: Sequence) -> (Vec<Step>, Vec<Step>) {
+        let group = self.group_of(culprit);
         let stops = self.stop_steps(group.iter().rev().filter(|sequence| **sequence != culprit).copied());
         let is_started = |sequence: &Sequence| *sequence == culprit || self.takes_part(*sequence);
-        let starts = group.into_iter().filter(is_started).map(Step::Start);
-        match moment {
-            Moment::AfterExit => stops.into_iter().chain([pause]).chain(starts).collect(),
-            Moment::AfterFailedStart => [pause].into_iter().chain(stops).chain(starts).collect(),
+        (stops, group.into_iter().filter(is_started).map(Step::Start).collect())
+    }
+
+    /// A child, and those that its strategy restarts with it.
+    pub(super) fn group_of(&self, culprit: Sequence) -> Vec<Sequence> {
+        match self.spec.strategy {
+            Strategy::OneForOne | Strategy::Dynamic { .. } => vec![culprit],
+            Strategy::RestForOne => self.slots.range(culprit..).map(|(sequence, _)| *sequence).collect(),
+            Strategy::OneForAll => self.slots.keys().copied().collect(),
         }
     }
 

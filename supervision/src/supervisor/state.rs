@@ -235,6 +235,8 @@ pub(super) enum Step {
     Pause(Sequence, Duration),
     /// Start this child.
     Start(Sequence),
+    /// Stop and start the group of this child, as it is then: others may have come while it waited.
+    Group(Sequence),
 }
 
 /// What a timer was set for.
