@@ -209,3 +209,39 @@ async fn a_supervisor_whose_start_failed_and_left_a_task_behind_is_not_tried_aga
         );
     is_tried_once(&stone, ChildSpec::supervisor(inner)).await;
 }
+
+/// An actor whose first start keeps its thread.
+struct SlowStarter(Stone);
+
+impl Actor for SlowStarter {
+    type Msg = ();
+    type State = ();
+    type Arguments = u64;
+
+    async fn pre_start(&self, _: ActorRef<()>, incarnation: u64) -> Result<(), ActorProcessingErr> {
+        if incarnation == 1 {
+            self.0.block();
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_does_not_yield_holds_nobody_up_if_it_is_started_apart_and_is_reported_as_leaked() {
+    let (release, stone) = Stone::new();
+    let held = stone.clone();
+    let spec = ChildSpec::actor("slow", &Address::new("slow"), move |context| {
+        (SlowStarter(held.clone()), context.incarnation())
+    })
+    .start_apart()
+    .start_within(MOMENT)
+    .on_first_start(FirstStart::Retry)
+    .backoff(Backoff { base: MOMENT, cap: MOMENT, ..Backoff::default() });
+    let (journal, b) = (Journal::default(), address("b"));
+    let tree = start(one_for_one().child(spec).child(worker("b", &journal, &b))).await;
+    assert_eq!((status(&tree, "slow"), incarnation(&b).await), (Status::Leaked, 1));
+    drop(release);
+    until(|| status(&tree, "slow") == Status::Up).await;
+    assert_eq!(stone.running.load(SeqCst), 0);
+    tree.stop().await;
+}

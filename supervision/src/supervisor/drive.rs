@@ -220,6 +220,7 @@ impl Supervisor {
                 }
                 self.stop_overdue(sequence);
             }
+            Timer::StartOverdue(sequence, incarnation) => self.start_overdue(sequence, incarnation),
             Timer::Recovered(sequence, incarnation) => {
                 if let Some(slot) = self.slots.get_mut(&sequence) {
                     slot.timer = None;

@@ -13,7 +13,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use super::state::{EndWatch, Goal, PlanId, Sequence, Slot, StartDone, State, StopPhase, Supervisor, Timer};
+use super::{
+    state::{EndWatch, Goal, PlanId, Sequence, Slot, StartDone, State, StopPhase, Supervisor, Timer},
+    stop::{KILL_GRACE, LEAKED},
+};
 use crate::{
     ChildContext, EventKind, Exit, FirstStart, GroupRestart, LossReason, OperationError, Restart, Status, door,
     process::{Ended, StartFailure, Started},
@@ -57,16 +60,20 @@ impl Supervisor {
         let context = ChildContext::new(slot.node.clone(), tree, incarnation, CancellationToken::new());
         let span = start_span(&parent, slot, incarnation);
         slot.context = Some(context.clone());
-        let (starter, budget) = (slot.spec.starter.clone(), slot.spec.start_budget);
+        let (starter, budget, is_apart) = (slot.spec.starter.clone(), slot.spec.start_budget, slot.spec.starts_apart);
         let (availability, hold) = (slot.spec.availability.clone(), slot.hold.clone());
         // Most starts are ready at once: they need neither a task nor a timer.
         let mut starting = catch_with(|| span.in_scope(|| starter.start(context.clone())));
         let mut no_one = Context::from_waker(Waker::noop());
-        let first = span.in_scope(|| starting.poll_unpin(&mut no_one).map(|caught| outcome(&context, caught)));
+        let mut poll = || span.in_scope(|| starting.poll_unpin(&mut no_one).map(|caught| outcome(&context, caught)));
+        let first = if is_apart { Poll::Pending } else { poll() };
         if let Poll::Ready(result) = first {
             // Heard in its turn, so that a stop comes between two starts.
             let _ = start_done.send(StartDone { sequence, incarnation, result, hold, is_refused: false });
             return true;
+        }
+        if let Some(budget) = budget {
+            self.set_timer(sequence, Timer::StartOverdue(sequence, incarnation), budget.saturating_add(KILL_GRACE));
         }
         let attempt = async move { outcome(&context, within(budget, &context, starting).await) }.instrument(span);
         let _detached = door::spawn(async move {
@@ -99,6 +106,10 @@ impl Supervisor {
         let Some(slot) = self.slots.get_mut(&sequence).filter(|slot| slot.incarnation() == incarnation) else { return };
         let stopping = match &slot.state {
             State::Stopping(stopping) => Some(stopping.phase),
+            State::Starting { .. } => {
+                self.cancel_timer(sequence);
+                None
+            }
             State::Leaked if !is_refused => return self.leaked_start_done(sequence, result),
             _ => None,
         };
@@ -120,6 +131,19 @@ impl Supervisor {
                 self.start_failed(sequence, ended.exit);
             }
         }
+    }
+
+    /// A start has outlived its budget, and has not ended when it was cancelled: it does not yield.
+    pub(super) fn start_overdue(&mut self, sequence: Sequence, incarnation: u64) {
+        let Some(slot) = self.slots.get_mut(&sequence).filter(|slot| slot.incarnation() == incarnation) else { return };
+        slot.timer = None;
+        if !matches!(slot.state, State::Starting { .. }) {
+            return;
+        }
+        tracing::error!(path = %slot.path(), incarnation, "child leaked: its start does not yield");
+        LEAKED.add(1, &[("component", slot.node.identity.component())]);
+        slot.become_(State::Leaked, Status::Leaked);
+        self.start_failed(sequence, Exit::StartTimeout);
     }
 
     /// A start that had leaked is over.

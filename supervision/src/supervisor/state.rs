@@ -246,6 +246,8 @@ pub(super) enum Timer {
     Due(Sequence),
     /// The stop budget, or the grace after the kill, is used up.
     StopOverdue(Sequence),
+    /// A start has outlived its budget, if it is still this incarnation's.
+    StartOverdue(Sequence, u64),
     /// A degraded child has run well for long enough, if it is still this incarnation.
     Recovered(Sequence, u64),
     /// It is time to look for children that are stuck.

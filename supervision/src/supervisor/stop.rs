@@ -23,7 +23,7 @@ telemetry::declare_metrics! {
 }
 
 /// After a kill the future is dropped at its next await; what takes longer does not yield.
-const KILL_GRACE: Duration = Duration::from_secs(1);
+pub(super) const KILL_GRACE: Duration = Duration::from_secs(1);
 
 /// A killed supervisor kills its children one by one, each with a grace of its own.
 const KILL_GRACE_OF_SUPERVISOR: Duration = Duration::from_secs(5);
