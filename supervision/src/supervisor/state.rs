@@ -155,7 +155,7 @@ pub(super) struct Slot {
     pub(super) comes_back: Option<Exit>,
     /// Consecutive restarts without a good run between them.
     pub(super) attempt: u32,
-    pub(super) window: Option<RestartWindow>,
+    pub(super) window: Option<Box<RestartWindow>>,
 }
 
 /// What the supervisor knows of a child. [`Status`] is its public face.
@@ -336,7 +336,7 @@ impl Supervisor {
             context: None,
             comes_back: None,
             attempt: 0,
-            window: spec.intensity.map(RestartWindow::new),
+            window: spec.intensity.map(|intensity| Box::new(RestartWindow::new(intensity))),
             spec: Arc::new(spec),
         };
         self.slots.insert(sequence, Box::new(slot));
