@@ -11,7 +11,7 @@ pub enum StartOutcome {
     Started {
         /// Which of its incarnations.
         incarnation: u64,
-        /// What it handed to whoever asked for the start, see [`ChildContext::hand_over`].
+        /// What it handed to whoever asked for the start, see [`ChildContext::hand_over`](crate::ChildContext::hand_over).
         handed_over: HandedOver,
     },
     /// It declined to start, which is not an error. Its spec stays, unless it is temporary.
@@ -69,7 +69,7 @@ pub enum OperationError {
     /// There is no such child.
     #[error("there is no such child")]
     NotFound,
-    /// The root itself is stopped with [`Tree::stop`] only.
+    /// The root itself is stopped with [`Tree::stop`](crate::Tree::stop) only.
     #[error("the root is not operated on")]
     IsRoot,
     /// The child, or a supervisor above it, is not running.
@@ -78,14 +78,14 @@ pub enum OperationError {
     /// The child is running, starting or stopping.
     #[error("the child is running")]
     AlreadyRunning,
-    /// The child waits for its restart, which comes by itself; [`Tree::restart`] brings it about now.
+    /// The child waits for its restart, which comes by itself; [`Tree::restart`](crate::Tree::restart) brings it about now.
     #[error("the child is about to be restarted")]
     Restarting,
     /// A child of that id exists, and is not running.
     #[error("a child of that id exists")]
     AlreadyPresent,
     /// The supervisor's children come and go, and a stopped one is forgotten: see
-    /// [`SupervisorSpec::forget_stopped_children`].
+    /// [`SupervisorSpec::forget_stopped_children`](crate::SupervisorSpec::forget_stopped_children).
     #[error("a dynamic child that ended is gone")]
     DynamicChild,
     /// An earlier incarnation still runs and cannot be ended.

@@ -42,6 +42,13 @@ pub(crate) struct NodeData {
     pub(crate) degraded: bool,
     pub(crate) stuck: Option<StuckIn>,
     pub(crate) restarts: u64,
+    /// Most children never fail.
+    past: Option<Box<Past>>,
+}
+
+/// How a child has failed.
+#[derive(Debug, Default)]
+struct Past {
     failures: BTreeMap<&'static str, u64>,
     history: VecDeque<Incident>,
 }
@@ -180,8 +187,7 @@ impl Node {
             degraded: false,
             stuck: None,
             restarts: 0,
-            failures: BTreeMap::new(),
-            history: VecDeque::new(),
+            past: None,
         };
         Arc::new(Self {
             identity,
@@ -225,8 +231,7 @@ impl Node {
         let (mut own, mut former) = (self.data(), predecessor.data());
         own.incarnation = former.incarnation;
         own.restarts = former.restarts;
-        own.failures = std::mem::take(&mut former.failures);
-        own.history = std::mem::take(&mut former.history);
+        own.past = former.past.take();
         // If it is a supervisor, its next life takes over from them in turn.
         *self.children() = std::mem::take(&mut *predecessor.children());
     }
@@ -246,8 +251,8 @@ impl Node {
             degraded: data.degraded,
             stuck: data.stuck.clone(),
             restarts: data.restarts,
-            failures: data.failures.clone(),
-            history: data.history.iter().cloned().collect(),
+            failures: data.past.as_ref().map(|past| past.failures.clone()).unwrap_or_default(),
+            history: data.past.iter().flat_map(|past| past.history.iter().cloned()).collect(),
             children,
         }
     }
@@ -265,11 +270,12 @@ impl NodeData {
 
     /// Keeps a failure; `restart_in` is none if there will be no restart.
     pub(crate) fn failed(&mut self, exit: Exit, uptime: Duration, restart_in: Option<Duration>) {
-        *self.failures.entry(exit.cause()).or_default() += 1;
-        if self.history.len() == HISTORY {
-            self.history.pop_front();
+        let past = self.past.get_or_insert_default();
+        *past.failures.entry(exit.cause()).or_default() += 1;
+        if past.history.len() == HISTORY {
+            past.history.pop_front();
         }
-        self.history.push_back(Incident {
+        past.history.push_back(Incident {
             at_ms: unix_millis(Instant::now()),
             incarnation: self.incarnation,
             exit,

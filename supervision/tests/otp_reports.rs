@@ -27,6 +27,9 @@ impl Line {
     }
 }
 
+/// Which lines are heard is a matter of the whole process, and tests that begin to listen at the same time miss some.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// All lines of this crate, while the guard lives.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<Line>>>);
@@ -61,6 +64,7 @@ impl<S: Subscriber> Layer<S> for Log {
 
 #[tokio::test(start_paused = true)]
 async fn starts_by_hand_are_logged_at_a_lower_level_than_automatic_ones() {
+    let _alone = ALONE.lock().await;
     let (log, _guard) = Log::listen();
     let (journal, a) = (Journal::default(), address("a"));
     let tree = start(root(Strategy::OneForOne).child(worker("a", &journal, &a))).await;
@@ -101,6 +105,7 @@ fn fails_with(text: String, panics: bool) -> SupervisorSpec {
 
 #[tokio::test(start_paused = true)]
 async fn reports_carry_supervisor_context_reason_and_offender_and_large_values_are_cut() {
+    let _alone = ALONE.lock().await;
     for panics in [false, true] {
         let (log, _guard) = Log::listen();
         let tree = start(fails_with("x".repeat(1_000_000), panics)).await;
@@ -129,6 +134,7 @@ async fn reports_carry_supervisor_context_reason_and_offender_and_large_values_a
 
 #[tokio::test(start_paused = true)]
 async fn an_orderly_reason_of_a_childs_own_is_cut_as_well() {
+    let _alone = ALONE.lock().await;
     let (journal, a) = (Journal::default(), address("a"));
     let seen = Journal::default();
     let observed = seen.clone();
@@ -144,6 +150,7 @@ async fn an_orderly_reason_of_a_childs_own_is_cut_as_well() {
 
 #[tokio::test(start_paused = true)]
 async fn an_event_in_one_line_has_supervisor_context_reason_child_id_and_incarnation() {
+    let _alone = ALONE.lock().await;
     let lines = Journal::default();
     let observed = lines.clone();
     let tree = Tree::options()

@@ -159,7 +159,7 @@ pub(super) struct Slot {
     pub(super) is_unwanted: bool,
     /// Consecutive restarts without a good run between them.
     pub(super) attempt: u32,
-    pub(super) window: Option<RestartWindow>,
+    pub(super) window: Option<Box<RestartWindow>>,
 }
 
 /// What the supervisor knows of a child. [`Status`] is its public face.
@@ -345,7 +345,7 @@ impl Supervisor {
             comes_back: None,
             is_unwanted: false,
             attempt: 0,
-            window: spec.intensity.map(RestartWindow::new),
+            window: spec.intensity.map(|intensity| Box::new(RestartWindow::new(intensity))),
             spec: Arc::new(spec),
         };
         self.slots.insert(sequence, Box::new(slot));
