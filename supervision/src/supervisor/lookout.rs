@@ -7,7 +7,9 @@ use tokio::sync::oneshot;
 
 use super::{
     Answer, Operation, Request,
-    state::{Deferred, Goal, Sequence, State, Step, Supervisor, Timer},
+    plan::{Goal, Step},
+    slot::State,
+    state::{Deferred, Sequence, Supervisor, Timer},
 };
 use crate::{EventKind, Exit, OnStuck, OperationError, Path, StuckIn};
 

@@ -2,14 +2,17 @@
 //!
 //! It is a plain task, not a ractor parent: ractor's own links kill children without `post_stop`, in no order. What it
 //! does is written down as *plans* of steps (stop these, pause, start that), so that at any moment it can answer, be told
-//! to stop, or abandon a plan. [`state`] holds the data, [`start`], [`stop`], [`restart`] and [`operate`] one verb each,
-//! [`lookout`] what finds children that are stuck, [`log_limit`] what keeps a storm out of the log, and [`drive`] the loop.
+//! to stop, or abandon a plan. [`state`] and [`slot`] hold the data, [`plan`] the steps; [`start`], [`stop`], [`restart`]
+//! and [`operate`] are one verb each; [`lookout`] finds children that are stuck, [`log_limit`] keeps a storm out of the log,
+//! and [`drive`] is the loop.
 
 mod drive;
 mod log_limit;
 mod lookout;
 mod operate;
+mod plan;
 mod restart;
+mod slot;
 mod start;
 mod state;
 mod stop;

@@ -2,7 +2,9 @@
 
 use super::{
     Answer, Operation, Reply, Request,
-    state::{Deferred, Goal, Plan, Sequence, State, Step, Supervisor},
+    plan::{Goal, Plan, Step},
+    slot::State,
+    state::{Deferred, Sequence, Supervisor},
 };
 use crate::{ChildSpec, Counts, Kind, OperationError, Status, Strategy, process::Process};
 

@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::state::{Deferred, FAR, Goal, PlanId, Sequence, State, Step, Supervisor, not_degraded};
 use super::stop::LEAKED;
+use super::{
+    plan::{Goal, PlanId, Step},
+    slot::State,
+    state::{Deferred, FAR, Sequence, Supervisor, not_degraded},
+};
 use crate::{
     AutoShutdown, EventKind, Exit, GiveUpAs, GroupRestart, LossReason, OnGiveUp, OperationError, Restart, Status,
     StopOutcome, Strategy, process::Ended,

@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use super::{
-    state::{EndWatch, Goal, PlanId, Sequence, Slot, StartDone, State, StopPhase, Supervisor, Timer},
+    plan::{Goal, PlanId},
+    slot::{Slot, State, StopPhase},
+    state::{EndWatch, Sequence, StartDone, Supervisor, Timer},
     stop::{KILL_GRACE, LEAKED},
 };
 use crate::{

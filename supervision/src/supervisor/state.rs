@@ -13,26 +13,25 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
-use tokio_util::{
-    sync::CancellationToken,
-    time::{DelayQueue, delay_queue},
-};
+use tokio_util::{sync::CancellationToken, time::DelayQueue};
 use tracing::Span;
 
 use super::{
-    Control, OPERATIONS_MAX, Reply, Request, StopRequest, SupervisorControl,
+    Control, OPERATIONS_MAX, Request, StopRequest, SupervisorControl,
     log_limit::LogLimit,
     lookout::Lookout,
+    plan::{Plan, PlanId},
     restart::{DEGRADED, ESCALATIONS, RESTARTS},
+    slot::{Slot, State},
     stop::LEAKED,
 };
 use crate::{
-    ChildContext, ChildSpec, ChildStop, Event, EventKind, Exit, LossReason, Path, Status, Strategy, SupervisorSpec,
+    ChildContext, ChildSpec, ChildStop, Event, EventKind, Exit, LossReason, Strategy, SupervisorSpec,
     context::Identity,
     hold::Hold,
     intensity::RestartWindow,
     node::Node,
-    process::{DrillOrder, Ended, Process, StartFailure, Started},
+    process::{DrillOrder, Ended, StartFailure, Started},
 };
 
 /// As good as never; what lies beyond it overflows clocks and timers.
@@ -40,8 +39,6 @@ pub(super) const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A child's place in start order. Never used twice, so it also tells a child from its successor of the same id.
 pub(super) type Sequence = u64;
-
-pub(super) type PlanId = u64;
 
 pub(crate) struct Supervisor {
     pub(super) context: ChildContext,
@@ -52,7 +49,7 @@ pub(crate) struct Supervisor {
     next_sequence: Sequence,
     pub(super) window: Option<RestartWindow>,
     pub(super) plans: BTreeMap<PlanId, Plan>,
-    next_plan: PlanId,
+    pub(super) next_plan: PlanId,
     /// What came while it was busy with something that must be complete first, in the order in which it came.
     pub(super) inbox: VecDeque<Deferred>,
     /// Children whose restart failed and is tried again at once, after all else that waits.
@@ -134,109 +131,6 @@ impl Future for EndWatch {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.ended.poll_unpin(cx).map(|ended| (self.sequence, self.incarnation, ended))
     }
-}
-
-/// One child.
-pub(super) struct Slot {
-    pub(super) spec: Arc<ChildSpec>,
-    pub(super) node: Arc<Node>,
-    pub(super) state: State,
-    /// The process of the running incarnation, or of the leaked one.
-    pub(super) process: Option<Process>,
-    /// What makes its address its own, from its first start on. A start that outlives the slot holds it, too.
-    pub(super) hold: Option<Arc<Hold>>,
-    /// The plan that waits for this child.
-    pub(super) plan: Option<PlanId>,
-    pub(super) timer: Option<delay_queue::Key>,
-    /// Added at run time, not declared.
-    pub(super) is_added: bool,
-    /// The context of the latest incarnation, through which it is asked to stop, and a supervisor that is starting hears
-    /// that it must hurry.
-    pub(super) context: Option<ChildContext>,
-    /// Why it is started again as soon as it can be: its last attempt failed, or it was stuck and has leaked.
-    pub(super) comes_back: Option<Exit>,
-    /// It has leaked, and an operator asked it to stop.
-    pub(super) is_unwanted: bool,
-    /// Consecutive restarts without a good run between them.
-    pub(super) attempt: u32,
-    pub(super) window: Option<Box<RestartWindow>>,
-}
-
-/// What the supervisor knows of a child. [`Status`] is its public face.
-#[derive(Debug)]
-pub(super) enum State {
-    Down,
-    Starting {
-        since: Instant,
-    },
-    Up {
-        since: Instant,
-    },
-    /// It ended by itself while the supervisor was busy; this is how.
-    Exited {
-        exit: Exit,
-        uptime: Duration,
-    },
-    Waiting,
-    Stopping(Stopping),
-    Leaked,
-}
-
-/// A stop in progress.
-#[derive(Debug)]
-pub(super) struct Stopping {
-    pub(super) since: Instant,
-    pub(super) phase: StopPhase,
-    pub(super) span: Span,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StopPhase {
-    /// Asked, its budget runs.
-    Asked,
-    /// Killed at once, as its spec says.
-    BrutallyKilled,
-    /// Outlived its budget and was killed; the grace runs.
-    Killed,
-}
-
-/// A sequence of steps towards one end.
-pub(super) struct Plan {
-    pub(super) goal: Goal,
-    pub(super) steps: VecDeque<Step>,
-    /// Children the current step waits for.
-    pub(super) open: usize,
-    /// The current step is a pause.
-    pub(super) is_paused: bool,
-    /// Operators who asked for what it does already.
-    pub(super) waiters: Vec<(Sequence, Reply)>,
-}
-
-/// What a plan is for.
-pub(super) enum Goal {
-    /// The first start of all children.
-    Boot,
-    /// The restart of a child, with its group where the strategy says so.
-    Restart { due: Instant },
-    /// The stop of a child that is stuck, to be restarted.
-    Unstick { sequence: Sequence, exit: Exit, uptime: Duration },
-    /// The end of the supervisor.
-    End,
-    /// An operator's wish.
-    Operation { sequence: Sequence, reply: Reply, then: Status },
-}
-
-pub(super) enum Step {
-    /// Stop this child.
-    Stop(Sequence),
-    /// Stop these, all at once.
-    StopAll(Vec<Sequence>),
-    /// Let this child wait.
-    Pause(Sequence, Duration),
-    /// Start this child.
-    Start(Sequence),
-    /// Stop and start the group of this child, as it is then: others may have come while it waited.
-    Group(Sequence),
 }
 
 /// What a timer was set for.
@@ -377,15 +271,6 @@ impl Supervisor {
         }
     }
 
-    /// Begins a plan and takes it as far as it goes without waiting.
-    pub(super) fn begin(&mut self, goal: Goal, steps: impl IntoIterator<Item = Step>) {
-        let id = self.next_plan;
-        self.next_plan += 1;
-        let (steps, waiters) = (steps.into_iter().collect(), Vec::new());
-        self.plans.insert(id, Plan { goal, steps, open: 0, is_paused: false, waiters });
-        self.advance(id);
-    }
-
     /// True if the strategy makes children share their fates.
     pub(super) fn is_group(&self) -> bool {
         matches!(self.spec.strategy, Strategy::OneForAll | Strategy::RestForOne)
@@ -447,47 +332,4 @@ fn bear_counters(identity: &Identity) {
 
 pub(super) fn not_degraded(identity: &Identity) {
     DEGRADED.set(0.0, &[("component", identity.component()), ("actor", &identity.label)]);
-}
-
-impl Slot {
-    pub(super) fn path(&self) -> &Path {
-        &self.node.identity.path
-    }
-
-    pub(super) fn incarnation(&self) -> u64 {
-        self.node.data().incarnation
-    }
-
-    /// Asks the latest incarnation to stop.
-    pub(super) fn cancel(&self) {
-        if let Some(context) = &self.context {
-            context.cancel();
-        }
-    }
-
-    /// True if there is, or may be, a process.
-    pub(super) fn is_alive(&self) -> bool {
-        matches!(self.state, State::Starting { .. } | State::Up { .. } | State::Stopping(_) | State::Leaked)
-    }
-
-    /// Sets the state and its public face.
-    pub(super) fn become_(&mut self, state: State, status: Status) {
-        if !matches!(state, State::Waiting | State::Leaked) {
-            (self.comes_back, self.is_unwanted) = (None, false);
-        }
-        self.state = state;
-        let mut data = self.node.data();
-        data.set(status);
-        data.stuck = None;
-    }
-
-    /// Tells the address that no incarnation takes messages until `due`, or at all, and why.
-    pub(super) fn unavailable(&self, due: Result<Instant, LossReason>) {
-        // An address that is another child's is not told.
-        match (self.spec.availability.as_ref().filter(|_| self.hold.is_some()), due) {
-            (Some(address), Ok(due)) => address.restarting(due),
-            (Some(address), Err(reason)) => address.down(reason),
-            (None, _) => {}
-        }
-    }
 }

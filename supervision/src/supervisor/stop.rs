@@ -7,7 +7,9 @@ use tracing::Span;
 
 use super::{
     StopRequest,
-    state::{Deferred, FAR, Goal, PlanId, Sequence, Slot, State, Step, StopPhase, Stopping, Supervisor, Timer},
+    plan::{Goal, PlanId, Step},
+    slot::{Slot, State, StopPhase, Stopping},
+    state::{Deferred, FAR, Sequence, Supervisor, Timer},
 };
 use crate::{
     ChildContext, ChildStop, EventKind, Exit, Kind, LossReason, OperationError, Restart, Shutdown, Status, StopOutcome,
