@@ -7,6 +7,7 @@
 //! - [`Receiver`] receives webhooks, keeps them, and answers by a script.
 //! - [`Socket`] is a WebSocket subscriber.
 //! - [`Store`] is the service's database seen from outside.
+//! - [`tools::find`] finds what Cargo does not bring, or says that the test was skipped.
 //! - [`eventually`] waits for a fact with a deadline; [`metrics`] reads `/metrics`.
 //! - [`mod@bench`] prints the rows of the benchmarks.
 
@@ -21,6 +22,7 @@ pub mod service;
 pub mod setup;
 pub mod socket;
 pub mod store;
+pub mod tools;
 pub mod wait;
 
 pub use client::{Answer, Client, DEMO_KEY};

@@ -6,6 +6,7 @@ mod report;
 mod run;
 mod soak;
 mod test;
+mod tools;
 
 use std::process::ExitCode;
 

@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode};
 
 use crate::report::Report;
 use crate::run::{Outcome, cargo, seen, shown, target};
+use crate::tools;
 
 /// How many slow tests are named.
 const SLOWEST: usize = 10;
@@ -15,6 +16,7 @@ const BUILT: &str = "APP_UNDER_TEST";
 
 /// Runs all tests, or those that `filter` chooses.
 pub fn run(filter: &[String]) -> Outcome {
+    tools::set_up();
     build_the_service()?;
     let mut report = if has_nextest() { nextest(filter)? } else { libtest(filter)? };
     if filter.is_empty() {
@@ -60,7 +62,7 @@ fn nextest(filter: &[String]) -> Result<Report, String> {
     let file = target().join("nextest/full/junit.xml");
     let _ = std::fs::remove_file(&file);
     let mut command = cargo(&["nextest", "run", "--profile", "full", "--no-fail-fast"]);
-    command.env(BUILT, service());
+    command.env(BUILT, service()).env(tools::TOOLS, tools::programs());
     let status = shown(command.args(chosen(filter, &["--workspace"])))?;
     let xml = std::fs::read_to_string(&file).map_err(|error| format!("no report of nextest ({status}): {error}"))?;
     let mut report = Report::from_junit(&xml)?;
@@ -70,7 +72,7 @@ fn nextest(filter: &[String]) -> Result<Report, String> {
 
 fn libtest(filter: &[String]) -> Result<Report, String> {
     let mut command = cargo(&["test", "--no-fail-fast"]);
-    command.env(BUILT, service());
+    command.env(BUILT, service()).env(tools::TOOLS, tools::programs());
     command.args(chosen(filter, &["--workspace", "--lib", "--bins", "--tests"])).args(["--", "--show-output"]);
     read(&mut command)
 }
