@@ -98,6 +98,28 @@ async fn a_task_that_blocks_its_thread_is_seen_also_on_a_runtime_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_supervisor_that_keeps_its_thread_is_seen_and_so_is_one_that_takes_long_to_make_its_children() {
+    let address = Address::new("below");
+    let worker = ChildSpec::actor("below", &address, |_| (Worker, ()));
+    let sup = SupervisorSpec::new("sup", Strategy::OneForOne).child(worker);
+    let (tree, _watchdog) = watched(ChildSpec::supervisor(sup)).await;
+    tree.inject_block("sup", 300 * MS).await.unwrap();
+    let found = seen(&tree, |found| !found.is_empty()).await;
+    assert_eq!((&found[0].path, found[0].message_type, found.len()), (&Path::from("sup"), "supervisor", 1));
+    seen(&tree, <[_]>::is_empty).await;
+
+    let slow = ChildSpec::supervisor_from("slow", |_| {
+        std::thread::sleep(300 * MS);
+        Ok(SupervisorSpec::new("slow", Strategy::OneForOne))
+    });
+    let (adding, found) = tokio::join!(tree.add_child("", slow), seen(&tree, |found| !found.is_empty()));
+    // It is made in the task of the one above it.
+    assert_eq!((&found[0].path, found[0].message_type), (&Path::root(), "supervisor"));
+    adding.unwrap();
+    tree.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_handler_that_waits_for_long_is_not_meant() {
     let address = Address::new("a");
     let (tree, _watchdog) = watched(ChildSpec::actor("a", &address, |_| (Worker, ()))).await;

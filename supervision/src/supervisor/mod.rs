@@ -31,7 +31,9 @@ use tracing::Span;
 
 use crate::{
     BoxError, ChildContext, ChildSpec, Counts, Exit, HandedOver, Ignore, OperationError, Status, StuckIn,
-    SupervisorSpec, door,
+    SupervisorSpec,
+    activity::shown,
+    door,
     process::{Drill, DrillOrder, Ended, Process, StartChild, StartFailure, Started},
 };
 use state::Supervisor;
@@ -70,7 +72,7 @@ impl StartChild for SupervisorStarter {
             let (started, is_started) = oneshot::channel();
             let (supervisor, control) = Supervisor::new(spec, context.clone(), started);
             context.publish(Some(control.clone()));
-            let mut life = door::spawn(live(supervisor, control.clone()));
+            let mut life = door::spawn(lives(supervisor, control.clone()));
             // Whoever drops this start half-way leaves no one behind who could stop what has started.
             let abandoned = StopOnDrop(Some(control.clone()));
             let result = tokio::select! {
@@ -114,7 +116,16 @@ async fn end_of(life: JoinHandle<Ended>) -> Ended {
     life.await.unwrap_or_else(|_| Exit::Killed.into())
 }
 
-/// The whole life of one supervisor: its loop, and if that fails, the ordered stop of its children all the same.
+/// The whole life of one supervisor, its polls shown to the watchdog like those of any child.
+async fn lives(supervisor: Supervisor, control: SupervisorControl) -> Ended {
+    let context = control.0.context.clone();
+    let activity = context.heartbeats().activity(context.path(), "supervisor", None);
+    let ended = shown(Some(activity), live(supervisor, control)).await;
+    context.heartbeats().incarnation_ended(context.path());
+    ended
+}
+
+/// Its loop, and if that fails, the ordered stop of its children all the same.
 async fn live(mut supervisor: Supervisor, control: SupervisorControl) -> Ended {
     let interrupted = {
         let run = telemetry::panic::catch(supervisor.run());

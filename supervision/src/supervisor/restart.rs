@@ -122,11 +122,16 @@ impl Supervisor {
         if uptime >= slot.spec.backoff.reset_after {
             slot.attempt = 0;
         }
+        self.schedule(sequence, exit, uptime, Moment::AfterExit);
+    }
+
+    /// The next start comes after a backoff; without one that is allowed, the supervisor gives up.
+    fn schedule(&mut self, sequence: Sequence, exit: Exit, uptime: Duration, moment: Moment) {
         match self.decide(sequence) {
             Some(delay) => {
                 self.note_restart(sequence, exit, uptime, delay);
                 let culprit = self.join_paused_restart(sequence);
-                let steps = self.restart_steps(culprit, delay, Moment::AfterExit);
+                let steps = self.restart_steps(culprit, delay, moment);
                 self.begin(Goal::Restart { due: Instant::now() + delay.min(FAR) }, steps);
             }
             None => {
@@ -194,21 +199,7 @@ impl Supervisor {
 
     /// A further attempt; it counts as a restart of its own.
     fn retry(&mut self, sequence: Sequence, exit: Exit) {
-        match self.decide(sequence) {
-            Some(delay) => {
-                self.note_restart(sequence, exit, Duration::ZERO, delay);
-                let culprit = self.join_paused_restart(sequence);
-                let steps = self.restart_steps(culprit, delay, Moment::AfterFailedStart);
-                self.begin(Goal::Restart { due: Instant::now() + delay.min(FAR) }, steps);
-            }
-            None => {
-                if let Some(slot) = self.slots.get(&sequence) {
-                    slot.unavailable(Err(LossReason::Failed));
-                    slot.node.data().failed(exit.clone(), Duration::ZERO, None);
-                }
-                self.give_up(sequence, exit);
-            }
-        }
+        self.schedule(sequence, exit, Duration::ZERO, Moment::AfterFailedStart);
     }
 
     /// How long to wait before the next start; none if a budget is used up and the supervisor must give up.
