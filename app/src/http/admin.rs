@@ -68,7 +68,7 @@ pub fn router(state: AdminState) -> Router {
             .route("/dev/hang/{*path}", post(hang))
             .route("/dev/block/{*path}", post(block));
     }
-    let probes = state.probes.router(Detail::Reasons);
+    let probes = Router::from(state.probes.router(Detail::Reasons));
     views
         .route_layer(from_fn_with_state(state.token.clone(), auth::operator))
         .with_state(state)

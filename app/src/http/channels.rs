@@ -8,6 +8,7 @@ use http::header::LOCATION;
 use http::{HeaderName, StatusCode};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::ApiState;
@@ -19,7 +20,7 @@ use super::resource::{Caller, Faults, Id, time};
 const DELIVERIES_MAX: u32 = 100;
 
 /// What `POST /v1/channels` takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewChannelBody {
     kind: String,
@@ -27,7 +28,7 @@ pub struct NewChannelBody {
 }
 
 /// A channel as its tenant sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ChannelResource {
     id: Uuid,
     tenant: String,
@@ -36,13 +37,14 @@ pub struct ChannelResource {
     /// Shown once, when the channel is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
+    #[schema(format = DateTime)]
     created_at: String,
     /// Why it is disabled; null while it is in use.
     disabled: Option<String>,
 }
 
 /// A delivery as its tenant sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct DeliveryResource {
     id: Uuid,
     channel: Uuid,
@@ -51,22 +53,28 @@ pub struct DeliveryResource {
     attempt: u32,
     last_status: Option<u16>,
     last_error: Option<String>,
+    #[schema(format = DateTime)]
     next_at: String,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     finished_at: Option<String>,
     origin_trace_id: Option<String>,
 }
 
 /// A list in an object, so that it can grow a cursor without breaking anyone.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Items<T> {
     items: Vec<T>,
 }
 
-/// `POST /v1/channels`.
+/// Makes a channel.
 ///
 /// # Errors
 /// 422 with the fields that make no sense (a URL that we may not call is one), 503 if the store is away.
+#[utoipa::path(post, path = "/v1/channels", request_body = NewChannelBody,
+    responses((status = 201, description = "The channel, as it is kept", body = ChannelResource,
+        headers(("location" = String, description = "Where it is shown")))))]
 pub async fn create(
     State(state): State<ApiState>,
     Caller(tenant): Caller,
@@ -85,10 +93,12 @@ pub async fn create(
     Ok((StatusCode::CREATED, location, Json(ChannelResource { secret, ..channel.into() })))
 }
 
-/// `GET /v1/channels/{id}`.
+/// Shows a channel.
 ///
 /// # Errors
 /// 404 if the tenant has no such channel, 503 if the store is away.
+#[utoipa::path(get, path = "/v1/channels/{id}", params(Id),
+    responses((status = 200, description = "The channel", body = ChannelResource)))]
 pub async fn get(
     State(state): State<ApiState>,
     Caller(tenant): Caller,
@@ -98,10 +108,12 @@ pub async fn get(
     channel.map(|channel| Json(channel.into())).ok_or_else(|| Problem::not_found("channel"))
 }
 
-/// `GET /v1/channels/{id}/deliveries`: the newest ones.
+/// Shows the newest deliveries of a channel.
 ///
 /// # Errors
 /// 404 if the tenant has no such channel, 503 if the store is away.
+#[utoipa::path(get, path = "/v1/channels/{id}/deliveries", params(Id),
+    responses((status = 200, description = "The newest deliveries", body = Items<DeliveryResource>)))]
 pub async fn deliveries(
     State(state): State<ApiState>,
     Caller(tenant): Caller,

@@ -8,6 +8,7 @@ use http::{HeaderName, StatusCode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::ApiState;
@@ -22,11 +23,12 @@ pub(super) const ATTEMPTS_MAX: u32 = 100;
 const TIMEOUT_MAX_MS: u64 = 3_600_000;
 
 /// What `POST /v1/jobs` takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewJobBody {
     kind: String,
     payload: Value,
+    #[schema(value_type = Option<String>, format = DateTime)]
     run_at: Option<Timestamp>,
     queue: Option<String>,
     priority: Option<i32>,
@@ -35,7 +37,7 @@ pub struct NewJobBody {
 }
 
 /// A job as its tenant sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct JobResource {
     id: Uuid,
     tenant: String,
@@ -45,18 +47,24 @@ pub struct JobResource {
     attempt: u32,
     max_attempts: u32,
     priority: i32,
+    #[schema(format = DateTime)]
     run_at: String,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     finished_at: Option<String>,
     last_error: Option<String>,
     result: Option<Value>,
     origin_trace_id: Option<String>,
 }
 
-/// `POST /v1/jobs`: on 201 the job is kept and will run at least once.
+/// Makes a job: on 201 it is kept and will run at least once.
 ///
 /// # Errors
 /// 422 with the fields that make no sense, 503 if the store is away.
+#[utoipa::path(post, path = "/v1/jobs", request_body = NewJobBody,
+    responses((status = 201, description = "The job, as it is kept", body = JobResource,
+        headers(("location" = String, description = "Where it is shown")))))]
 pub async fn create(
     State(state): State<ApiState>,
     Caller(tenant): Caller,
@@ -80,10 +88,12 @@ pub async fn create(
     Ok((StatusCode::CREATED, [(LOCATION, format!("/v1/jobs/{}", job.id))], Json(job.into())))
 }
 
-/// `GET /v1/jobs/{id}`.
+/// Shows a job.
 ///
 /// # Errors
 /// 404 if the tenant has no such job, 503 if the store is away.
+#[utoipa::path(get, path = "/v1/jobs/{id}", params(Id),
+    responses((status = 200, description = "The job", body = JobResource)))]
 pub async fn get(
     State(state): State<ApiState>,
     Caller(tenant): Caller,

@@ -8,16 +8,23 @@
 //!
 //! A handler is thin: it reads a checked body, asks a port one thing, and answers. Every error is a problem document,
 //! also those of the router itself.
+//!
+//! **To add a route**: write the handler with `#[utoipa::path(method, path = "/v1/...", ...)]` over it, which names its
+//! body, its parameters and its good answer; derive `ToSchema` for the body and the resource; add a line
+//! `.routes(routes!(things::create))` to [`of_tenants`] (two methods of one path stand in one line). The path is said
+//! nowhere else, the document at `/openapi.json` is made of it, and `openapi.rs` adds the refusals that all routes share.
 
 pub mod admin;
 pub mod auth;
 mod channels;
+mod docs;
 pub mod edge;
 mod jobs;
 mod json;
 pub mod lifecycle;
 mod limits;
 pub mod listener;
+mod openapi;
 pub mod probes;
 mod problem;
 mod request_id;
@@ -38,8 +45,8 @@ use actors::scheduler::Scheduler;
 use actors::store::SharedStore;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
 use supervision::TaskGroup;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use auth::DemoKey;
 
@@ -84,19 +91,30 @@ pub fn router(state: ApiState) -> Router {
     let tenants = auth::Tenants::new(Arc::clone(&state.store), state.demo_key);
     let lifecycle = Arc::clone(&state.probes.lifecycle);
     let gate = Gate::new(state.limits.concurrency, state.limits.request, lifecycle, state.while_draining);
-    let probes = state.probes.router(Detail::WordOnly);
-    Router::new()
-        .route("/v1/jobs", post(jobs::create))
-        .route("/v1/jobs/{id}", get(jobs::get))
-        .route("/v1/schedules", post(schedules::create))
-        .route("/v1/schedules/{id}", get(schedules::get))
-        .route("/v1/channels", post(channels::create))
-        .route("/v1/channels/{id}", get(channels::get))
-        .route("/v1/channels/{id}/deliveries", get(channels::deliveries))
-        .route("/v1/socket", get(upgrade::open))
+    let mut api = of_tenants();
+    openapi::complete(api.get_openapi_mut());
+    let api = api
         .route_layer(from_fn_with_state(tenants, auth::tenant))
         .route_layer(from_fn_with_state(gate, limits::gate))
-        .with_state(state)
-        .merge(probes)
+        .merge(state.probes.router(Detail::WordOnly));
+    let (docs, of_docs) = docs::router().split_for_parts();
+    let (api, mut document) = OpenApiRouter::with_openapi(openapi::frame()).merge(api).split_for_parts();
+    document.merge(of_docs);
+    openapi::finish(&mut document);
+    api.with_state(state)
+        .merge(docs.with_state(docs::Written::from(&document)))
         .layer(from_fn_with_state("api", edge::edge))
+}
+
+/// The routes for which a key is needed.
+fn of_tenants() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(jobs::create))
+        .routes(routes!(jobs::get))
+        .routes(routes!(schedules::create))
+        .routes(routes!(schedules::get))
+        .routes(routes!(channels::create))
+        .routes(routes!(channels::get))
+        .routes(routes!(channels::deliveries))
+        .routes(routes!(upgrade::open))
 }

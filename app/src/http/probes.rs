@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use actors::health_sweep::status::Health;
 use actors::liveness_monitor::view::LivenessView;
-use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use supervision::{NodeSnapshot, Status, Tree};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::lifecycle::Lifecycle;
 
@@ -50,7 +50,7 @@ pub enum Detail {
 }
 
 /// What a probe answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Verdict {
     #[serde(skip)]
     code: StatusCode,
@@ -63,15 +63,12 @@ pub struct Verdict {
 
 impl Probes {
     /// The routes of the probes.
-    pub fn router(&self, detail: Detail) -> Router {
-        let route = |verdict: fn(&Self) -> Verdict| {
-            let answer = move |State(probes): State<Self>| async move { verdict(&probes).answer(detail) };
-            get(answer).with_state(self.clone())
-        };
-        Router::new()
-            .route("/startupz", route(Self::startup))
-            .route("/readyz", route(Self::readiness))
-            .route("/healthz", route(Self::health))
+    pub fn router<S: Clone + Send + Sync + 'static>(&self, detail: Detail) -> OpenApiRouter<S> {
+        OpenApiRouter::new()
+            .routes(routes!(startupz))
+            .routes(routes!(readyz))
+            .routes(routes!(healthz))
+            .with_state(Asked { probes: self.clone(), detail })
     }
 
     /// Whether the first start is complete.
@@ -174,6 +171,34 @@ impl Verdict {
         let no_store = [(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
         (self.code, no_store, axum::Json(self)).into_response()
     }
+}
+
+/// The probes, and how much they tell on this listener.
+#[derive(Clone)]
+struct Asked {
+    probes: Probes,
+    detail: Detail,
+}
+
+/// Whether the first start is complete.
+#[utoipa::path(get, path = "/startupz", tag = "probes", security(()), responses(
+    (status = 200, description = "It is", body = Verdict), (status = 503, description = "Not yet", body = Verdict)))]
+async fn startupz(State(asked): State<Asked>) -> Response {
+    asked.probes.startup().answer(asked.detail)
+}
+
+/// Whether new requests should be sent here.
+#[utoipa::path(get, path = "/readyz", tag = "probes", security(()), responses(
+    (status = 200, description = "Yes", body = Verdict), (status = 503, description = "No", body = Verdict)))]
+async fn readyz(State(asked): State<Asked>) -> Response {
+    asked.probes.readiness().answer(asked.detail)
+}
+
+/// Whether the process should be left alone.
+#[utoipa::path(get, path = "/healthz", tag = "probes", security(()), responses(
+    (status = 200, description = "Yes", body = Verdict), (status = 503, description = "Restart it", body = Verdict)))]
+async fn healthz(State(asked): State<Asked>) -> Response {
+    asked.probes.health().answer(asked.detail)
 }
 
 #[cfg(test)]

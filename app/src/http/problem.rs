@@ -10,6 +10,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTI
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use supervision::Panicked;
+use utoipa::ToSchema;
 
 use actors::store::StoreError;
 
@@ -31,7 +32,7 @@ pub struct Problem {
 }
 
 /// What is wrong with one field of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// The field's path, `payload.topic`; empty for the document as a whole.
     pub field: String,
@@ -168,14 +169,22 @@ impl From<Panicked> for Problem {
     }
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
+/// A problem as it is written: RFC 9457.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Document<'a> {
+    /// Always `about:blank`: the status says what kind it is.
     #[serde(rename = "type")]
     kind: &'static str,
+    /// The status in words.
     title: &'a str,
+    /// The status.
     status: u16,
+    /// One sentence on what is wrong here.
     detail: &'a str,
+    /// The id of the request.
     instance: &'a str,
+    /// Each field that is wrong.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
 }

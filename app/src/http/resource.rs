@@ -4,6 +4,7 @@ use actors::model::{Millis, TenantId};
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts;
 use jiff::Timestamp;
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::problem::{FieldError, Problem};
@@ -15,7 +16,8 @@ pub fn time(at_ms: Millis) -> String {
 }
 
 /// The id in a path. What is no UUID names nothing, so it is a 404 like any other unknown id.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, IntoParams)]
+#[into_params(names("id"), parameter_in = Path)]
 pub struct Id(pub Uuid);
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {

@@ -8,6 +8,7 @@ use http::header::LOCATION;
 use http::{HeaderName, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::ApiState;
@@ -20,7 +21,7 @@ use super::resource::{Caller, Faults, Id, time};
 const TIME_ZONE_DEFAULT: &str = "UTC";
 
 /// What `POST /v1/schedules` takes: either `every_ms` or `cron`, the latter with an optional `time_zone`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewScheduleBody {
     kind: String,
@@ -33,7 +34,7 @@ pub struct NewScheduleBody {
 }
 
 /// A schedule as its tenant sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ScheduleResource {
     id: Uuid,
     tenant: String,
@@ -47,17 +48,23 @@ pub struct ScheduleResource {
     #[serde(skip_serializing_if = "Option::is_none")]
     time_zone: Option<String>,
     max_attempts: u32,
+    #[schema(format = DateTime)]
     next_fire_at: Option<String>,
+    #[schema(format = DateTime)]
     last_fire_at: Option<String>,
+    #[schema(format = DateTime)]
     created_at: String,
     last_error: Option<String>,
     origin_trace_id: Option<String>,
 }
 
-/// `POST /v1/schedules`.
+/// Makes a schedule.
 ///
 /// # Errors
 /// 422 with the fields that make no sense, 503 if the store is away.
+#[utoipa::path(post, path = "/v1/schedules", request_body = NewScheduleBody,
+    responses((status = 201, description = "The schedule, as it is kept", body = ScheduleResource,
+        headers(("location" = String, description = "Where it is shown")))))]
 pub async fn create(
     State(state): State<ApiState>,
     Caller(tenant): Caller,
@@ -77,10 +84,12 @@ pub async fn create(
     Ok((StatusCode::CREATED, [(LOCATION, format!("/v1/schedules/{}", schedule.id))], Json(schedule.into())))
 }
 
-/// `GET /v1/schedules/{id}`.
+/// Shows a schedule.
 ///
 /// # Errors
 /// 404 if the tenant has no such schedule, 503 if the store is away.
+#[utoipa::path(get, path = "/v1/schedules/{id}", params(Id),
+    responses((status = 200, description = "The schedule", body = ScheduleResource)))]
 pub async fn get(
     State(state): State<ApiState>,
     Caller(tenant): Caller,

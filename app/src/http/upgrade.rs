@@ -24,10 +24,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
     }
 }
 
-/// `GET /v1/socket?topic=a&topic=b`.
+/// Upgrades to a WebSocket that hears the topics: `?topic=a&topic=b`.
 ///
 /// # Errors
 /// 422 for a topic that is none, 429 at the tenant's limit, 503 while draining or full; 426 or 400 if it is no upgrade.
+#[utoipa::path(get, path = "/v1/socket",
+    params(("topic" = Option<Vec<String>>, Query, description = "What to listen to; as often as there are topics", explode)),
+    responses((status = 101, description = "A WebSocket"),
+        (status = 400, description = "No upgrade to a WebSocket"),
+        (status = 426, description = "The connection cannot be upgraded")))]
 pub async fn open(
     State(state): State<ApiState>,
     Caller(tenant): Caller,

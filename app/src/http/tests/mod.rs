@@ -2,6 +2,7 @@
 
 mod admin;
 mod api;
+mod openapi;
 mod probes;
 mod resources;
 

@@ -12,7 +12,7 @@ use crate::http::probes::{Detail, Probes};
 /// Status and body of a probe.
 async fn probe(world: &World, detail: Detail, path: &str) -> (u16, Value) {
     let request = Request::get(path).body(Body::empty()).unwrap();
-    let answer = ask(world.state.probes.router(detail), request).await;
+    let answer = ask(world.state.probes.router(detail).into(), request).await;
     (answer.status.as_u16(), answer.json())
 }
 
