@@ -27,6 +27,7 @@ mod delivery;
 mod error;
 mod job;
 mod keeper;
+mod place;
 mod schedule;
 pub mod sqlite;
 mod tenant;
@@ -41,6 +42,7 @@ pub use job::{
     Settlement, SweepReport,
 };
 pub use keeper::store;
+pub use place::Place;
 pub use schedule::{FireDue, FireReport, Fired, NewSchedule, Schedule};
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use tenant::{KeyHash, Tenant};

@@ -25,6 +25,7 @@ pub mod lifecycle;
 mod limits;
 pub mod listener;
 mod openapi;
+mod page;
 pub mod probes;
 mod problem;
 mod request_id;

@@ -1,8 +1,8 @@
 // What the examples of the front page share and do not show.
 
-#[allow(unused_imports)]
+#[allow(unused_imports, reason = "each example uses a part of them")]
 use supervision::*;
-#[allow(unused_imports)]
+#[allow(unused_imports, reason = "each example uses a part of them")]
 use tokio::time::{Instant, sleep};
 
 include!("counter.rs");
