@@ -124,6 +124,7 @@ impl Parts {
             targets: self.channels.target_rules(),
             probes: self.probes(),
             limits: self.settings.limits.clone(),
+            idempotency: self.settings.idempotency.clone(),
             while_draining: self.settings.shutdown.while_draining,
         }
     }

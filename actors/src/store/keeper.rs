@@ -1,4 +1,5 @@
-//! The child `store`: opens the store when the tree starts, proves on a beat that it answers, closes it at the end.
+//! The child `store`: opens the store when the tree starts, proves on a beat that it answers, forgets on the same beat the
+//! requests whose time is over, closes the store at the end.
 //!
 //! The store itself is shared state that was made before the tree, so that whoever uses it need not be restarted with
 //! this actor. Until the keeper has prepared it, every call says that it is unavailable.
@@ -29,6 +30,9 @@ const BETWEEN_TRIES: Backoff = Backoff {
     reset_after: Duration::ZERO,
     first_immediate: false,
 };
+
+/// How many requests whose time is over are forgotten on one beat.
+const FORGET_MAX: u32 = 1_000;
 
 /// What closing may take: a connection that waits for another process's lock is not waited for.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
@@ -93,7 +97,7 @@ impl Actor for Keeper {
         let stopped = state.context.cancelled();
         // A store that is away may take longer to say so than this actor has to stop.
         tokio::select! {
-            answer = state.store.ping() => state.note(answer),
+            answer = tend(&state.store) => state.note(answer),
             () = stopped.cancelled() => return Ok(()),
         }
         after(&state.context, myself, state.interval.mul_f64(0.9 + 0.1 * fastrand::f64()), || Ping);
@@ -121,6 +125,12 @@ impl KeeperState {
             Err(_) => {}
         }
     }
+}
+
+/// A sign of life, and the only other thing that nobody else does on a beat.
+async fn tend(store: &SharedStore) -> Result<(), StoreError> {
+    store.ping().await?;
+    store.forget_requests(FORGET_MAX).await.map(drop)
 }
 
 async fn prepare(store: &SharedStore) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {

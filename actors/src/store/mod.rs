@@ -28,6 +28,7 @@ mod error;
 mod job;
 mod keeper;
 mod place;
+mod request;
 mod schedule;
 pub mod sqlite;
 mod tenant;
@@ -43,6 +44,7 @@ pub use job::{
 };
 pub use keeper::store;
 pub use place::Place;
+pub use request::{BeginRequest, BegunRequest, Fingerprint, KeptAnswer, RequestEnd, RequestTicket};
 pub use schedule::{FireDue, FireReport, Fired, NewSchedule, Schedule};
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use tenant::{KeyHash, Tenant};
@@ -154,6 +156,18 @@ pub trait Store: Send + Sync + 'static {
 
     /// All tenants by name, at most `limit`.
     async fn list_tenants(&self, limit: u32) -> Result<Vec<Tenant>>;
+
+    // ---- requests with keys of their own ----
+
+    /// Takes a request for one try, unless it is answered already, another try is going on, or it must be refused. A
+    /// request whose runner was lost may be tried again when the lease is over.
+    async fn begin_request(&self, begin: BeginRequest) -> Result<BegunRequest>;
+
+    /// Writes down how a try ended.
+    async fn end_request(&self, ticket: &RequestTicket, end: RequestEnd) -> Result<Settled>;
+
+    /// Forgets requests whose time is over, at most `limit`. Answers how many.
+    async fn forget_requests(&self, limit: u32) -> Result<u64>;
 
     // ---- the store itself ----
 

@@ -1,10 +1,9 @@
 //! `/v1/channels`: a tenant's ways out of the house, and what became of what went through them.
 
 use actors::channels::webhook;
-use actors::model::new_id;
 use actors::store::{Channel, Delivery, NewChannel};
 use axum::extract::State;
-use http::header::LOCATION;
+use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderName, StatusCode};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -12,6 +11,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::ApiState;
+use super::idempotency::Effect;
 use super::json::Json;
 use super::problem::Problem;
 use super::resource::{Caller, Faults, Id, time};
@@ -78,19 +78,29 @@ pub struct Items<T> {
 pub async fn create(
     State(state): State<ApiState>,
     Caller(tenant): Caller,
+    effect: Effect,
     Json(body): Json<NewChannelBody>,
-) -> Result<(StatusCode, [(HeaderName, String); 1], Json<ChannelResource>), Problem> {
+) -> Result<Created, Problem> {
     let mut faults = Faults::default();
     faults.require("kind", body.kind == webhook::KIND, || format!("is unknown, must be `{}`", webhook::KIND));
     let url = faults.keep("url", state.targets.check(&body.url)).map(String::from);
     faults.check()?;
 
+    if let Some(channel) = effect.earlier(state.store.get_channel(&tenant, effect.id())).await? {
+        return Ok(created(channel));
+    }
     let url = url.unwrap_or(body.url);
-    let channel = NewChannel { id: new_id(), tenant, kind: body.kind, url, secret: webhook::new_secret() };
-    let channel = state.store.create_channel(channel).await?;
+    let channel = NewChannel { id: effect.id(), tenant, kind: body.kind, url, secret: webhook::new_secret() };
+    Ok(created(state.store.create_channel(channel).await?))
+}
+
+type Created = (StatusCode, [(HeaderName, String); 2], Json<ChannelResource>);
+
+/// Shows the secret, so nobody on the way may keep it.
+fn created(channel: Channel) -> Created {
     let secret = Some(channel.secret.expose_secret().to_owned());
-    let location = [(LOCATION, format!("/v1/channels/{}", channel.id))];
-    Ok((StatusCode::CREATED, location, Json(ChannelResource { secret, ..channel.into() })))
+    let headers = [(LOCATION, format!("/v1/channels/{}", channel.id)), (CACHE_CONTROL, "no-store".to_owned())];
+    (StatusCode::CREATED, headers, Json(ChannelResource { secret, ..channel.into() }))
 }
 
 /// Shows a channel.

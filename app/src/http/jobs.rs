@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::ApiState;
+use super::idempotency::Effect;
 use super::json::Json;
 use super::problem::Problem;
 use super::resource::{Caller, Faults, Id, time};
@@ -68,15 +69,20 @@ pub struct JobResource {
 pub async fn create(
     State(state): State<ApiState>,
     Caller(tenant): Caller,
+    effect: Effect,
     Json(body): Json<NewJobBody>,
-) -> Result<(StatusCode, [(HeaderName, String); 1], Json<JobResource>), Problem> {
+) -> Result<Created, Problem> {
     let mut faults = Faults::default();
     check_work(&state, &mut faults, &body.kind, &body.payload, body.queue.as_deref());
     faults.within("max_attempts", body.max_attempts, 1, ATTEMPTS_MAX);
     faults.within("timeout_ms", body.timeout_ms, 1, TIMEOUT_MAX_MS);
     faults.check()?;
+    if let Some(job) = effect.earlier(state.store.get_job(&tenant, effect.id())).await? {
+        return Ok(created(job));
+    }
 
     let mut job = NewJob::new(tenant, body.kind, body.payload);
+    job.id = effect.id();
     job.queue = body.queue.unwrap_or(job.queue);
     job.priority = body.priority.unwrap_or(job.priority);
     job.max_attempts = body.max_attempts.unwrap_or(job.max_attempts);
@@ -85,7 +91,13 @@ pub async fn create(
 
     let kept = state.scheduler.enqueue(vec![job]).await?.into_iter().next();
     let job = kept.ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the job was not kept"))?;
-    Ok((StatusCode::CREATED, [(LOCATION, format!("/v1/jobs/{}", job.id))], Json(job.into())))
+    Ok(created(job))
+}
+
+type Created = (StatusCode, [(HeaderName, String); 1], Json<JobResource>);
+
+fn created(job: Job) -> Created {
+    (StatusCode::CREATED, [(LOCATION, format!("/v1/jobs/{}", job.id))], Json(job.into()))
 }
 
 /// Shows a job.

@@ -1,6 +1,6 @@
 //! Bodies in, checked to the last field; bodies out.
 
-use axum::body::HttpBody;
+use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
@@ -33,7 +33,7 @@ impl<T: DeserializeOwned, S: BodyLimit + Sync> FromRequest<S> for Json<T> {
             let detail = "the body must be JSON, with the header content-type: application/json";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
-        let body = read(request, state.body_bytes_max()).await?;
+        let body = read(request.into_body(), state.body_bytes_max()).await?;
         parse(&body).map(Json)
     }
 }
@@ -51,8 +51,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-async fn read(request: Request, limit: usize) -> Result<bytes::Bytes, Problem> {
-    let body = request.into_body();
+/// The whole body of a request.
+pub(super) async fn read(body: Body, limit: usize) -> Result<bytes::Bytes, Problem> {
     let announced = body.size_hint().lower();
     let too_large = || Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body may have {limit} bytes at most"));
     // Said in advance to be too large: not one byte of it is read.

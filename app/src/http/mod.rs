@@ -3,7 +3,7 @@
 //! ```text
 //! serve ── edge: id, span, metrics, panics, problem documents
 //!            ├── probes
-//!            └── /v1: gate (places, time) ── tenant (key) ── handler: extract, check, one call, answer
+//!            └── /v1: gate (places, time) ── tenant (key) ── idempotency (POST) ── handler: extract, check, call, answer
 //! ```
 //!
 //! A handler is thin: it reads a checked body, asks a port one thing, and answers. Every error is a problem document,
@@ -13,12 +13,14 @@
 //! body, its parameters and its good answer; derive `ToSchema` for the body and the resource; add a line
 //! `.routes(routes!(things::create))` to [`of_tenants`] (two methods of one path stand in one line). The path is said
 //! nowhere else, the document at `/openapi.json` is made of it, and `openapi.rs` adds the refusals that all routes share.
+//! A handler that makes something takes its id from an `Effect` (`idempotency.rs`); one that answers 4xx has done nothing.
 
 pub mod admin;
 pub mod auth;
 mod channels;
 mod docs;
 pub mod edge;
+mod idempotency;
 mod jobs;
 mod json;
 pub mod lifecycle;
@@ -51,7 +53,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use auth::DemoKey;
 
-use crate::settings::{Limits, WhileDraining};
+use crate::settings::{Idempotency, Limits, WhileDraining};
 use json::BodyLimit;
 use limits::Gate;
 use probes::{Detail, Probes};
@@ -77,6 +79,8 @@ pub struct ApiState {
     pub probes: Probes,
     /// What requests may take.
     pub limits: Limits,
+    /// What is kept of requests with a key of their own.
+    pub idempotency: Idempotency,
     /// What becomes of requests while the process drains.
     pub while_draining: WhileDraining,
 }
@@ -95,6 +99,7 @@ pub fn router(state: ApiState) -> Router {
     let mut api = of_tenants();
     openapi::complete(api.get_openapi_mut());
     let api = api
+        .route_layer(from_fn_with_state(state.clone(), idempotency::idempotent))
         .route_layer(from_fn_with_state(tenants, auth::tenant))
         .route_layer(from_fn_with_state(gate, limits::gate))
         .merge(state.probes.router(Detail::WordOnly));

@@ -6,7 +6,7 @@
 //! [`complete`].
 
 use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::response::Response;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
@@ -14,6 +14,7 @@ use utoipa::openapi::{
 };
 use utoipa::{PartialSchema, ToSchema};
 
+use super::idempotency::{IDEMPOTENCY_KEY, KEY_MAX, REPLAYED};
 use super::problem::Document;
 use crate::banner;
 
@@ -39,6 +40,9 @@ pub fn frame() -> OpenApi {
 /// What a handler has said itself stays as it is.
 pub fn complete(document: &mut OpenApi) {
     for item in document.paths.paths.values_mut() {
+        if let Some(operation) = &mut item.post {
+            give_key(operation);
+        }
         for operation in operations(item) {
             operation.security.get_or_insert_with(|| vec![SecurityRequirement::new::<_, [&str; 0], &str>(KEY, [])]);
             for (status, description) in refusals(operation) {
@@ -66,6 +70,31 @@ pub fn finish(document: &mut OpenApi) {
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
     [get, put, post, delete, options, head, patch, trace].into_iter().flatten()
+}
+
+/// Every POST takes a key, and says so when it has answered before.
+fn give_key(operation: &mut Operation) {
+    let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(KEY_MAX));
+    let key = ParameterBuilder::new()
+        .name(IDEMPOTENCY_KEY.as_str())
+        .parameter_in(ParameterIn::Header)
+        .description(Some(
+            "Visible ASCII. The same request with the same key is not done twice, but answered the same.",
+        ))
+        .schema(Some(text.pattern(Some("^[!-~]+$"))));
+    operation.parameters.get_or_insert_default().push(key.build());
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response
+            && status.starts_with('2')
+        {
+            let replayed = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["true"]));
+            let header = HeaderBuilder::new().schema(replayed).description(Some("Whether it was given before"));
+            response.headers.insert(REPLAYED.as_str().to_owned(), header.build());
+        }
+    }
+    refuse(operation, 400, "The key is malformed, or the body is not JSON");
+    refuse(operation, 409, "The key belongs to a request that is still being worked on");
+    refuse(operation, 422, "The key belongs to another request, or fields are missing, unknown or out of bounds");
 }
 
 /// What is refused before the handler has its say, by what the operation takes.
@@ -100,7 +129,7 @@ fn refuse(operation: &mut Operation, status: u16, description: &str) {
     let mut response = Response::new(description);
     let header = match status {
         401 => Some(("www-authenticate", Type::String, "The way in")),
-        429 | 503 => Some(("retry-after", Type::Integer, "When to come again, in seconds")),
+        409 | 429 | 503 => Some(("retry-after", Type::Integer, "When to come again, in seconds")),
         _ => None,
     };
     if let Some((name, kind, meaning)) = header {
@@ -152,7 +181,7 @@ mod tests {
     fn each_operation_says_what_is_refused_before_its_handler_is_asked() {
         let paths = &document()["paths"];
         let (create, get) = (&paths["/v1/things"]["post"], &paths["/v1/things/{id}"]["get"]);
-        let all = ["201", "400", "401", "408", "413", "415", "422", "429", "500", "503"];
+        let all = ["201", "400", "401", "408", "409", "413", "415", "422", "429", "500", "503"];
         assert_eq!(statuses(create), all);
         assert_eq!(statuses(get), ["200", "401", "404", "408", "429", "500", "503"]);
         assert_eq!(create["responses"]["422"]["description"], "Ours");

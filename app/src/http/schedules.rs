@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::ApiState;
+use super::idempotency::Effect;
 use super::jobs::{ATTEMPTS_MAX, check_work};
 use super::json::Json;
 use super::problem::Problem;
@@ -68,8 +69,9 @@ pub struct ScheduleResource {
 pub async fn create(
     State(state): State<ApiState>,
     Caller(tenant): Caller,
+    effect: Effect,
     Json(body): Json<NewScheduleBody>,
-) -> Result<(StatusCode, [(HeaderName, String); 1], Json<ScheduleResource>), Problem> {
+) -> Result<Created, Problem> {
     let mut faults = Faults::default();
     check_work(&state, &mut faults, &body.kind, &body.payload, body.queue.as_deref());
     faults.within("max_attempts", body.max_attempts, 1, ATTEMPTS_MAX);
@@ -77,11 +79,22 @@ pub async fn create(
     faults.check()?;
     let cadence = cadence.ok_or_else(|| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no cadence"))?;
 
+    if let Some(schedule) = effect.earlier(state.store.get_schedule(&tenant, effect.id())).await? {
+        return Ok(created(schedule));
+    }
+
     let mut schedule = NewSchedule::new(tenant, cadence, body.kind, body.payload);
+    schedule.id = effect.id();
     schedule.queue = body.queue.unwrap_or(schedule.queue);
     schedule.max_attempts = body.max_attempts.unwrap_or(schedule.max_attempts);
     let schedule = state.scheduler.create_schedule(schedule).await?;
-    Ok((StatusCode::CREATED, [(LOCATION, format!("/v1/schedules/{}", schedule.id))], Json(schedule.into())))
+    Ok(created(schedule))
+}
+
+type Created = (StatusCode, [(HeaderName, String); 1], Json<ScheduleResource>);
+
+fn created(schedule: Schedule) -> Created {
+    (StatusCode::CREATED, [(LOCATION, format!("/v1/schedules/{}", schedule.id))], Json(schedule.into()))
 }
 
 /// Shows a schedule.

@@ -26,7 +26,7 @@ pub use fault::{Fault, Faults};
 pub use layers::Sources;
 pub use restarting::{Backoff, Restart};
 pub use sections::{
-    Admin, Api, Bus, Health, Limits, Log, LogFormat, Otel, Otlp, Profile, Shutdown, Store, WhileDraining,
+    Admin, Api, Bus, Health, Idempotency, Limits, Log, LogFormat, Otel, Otlp, Profile, Shutdown, Store, WhileDraining,
 };
 pub use stop_table::{FLUSH, StopTable};
 pub use subsystems::{Broadcaster, ChannelManager, HealthSweep, LivenessMonitor, Scheduler};
@@ -57,6 +57,8 @@ pub struct Settings {
     pub health: Health,
     /// What clients may take.
     pub limits: Limits,
+    /// What requests with a key of their own may take.
+    pub idempotency: Idempotency,
     /// Jobs and schedules.
     pub scheduler: Scheduler,
     /// Events to sockets.

@@ -200,6 +200,18 @@ pub struct Limits {
     pub connections: usize,
 }
 
+/// `[idempotency]`: requests with the header `Idempotency-Key`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Idempotency {
+    /// For how long the same request under the same key gets the same answer.
+    #[serde(rename = "keep_ms", deserialize_with = "types::ms::<60_000, 2_592_000_000, _>")]
+    pub keep: Duration,
+    /// How many keys of one tenant are remembered; one more is answered 429.
+    #[serde(deserialize_with = "types::int::<1, 10_000_000, _, _>")]
+    pub keys_max: u32,
+}
+
 fn while_draining<'de, D: Deserializer<'de>>(from: D) -> Result<WhileDraining, D::Error> {
     types::one_of(from, &[("serve", WhileDraining::Serve), ("refuse", WhileDraining::Refuse)])
 }

@@ -4,6 +4,7 @@
 pub(crate) mod channels;
 pub(crate) mod claims;
 pub(crate) mod jobs;
+pub(crate) mod requests;
 pub(crate) mod schedules;
 
 use std::any::Any;
@@ -82,6 +83,14 @@ macro_rules! contract_tests {
             a_tenant_with_many_due_channels_hides_no_other
             a_tenant_is_found_by_its_key_only
             the_store_answers_a_ping
+        );
+        crate::store::contract::contract_tests!(@ $open; requests:
+            a_request_that_comes_again_is_pending_and_then_answered_the_same
+            another_request_under_the_same_key_is_refused_but_for_another_tenants
+            a_request_whose_runner_was_lost_may_be_tried_again_with_the_same_effect
+            an_open_request_may_come_again_at_once_and_an_undone_key_is_free
+            requests_are_forgotten_when_their_time_is_over
+            a_tenant_has_so_many_requests_and_room_again_when_some_are_gone
         );
     };
     (@ $open:path; $module:ident: $($name:ident)*) => {

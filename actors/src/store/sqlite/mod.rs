@@ -12,6 +12,7 @@ mod claim;
 mod deliveries;
 mod jobs;
 mod open;
+mod requests;
 mod rows;
 mod schedules;
 mod settle;
@@ -31,9 +32,10 @@ pub use open::SqliteOptions;
 
 use super::error::Trouble;
 use super::{
-    Channel, ClaimDeliveries, ClaimJobs, ClaimedDeliveries, ClaimedJobs, Delivery, DeliveryOutcome, DueChannels, Fence,
-    FireDue, FireReport, Job, JobCounts, KeyHash, NewChannel, NewDelivery, NewJob, NewSchedule, Prune, Result,
-    Schedule, Settled, Settlement, Store, StoreError, SweepReport, Tenant,
+    BeginRequest, BegunRequest, Channel, ClaimDeliveries, ClaimJobs, ClaimedDeliveries, ClaimedJobs, Delivery,
+    DeliveryOutcome, DueChannels, Fence, FireDue, FireReport, Job, JobCounts, KeyHash, NewChannel, NewDelivery, NewJob,
+    NewSchedule, Prune, RequestEnd, RequestTicket, Result, Schedule, Settled, Settlement, Store, StoreError,
+    SweepReport, Tenant,
 };
 use crate::model::{Clock, Millis, TenantId};
 
@@ -201,6 +203,18 @@ impl Store for SqliteStore {
 
     async fn list_tenants(&self, limit: u32) -> Result<Vec<Tenant>> {
         self.within("list_tenants", tenants::list(self, limit)).await
+    }
+
+    async fn begin_request(&self, begin: BeginRequest) -> Result<BegunRequest> {
+        self.within("begin_request", requests::begin(self, begin)).await
+    }
+
+    async fn end_request(&self, ticket: &RequestTicket, end: RequestEnd) -> Result<Settled> {
+        self.within("end_request", requests::end(self, ticket, end)).await
+    }
+
+    async fn forget_requests(&self, limit: u32) -> Result<u64> {
+        self.within("forget_requests", requests::forget(self, limit)).await
     }
 
     async fn prepare(&self) -> Result<()> {

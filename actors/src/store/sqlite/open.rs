@@ -15,7 +15,10 @@ use crate::store::error::Trouble;
 use crate::store::{Store, StoreError};
 
 /// The migrations in their order, compiled in. A file that has been released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "first", include_str!("../../../migrations/sqlite/0001_first.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "first", include_str!("../../../migrations/sqlite/0001_first.sql")),
+    (4, "idempotency", include_str!("../../../migrations/sqlite/0004_idempotency.sql")),
+];
 /// Opening and migrating may take this much longer than a call: it happens once, and rewrites tables.
 const OPEN_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -264,7 +267,9 @@ mod tests {
         store.close().await;
         let refused = SqliteStore::open(&url(&directory), SqliteOptions::default()).await.unwrap_err();
         let text = refused.to_string();
-        assert!(text.starts_with("the store has schema version 999, this program knows up to 1: a newer"), "{text}");
+        let newest = MIGRATIONS.last().unwrap().0;
+        let told = format!("the store has schema version 999, this program knows up to {newest}: a newer");
+        assert!(text.starts_with(&told), "{text}");
         assert!(!refused.is_retryable());
     }
 

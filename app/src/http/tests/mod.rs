@@ -2,6 +2,7 @@
 
 mod admin;
 mod api;
+mod idempotency;
 mod openapi;
 mod probes;
 mod resources;
@@ -87,6 +88,7 @@ impl World {
             targets: settings.for_channel_manager().target_rules(),
             probes,
             limits: settings.limits.clone(),
+            idempotency: settings.idempotency.clone(),
             while_draining: settings.shutdown.while_draining,
         };
         Self { state, heartbeats, sweep, _directory: directory }
