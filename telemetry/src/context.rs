@@ -1,4 +1,4 @@
-//! How a trace crosses a mailbox, a header, a row in a table.
+//! How a trace, the id of a request and its deadline cross a mailbox, a header, a row in a table.
 //!
 //! Two ways, and no third:
 //!
@@ -8,52 +8,81 @@
 //!   the attribute `origin.trace_id`, the trace where the story began, so that one search finds all of it. A follower of a
 //!   follower keeps the first origin.
 //!
-//! The origin in force lives in the OpenTelemetry context beside the span, so every span below inherits it.
+//! Both carry the [`RequestId`] on, to the last delivery of the last job: all spans and log records below bear it as
+//! [`REQUEST_ID_FIELD`]. The [`deadline`] is a child's too, but no follower's: a follower is what outlives its cause. It
+//! is never stored; what runs a follower gives it a deadline of its own ([`with_deadline`]).
+//!
+//! Origin, request id and deadline live in the OpenTelemetry context beside the span, so everything below inherits them.
 
+mod deadline;
 mod headers;
+mod request_id;
 mod traceparent;
 
+pub use deadline::{HOP_RESERVE_MAX, OutOfTime, budget, deadline, remaining, with_deadline};
 #[cfg(feature = "export")]
 pub(crate) use headers::use_global_propagator;
-pub use headers::{extract, inject};
+pub use headers::{BadTimeout, REQUEST_ID, REQUEST_TIMEOUT, extract, inject, requested_timeout};
+pub use request_id::{REQUEST_ID_FIELD, RequestId};
 
 use futures_util::future::Either;
 use opentelemetry::context::FutureExt as _;
 use opentelemetry::trace::{SpanContext, TraceContextExt as _, TraceId};
 use opentelemetry::{Context, KeyValue};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 /// Attribute of every span made by [`as_follower`]: the trace where the story began.
 pub const ORIGIN_TRACE_ID: &str = "origin.trace_id";
 
-/// Where we are in a trace, small enough to travel with every message. Empty when there is no trace.
+/// Where we are in a trace, for which request, and until when: small enough to travel with every message. Empty when there
+/// is nothing of it.
 ///
-/// Serialized as `{"traceparent": ..., "origin": ...}`, both optional; what cannot be read back is empty.
+/// Serialized as `{"traceparent": ..., "origin": ..., "request_id": ...}`, all optional; what cannot be read back is empty.
+/// The deadline stays in the process.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(from = "Stored", into = "Stored")]
 pub struct TraceContext {
     span: Option<SpanContext>,
     origin: Option<TraceId>,
+    request_id: Option<RequestId>,
+    deadline: Option<Instant>,
 }
 
 impl TraceContext {
-    /// Of the span that is current for OpenTelemetry, whichever API made it, with the origin in force.
+    /// Of the span that is current for OpenTelemetry, whichever API made it, with all that is in force.
     pub fn current() -> Self {
         Context::map_current(Self::of)
     }
 
-    /// Of the innermost span of `context`, with the origin in force there.
+    /// Of the innermost span of `context`, with all that is in force there.
     pub fn of(context: &Context) -> Self {
         let span = context.span().span_context().clone();
-        Self { span: span.is_valid().then_some(span), origin: context.get::<Origin>().map(|origin| origin.0) }
+        Self {
+            span: span.is_valid().then_some(span),
+            origin: context.get::<Origin>().map(|origin| origin.0),
+            request_id: context.get::<RequestId>().cloned(),
+            deadline: deadline::of(context),
+        }
     }
 
     /// From what a row or a message stored: a W3C `traceparent` and the trace id of the origin (32 hex digits). What cannot
     /// be read counts as absent: a broken trace must not break the work.
     pub fn from_parts(traceparent: Option<&str>, origin: Option<&str>) -> Self {
-        Self { span: traceparent.and_then(traceparent::parse), origin: origin.and_then(traceparent::parse_trace_id) }
+        Self {
+            span: traceparent.and_then(traceparent::parse),
+            origin: origin.and_then(traceparent::parse_trace_id),
+            ..Self::default()
+        }
+    }
+
+    /// The same, for this request.
+    #[must_use]
+    pub fn with_request_id(mut self, id: Option<RequestId>) -> Self {
+        self.request_id = id;
+        self
     }
 
     /// The W3C header value, to be stored or sent.
@@ -76,9 +105,14 @@ impl TraceContext {
         self.origin_id().map(|id| id.to_string())
     }
 
-    /// Neither a span nor an origin.
+    /// The request that it all began with, if it began with one.
+    pub fn request_id(&self) -> Option<&RequestId> {
+        self.request_id.as_ref()
+    }
+
+    /// Nothing at all.
     pub fn is_empty(&self) -> bool {
-        self.span.is_none() && self.origin.is_none()
+        self.span.is_none() && self.origin.is_none() && self.request_id.is_none() && self.deadline.is_none()
     }
 
     /// Whether the trace is kept. One that is not needs its ids, and no spans.
@@ -90,31 +124,41 @@ impl TraceContext {
         self.origin.or_else(|| self.span.as_ref().map(SpanContext::trace_id))
     }
 
-    /// As a parent: what is made under it becomes a child and inherits the origin.
+    /// As a parent: what is made under it becomes a child and inherits everything.
     fn parent_context(&self) -> Context {
-        let mut context = Context::new();
-        if let Some(origin) = self.origin {
-            context = context.with_value(Origin(origin));
-        }
+        let context = self.context(self.origin);
+        let context = match self.deadline {
+            Some(deadline) => deadline::tightened(&context, deadline),
+            None => context,
+        };
         match &self.span {
             Some(span) => context.with_remote_span_context(span.clone()),
             None => context,
         }
     }
 
-    /// Above a new root: no span, the origin only.
+    /// Above a new root: no span and no deadline, only where it all began.
     fn origin_context(&self) -> Context {
-        match self.origin_id() {
+        self.context(self.origin_id())
+    }
+
+    fn context(&self, origin: Option<TraceId>) -> Context {
+        let context = match origin {
             Some(origin) => Context::new().with_value(Origin(origin)),
             None => Context::new(),
+        };
+        match &self.request_id {
+            Some(id) => context.with_value(id.clone()),
+            None => context,
         }
     }
 }
 
-/// Two contexts are equal when they name the same span and the same origin, wherever they came from.
+/// Two contexts are equal when they name the same span, origin and request, wherever they came from.
 impl PartialEq for TraceContext {
     fn eq(&self, other: &Self) -> bool {
-        self.traceparent() == other.traceparent() && self.origin == other.origin
+        let same_span = self.traceparent() == other.traceparent();
+        same_span && self.origin == other.origin && self.request_id == other.request_id
     }
 }
 
@@ -186,17 +230,24 @@ struct Stored {
     traceparent: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     origin: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
 }
 
 impl From<Stored> for TraceContext {
     fn from(stored: Stored) -> Self {
         Self::from_parts(stored.traceparent.as_deref(), stored.origin.as_deref())
+            .with_request_id(stored.request_id.as_deref().and_then(RequestId::parse))
     }
 }
 
 impl From<TraceContext> for Stored {
     fn from(context: TraceContext) -> Self {
-        Self { traceparent: context.traceparent(), origin: context.origin.map(|id| id.to_string()) }
+        Self {
+            traceparent: context.traceparent(),
+            origin: context.origin.map(|id| id.to_string()),
+            request_id: context.request_id.map(|id| id.to_string()),
+        }
     }
 }
 

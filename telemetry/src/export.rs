@@ -12,6 +12,7 @@ mod plan;
 mod prometheus;
 mod providers;
 mod resource;
+pub(crate) mod stamps;
 mod variables;
 
 pub use flush::{FlushReport, Outcome, SignalReport};

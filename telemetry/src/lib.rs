@@ -1,13 +1,13 @@
 //! What happened, told three ways: traces, metrics and logs, joined by one trace id.
 //!
 //! - [`metrics`]: instruments declared beside what they measure, collected into one catalogue.
-//! - [`context`]: how a trace crosses a mailbox, a header, a row in a table.
+//! - [`context`]: how a trace, a request's id and its deadline cross a mailbox, a header, a row in a table.
 //! - [`mod@panic`]: a panic is caught, recorded exactly once, and survives as an incident.
 //! - [`incidents`]: the last of them, kept in the process.
 //! - `export` (feature `export`, on by default): OTLP, `/metrics`, the log on stderr, and the flush at the end.
 //!
-//! Nothing here knows actors or HTTP. Without the feature `export` the crate needs the OpenTelemetry API only, and every
-//! call still works: it reports to whatever providers and subscriber the process has set itself.
+//! Nothing here knows actors or HTTP. Without the feature `export` the crate needs the OpenTelemetry API and the clock of
+//! tokio only, and every call still works: it reports to whatever providers and subscriber the process has set itself.
 
 pub mod context;
 mod crash;

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "the module exists in tests only")]
 
-use crate::export::{Page, filter, log};
+use crate::export::{Page, filter, log, stamps::Stamps};
 use crate::{SCOPE, metrics};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry::{Value, global};
@@ -41,8 +41,9 @@ impl Recording {
 
     pub(crate) fn sampled(sampler: Sampler) -> Self {
         let (spans, logs) = (InMemorySpanExporter::default(), InMemoryLogExporter::default());
-        let provider = SdkTracerProvider::builder().with_sampler(sampler).with_simple_exporter(spans.clone()).build();
-        let logger = SdkLoggerProvider::builder().with_simple_exporter(logs.clone()).build();
+        let provider = SdkTracerProvider::builder().with_sampler(sampler).with_span_processor(Stamps);
+        let provider = provider.with_simple_exporter(spans.clone()).build();
+        let logger = SdkLoggerProvider::builder().with_log_processor(Stamps).with_simple_exporter(logs.clone()).build();
         let layer = log::traces(provider.tracer(SCOPE)).with_filter(filter::traces());
         let bridge = OpenTelemetryTracingBridge::new(&logger).with_filter(filter::logs("info").unwrap());
         let dispatch = Dispatch::new(tracing_subscriber::registry().with(layer).with(bridge));

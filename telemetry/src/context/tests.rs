@@ -103,9 +103,26 @@ fn a_span_made_with_the_opentelemetry_api_is_current_too() {
 }
 
 #[test]
+fn a_request_id_reaches_children_and_followers_through_rows_and_needs_no_trace() {
+    let recording = Recording::new();
+    let request = TraceContext::default().with_request_id(RequestId::parse("order-7"));
+    let job = async {
+        let row = serde_json::to_string(&TraceContext::current()).unwrap();
+        let stored: TraceContext = serde_json::from_str(&row).unwrap();
+        as_follower(info_span!(parent: None, "delivery"), &stored, async { TraceContext::current() }).await
+    };
+    let inside = recording.run(|| block(as_child(info_span!("request"), &request, job)));
+    assert_eq!(inside.request_id().map(RequestId::as_str), Some("order-7"));
+    let nobody_listens = block(as_child(info_span!("request"), &request, async { TraceContext::current() }));
+    assert_eq!(nobody_listens, request);
+}
+
+#[test]
 fn what_cannot_be_read_from_a_row_is_empty() {
     let context = TraceContext::from_parts(Some("nonsense"), Some("short"));
     assert!(context.is_empty());
     assert_eq!((context.traceparent(), context.origin()), (None, None));
     assert_eq!(serde_json::to_string(&context).unwrap(), "{}");
+    let insane: TraceContext = serde_json::from_str(r#"{"request_id":"a b"}"#).unwrap();
+    assert!(insane.is_empty());
 }

@@ -128,6 +128,19 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_a_request_ends_with_its_id_in_both_formats() {
+        use crate::context::{RequestId, TraceContext, as_child};
+        let request = TraceContext::default().with_request_id(RequestId::parse("order-7"));
+        let work = || {
+            let served = as_child(tracing::info_span!("request"), &request, async { tracing::info!("served") });
+            futures_util::FutureExt::now_or_never(served).unwrap();
+        };
+        assert!(logged(text::Text, work).ends_with(" request.id=order-7\n"));
+        let record: Value = serde_json::from_str(&logged(json::Json, work)).unwrap();
+        assert_eq!(record["request.id"], "order-7");
+    }
+
+    #[test]
     fn a_value_of_several_lines_follows_below_its_record() {
         let line = logged(text::Text, || tracing::error!(stack = "first\nsecond", "broken"));
         assert!(line.ends_with(" telemetry::export::log::tests: broken\n  stack:\n    first\n    second\n"), "{line}");

@@ -4,21 +4,16 @@ use super::StartError;
 use super::client::Clients;
 use super::plan::{Plan, Route, Signal, Transport};
 use super::prometheus::Page;
-use opentelemetry::InstrumentationScope;
-use opentelemetry::logs::LogRecord as _;
+use super::stamps::Stamps;
 use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_otlp::{
     ExporterBuildError, LogExporter, MetricExporter, Protocol, SpanExporter, WithExportConfig, WithHttpConfig,
     WithTonicConfig,
 };
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::logs::{
-    BatchConfigBuilder as LogBatch, BatchLogProcessor, LogProcessor, SdkLogRecord, SdkLoggerProvider,
-};
+use opentelemetry_sdk::logs::{BatchConfigBuilder as LogBatch, BatchLogProcessor, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::trace::{BatchConfigBuilder as SpanBatch, BatchSpanProcessor, Sampler, SdkTracerProvider};
-use std::time::Duration;
 
 /// The providers, cheap to clone. Traces and metrics are there even if they go nowhere: ids and `/metrics` need them.
 #[derive(Debug, Clone)]
@@ -53,7 +48,7 @@ fn metrics(plan: &Plan, resource: Resource, clients: &mut Clients) -> Result<(Sd
 }
 
 fn traces(plan: &Plan, resource: Resource, clients: &mut Clients) -> Result<SdkTracerProvider, StartError> {
-    let mut builder = SdkTracerProvider::builder().with_resource(resource);
+    let mut builder = SdkTracerProvider::builder().with_resource(resource).with_span_processor(Stamps);
     if let Some(ratio) = plan.sample_ratio {
         builder = builder.with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio))));
     }
@@ -78,27 +73,7 @@ fn logs(plan: &Plan, resource: Resource, clients: &mut Clients) -> Result<Option
     };
     let batch = BatchLogProcessor::builder(exporter).with_batch_config(config.build()).build();
     let builder = SdkLoggerProvider::builder().with_resource(resource);
-    Ok(Some(builder.with_log_processor(Timestamps).with_log_processor(batch).build()))
-}
-
-/// The bridge from `tracing` leaves the time of a record empty, and viewers then show 1970.
-#[derive(Debug)]
-pub(super) struct Timestamps;
-
-impl LogProcessor for Timestamps {
-    fn emit(&self, record: &mut SdkLogRecord, _scope: &InstrumentationScope) {
-        if let (None, Some(observed)) = (record.timestamp(), record.observed_timestamp()) {
-            record.set_timestamp(observed);
-        }
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
-        Ok(())
-    }
+    Ok(Some(builder.with_log_processor(Stamps).with_log_processor(batch).build()))
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

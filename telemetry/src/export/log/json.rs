@@ -1,6 +1,8 @@
 //! For machines: one JSON object in each line.
 
+use super::super::stamps::request_id;
 use super::fields::{Fields, ids};
+use crate::context::REQUEST_ID_FIELD;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::fmt;
@@ -9,7 +11,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// `{"timestamp":...,"level":"INFO","target":...,"message":...,"fields":{...},"trace_id":...,"span_id":...}`
+/// `{"timestamp":...,"level":"INFO","target":...,"message":...,"fields":{...},"trace_id":...,"span_id":...,"request.id":...}`
 #[derive(Debug)]
 pub(super) struct Json;
 
@@ -33,6 +35,9 @@ where
         if let Some((trace_id, span_id)) = ids() {
             line["trace_id"] = trace_id.into();
             line["span_id"] = span_id.into();
+        }
+        if let Some(id) = request_id() {
+            line[REQUEST_ID_FIELD] = id.as_str().into();
         }
         writeln!(writer, "{line}")
     }

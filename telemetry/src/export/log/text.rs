@@ -1,6 +1,8 @@
-//! For people: one line, with the trace id at its end. A value of several lines, such as a backtrace, follows below.
+//! For people: one line, with the trace id and the request's id at its end. A value of several lines, such as a backtrace, follows below.
 
+use super::super::stamps::request_id;
 use super::fields::{Fields, ids};
+use crate::context::REQUEST_ID_FIELD;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::fmt;
@@ -31,6 +33,9 @@ where
         short.iter().try_for_each(|(name, value)| write!(writer, " {name}={}", Short(value)))?;
         if let Some((trace_id, _)) = ids() {
             write!(writer, " trace_id={trace_id}")?;
+        }
+        if let Some(id) = request_id() {
+            write!(writer, " {REQUEST_ID_FIELD}={id}")?;
         }
         writeln!(writer)?;
         long.iter().try_for_each(|(name, value)| block(&mut writer, name, value))
