@@ -31,10 +31,9 @@ use self::roster::Roster;
 pub use self::settings::{Settings, SettingsFault};
 use crate::channels::attempt::{ATTEMPTS, Desk, UNSETTLED};
 use crate::channels::board::Board;
-use crate::channels::client::{BuildError, Outbound};
-use crate::channels::target::TargetRules;
 use crate::channels::{Adapters, WORDS};
 use crate::model::Poke;
+use crate::outbound::{BuildError, Outbound, TargetRules};
 use crate::store::SharedStore;
 
 /// Where it stands in the tree.
@@ -87,13 +86,18 @@ struct Shared {
 }
 
 impl ChannelManager {
-    /// With the adapters of the product. Whoever writes a delivery calls `poke`.
+    /// With the adapters of the product, which send by `outbound`. Whoever writes a delivery calls `poke`.
     ///
     /// # Errors
-    /// [`ChannelManagerError`]. A rustls provider must have been installed before.
-    pub fn new(settings: Settings, store: SharedStore, poke: Poke) -> Result<Self, ChannelManagerError> {
+    /// [`ChannelManagerError`].
+    pub fn new(
+        settings: Settings,
+        store: SharedStore,
+        poke: Poke,
+        outbound: &Outbound,
+    ) -> Result<Self, ChannelManagerError> {
         checked(&settings)?;
-        let outbound = Outbound::new(settings.outbound())?;
+        let outbound = outbound.with(|outbound| settings.limit(outbound))?;
         Self::with_adapters(settings, store, poke, Adapters::standard(&outbound))
     }
 

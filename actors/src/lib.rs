@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | [`scheduler`] | [`jobs`] (what a job is, how it runs), [`store`] (where it lives) |
 //! | [`broadcaster`] | [`broadcast`] (who listens to what), [`bus`] (where events come from) |
-//! | [`channel_manager`] | [`channels`] (how a notification leaves the house), [`store`] |
+//! | [`channel_manager`] | [`channels`] (how a notification leaves the house), [`outbound`] (the one HTTP client), [`store`] |
 //! | [`health_sweep`] | the ports' own `ping` |
 //! | [`liveness_monitor`] | the heartbeats of `supervision` |
 //!
@@ -22,6 +22,7 @@ pub mod health_sweep;
 pub mod jobs;
 pub mod liveness_monitor;
 pub mod model;
+pub mod outbound;
 mod pulse;
 pub mod scheduler;
 pub mod store;

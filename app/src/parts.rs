@@ -14,6 +14,7 @@ use actors::{
     jobs::{Handlers, Notify, Panic, Publish},
     liveness_monitor::view::LivenessView,
     model::Poke,
+    outbound::Outbound,
     scheduler::Scheduler,
     store::{SharedStore, SqliteStore},
 };
@@ -79,7 +80,10 @@ impl Parts {
         let store: SharedStore = Arc::new(SqliteStore::new(&settings.store.url, settings.for_sqlite())?);
         let bus: Arc<dyn Bus> = MemoryBus::new(MemoryBusLimits::default());
         let deliveries = Poke::new();
-        let channels = ChannelManager::new(settings.for_channel_manager(), store.clone(), deliveries.clone())?;
+        // Every call to the outside goes by it, so that all are bounded together; a fork hands it to its handlers too.
+        let outbound = Outbound::new(settings.for_outbound())?;
+        let channels =
+            ChannelManager::new(settings.for_channel_manager(), store.clone(), deliveries.clone(), &outbound)?;
         let handlers = handlers(&settings, &bus);
         let scheduler = Scheduler::new(settings.for_scheduler(), store.clone(), handlers, deliveries)?;
         let probes: Vec<Box<dyn Probe>> = vec![

@@ -13,7 +13,7 @@ const ALL_DONE: Duration = Duration::from_secs(180);
 
 fn with_short_leases(home: &Home) -> Setup {
     let setup = Service::setup().home(home).set("scheduler.lease_ms", 1000).set("scheduler.heartbeat_ms", 300);
-    let setup = setup.set("scheduler.sweep_interval_ms", 500).set("channel_manager.connect_timeout_ms", 500);
+    let setup = setup.set("scheduler.sweep_interval_ms", 500).set("outbound.connect_timeout_ms", 500);
     setup.set("channel_manager.request_timeout_ms", 1000).set("channel_manager.lease_ms", 6000)
 }
 

@@ -4,20 +4,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::channels::addresses::Reach;
-use crate::channels::breaker::BreakerSettings;
-use crate::channels::client::OutboundSettings;
 use crate::channels::schedule::{RETRY_DELAYS_MS, RetrySchedule};
-use crate::channels::target::{Schemes, TargetRules};
+use crate::outbound::addresses::Reach;
+use crate::outbound::breaker::BreakerSettings;
+use crate::outbound::target::Schemes;
+use crate::outbound::{OutboundSettings, TargetRules};
 
 /// What a lease must leave after the request: the adapter's overrun, and a few tries to write the end down.
 pub const LEASE_MARGIN_MS: u64 = 5_000;
-
-/// How long an idle connection to a receiver is kept.
-const IDLE_CONNECTION: Duration = Duration::from_secs(30);
-
-/// Idle connections kept for one host.
-const IDLE_PER_HOST_MAX: usize = 2;
 
 /// The settings of the channel manager.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,9 +30,7 @@ pub struct Settings {
     pub in_flight_max: usize,
     /// How long a claimed delivery belongs to this process; at least the request's time and 5 s.
     pub lease_ms: u64,
-    /// Name resolution, TCP and TLS together.
-    pub connect_timeout_ms: u64,
-    /// One whole request.
+    /// One whole request; its connection and the head of its answer have limits of their own within it.
     pub request_timeout_ms: u64,
     /// Bytes of an answer that are read.
     pub answer_max_bytes: usize,
@@ -71,7 +63,6 @@ impl Default for Settings {
             tenant_channels_max: 64,
             in_flight_max: 4,
             lease_ms: 30_000,
-            connect_timeout_ms: 3_000,
             request_timeout_ms: 10_000,
             answer_max_bytes: 4_096,
             retry_delays_ms: RETRY_DELAYS_MS.to_vec(),
@@ -112,8 +103,7 @@ impl Settings {
         at_least("channels_max", self.channels_max as u64, 1);
         at_least("tenant_channels_max", self.tenant_channels_max as u64, 1);
         at_least("in_flight_max", self.in_flight_max as u64, 1);
-        at_least("connect_timeout_ms", self.connect_timeout_ms, 1);
-        at_least("request_timeout_ms", self.request_timeout_ms, self.connect_timeout_ms);
+        at_least("request_timeout_ms", self.request_timeout_ms, 1);
         at_least("lease_ms", self.lease_ms, self.request_timeout_ms.saturating_add(LEASE_MARGIN_MS));
         at_least("breaker_failures_max", u64::from(self.breaker_failures_max), 1);
         at_least("stop_within_ms", self.stop_within_ms, 1_500);
@@ -131,18 +121,12 @@ impl Settings {
         TargetRules { reach, schemes, ports: self.ports.clone() }
     }
 
-    /// The limits of the shared client.
-    #[must_use]
-    pub fn outbound(&self) -> OutboundSettings {
-        OutboundSettings {
-            connect_timeout: Duration::from_millis(self.connect_timeout_ms),
-            request_timeout: Duration::from_millis(self.request_timeout_ms),
-            idle_per_host_max: IDLE_PER_HOST_MAX,
-            idle_timeout: IDLE_CONNECTION,
-            answer_max_bytes: self.answer_max_bytes,
-            user_agent: self.user_agent.clone(),
-            rules: self.target_rules(),
-        }
+    /// What is different for deliveries from other outbound calls.
+    pub fn limit(&self, outbound: &mut OutboundSettings) {
+        outbound.total_timeout = Duration::from_millis(self.request_timeout_ms);
+        outbound.answer_max_bytes = self.answer_max_bytes;
+        outbound.user_agent = self.user_agent.clone();
+        outbound.rules = self.target_rules();
     }
 
     /// When a failed delivery is tried again.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::channels::test_support::{Kept, Receiver, SECRET, install_tls, until};
 use crate::channels::{Channel, Message, Outcome, webhook};
+use crate::outbound::OutboundSettings;
 use crate::store::{self, Delivery, DeliveryState, StoreError};
 
 /// Development rules, and everything short enough for a test.
@@ -30,6 +31,13 @@ fn settings() -> Settings {
     }
 }
 
+fn outbound(settings: &Settings) -> Outbound {
+    install_tls();
+    let mut limits = OutboundSettings::default();
+    settings.limit(&mut limits);
+    Outbound::new(limits).unwrap()
+}
+
 /// The subsystem alone in a tree.
 struct House {
     kept: Kept,
@@ -40,8 +48,8 @@ struct House {
 impl House {
     async fn start(settings: Settings) -> Self {
         install_tls();
-        let outbound = Outbound::new(settings.outbound()).unwrap();
-        Self::with(settings, Adapters::standard(&outbound)).await
+        let adapters = Adapters::standard(&outbound(&settings));
+        Self::with(settings, adapters).await
     }
 
     async fn with(settings: Settings, adapters: Adapters) -> Self {
@@ -145,7 +153,7 @@ async fn a_receiver_that_always_fails_gets_every_attempt_and_no_more() {
 
 #[tokio::test]
 async fn a_slow_receiver_reaches_the_timeout_and_is_tried_again() {
-    let house = House::start(Settings { connect_timeout_ms: 400, request_timeout_ms: 500, ..settings() }).await;
+    let house = House::start(Settings { request_timeout_ms: 500, ..settings() }).await;
     let receiver = Receiver::start(Arc::new(slow_then_ok(Duration::from_secs(60)))).await;
     let channel = house.kept.channel(webhook::KIND, &receiver.url).await;
     let id = house.deliver(&channel).await;
@@ -185,8 +193,7 @@ impl Channel for Broken {
 #[tokio::test]
 async fn a_panic_in_one_channel_leaves_anothers_deliveries_alone() {
     install_tls();
-    let outbound = Outbound::new(settings().outbound()).unwrap();
-    let adapters = Adapters::standard(&outbound).with("broken", |_| Ok(Arc::new(Broken)));
+    let adapters = Adapters::standard(&outbound(&settings())).with("broken", |_| Ok(Arc::new(Broken)));
     let house = House::with(settings(), adapters).await;
     let receiver = Receiver::answering(|_| StatusCode::OK).await;
     let bad = house.kept.channel("broken", "https://example.com/").await;

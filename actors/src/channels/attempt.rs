@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use supervision::{GuardSite, Panicked, guard};
+use telemetry::context::with_deadline;
 use telemetry::panic::Policy;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -123,7 +124,7 @@ impl Attempt {
         let deadline = Instant::now() + self.desk.request_timeout;
         tokio::select! {
             biased;
-            sent = guard(self.site(), adapter.send(&message, deadline)) => Some(sent.unwrap_or_else(panicked)),
+            sent = guard(self.site(), with_deadline(deadline, adapter.send(&message, deadline))) => Some(sent.unwrap_or_else(panicked)),
             // Adapters keep their deadline themselves; this is for one that does not.
             () = tokio::time::sleep_until(deadline + OVERRUN) => {
                 Some(Outcome::Ambiguous { detail: "the adapter overran its deadline".to_owned() })

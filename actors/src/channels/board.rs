@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-use super::breaker::{Breaker, BreakerSettings, Permit};
+use crate::outbound::breaker::{Breaker, BreakerSettings, Permit};
 
 telemetry::declare_metrics! {
     /// Deliveries under way now.

@@ -2,13 +2,12 @@
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | [`addresses`] | the network addresses that a tenant may make us connect to |
-//! | [`target`] | the check of a tenant's URL |
-//! | [`client`] | the one HTTP client, which connects to checked addresses only |
 //! | [`webhook`] | the adapter for signed webhooks |
-//! | [`schedule`], [`breaker`] | when a failed delivery is tried again, when a receiver gets a rest |
+//! | [`schedule`] | when a failed delivery is tried again |
 //! | [`attempt`] | one claimed delivery from its claim to its settled row |
-//! | [`board`] | how each channel in use is doing, for the health sweep and the admin pages |
+//! | [`board`] | how each channel in use is doing, and which receiver is given a rest |
+//!
+//! Requests go out by [`crate::outbound`], which connects to checked addresses only.
 //!
 //! An adapter is thin: one request, one [`Outcome`]. It neither retries nor sleeps nor writes to the store; all of that
 //! is here once for all of them. SDKs of providers are not used, because they hide the outcome behind retries of their
@@ -17,14 +16,10 @@
 //! A delivery is a row, written in the transaction of its cause and claimed like a job. It is `sent` only by a fenced
 //! update after the receiver's OK, so the worst that a crash can do is to send it again, with the same `webhook-id`.
 
-pub mod addresses;
 pub mod attempt;
 pub mod board;
-pub mod breaker;
-pub mod client;
 mod outcome;
 pub mod schedule;
-pub mod target;
 pub mod webhook;
 
 #[cfg(test)]
@@ -37,11 +32,11 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use self::client::Outbound;
 pub use self::outcome::Outcome;
 pub(crate) use self::outcome::WORDS;
-use self::target::TargetError;
 use crate::model::Millis;
+use crate::outbound::Outbound;
+use crate::outbound::target::TargetError;
 
 /// What an adapter is asked to send.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::outbound::{OutboundError, Repeat};
+
 /// How one attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -45,6 +47,19 @@ pub enum Outcome {
 
 /// Every word that [`Outcome::word`] can say.
 pub(crate) const WORDS: [&str; 5] = ["sent", "retry", "dead", "gone", "ambiguous"];
+
+/// A call without an answer. Its text names the receiver's origin only: a path is often a secret.
+impl From<OutboundError> for Outcome {
+    fn from(error: OutboundError) -> Self {
+        let detail = error.to_string();
+        match error.repeat() {
+            Repeat::Useless => Self::Dead { reason: detail },
+            Repeat::Helps => Self::Retry { class: error.class(), status: None, after: None, detail },
+            // The receiver may have it.
+            Repeat::IfHarmless => Self::Ambiguous { detail },
+        }
+    }
+}
 
 impl Outcome {
     /// One word for the label of a metric: `sent`, `retry`, `dead`, `gone` or `ambiguous`.

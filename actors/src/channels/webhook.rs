@@ -4,7 +4,6 @@
 //! `webhook-signature` over `{id}.{timestamp}.{body}`. Only 2xx is success; a redirect is a failure, not an instruction;
 //! 410 means "never again".
 
-use std::error::Error;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,12 +12,11 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use standardwebhooks::{HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP};
-use telemetry::context::TraceContext;
 use tokio::time::Instant;
 
-use super::client::{Outbound, denied_host};
 use super::schedule::parse_retry_after;
 use super::{Channel, Destination, Message, OpenError, Outcome};
+use crate::outbound::{Answer, Outbound};
 
 /// The name of this kind of channel.
 pub const KIND: &str = "webhook";
@@ -65,14 +63,12 @@ impl Webhook {
     }
 
     /// The head of the receiver's answer, or what became of the attempt without one.
-    async fn ask(&self, message: &Message) -> Result<reqwest::Response, Outcome> {
+    async fn ask(&self, message: &Message, deadline: Instant) -> Result<Answer, Outcome> {
         let body = body(message);
-        let headers = match self.headers(message, &body, Timestamp::now()) {
-            Ok(headers) => headers,
-            Err(reason) => return Err(Outcome::Dead { reason }),
-        };
-        let request = self.outbound.post(self.url.clone()).headers(headers).body(body);
-        request.send().await.map_err(judge_error)
+        let headers = self.headers(message, &body, Timestamp::now()).map_err(|reason| Outcome::Dead { reason })?;
+        let request = self.outbound.post(&self.url).headers(headers).body(body);
+        // The board counts what is under way for each channel, and has the breakers.
+        Ok(request.until(deadline).without_host_limits().send().await?)
     }
 
     fn headers(&self, message: &Message, body: &str, now: Timestamp) -> Result<HeaderMap, String> {
@@ -90,20 +86,19 @@ impl Webhook {
             let value = HeaderValue::try_from(value).map_err(|error| format!("write the header {name}: {error}"))?;
             headers.insert(name, value);
         }
-        telemetry::context::inject(&TraceContext::current(), &mut headers);
         Ok(headers)
     }
 
     /// The head decides. Of the body as much is read as comes soon: the rest is only lost to a reason or a connection.
-    async fn judge_answer(&self, answer: reqwest::Response, deadline: Instant) -> Outcome {
+    async fn judge_answer(&self, answer: Answer) -> Outcome {
         let status = answer.status();
         if status.is_success() {
             // Read to its end (within the cap) so that the connection can be used again.
-            self.read_soon(answer, deadline).await;
+            read_soon(answer).await;
             return Outcome::Delivered { status: Some(status.as_u16()), provider_id: None };
         }
         let after = retry_after(answer.headers());
-        let detail = quote(status, &self.read_soon(answer, deadline).await);
+        let detail = quote(status, &read_soon(answer).await);
         match status {
             StatusCode::GONE => Outcome::Gone { status: Some(status.as_u16()), reason: detail },
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
@@ -113,20 +108,14 @@ impl Webhook {
             _ => refused("status", status, None, detail),
         }
     }
-
-    async fn read_soon(&self, answer: reqwest::Response, deadline: Instant) -> String {
-        let until = deadline.min(Instant::now() + BODY_WITHIN);
-        tokio::time::timeout_at(until, self.outbound.read_start(answer)).await.unwrap_or_default()
-    }
 }
 
 #[async_trait]
 impl Channel for Webhook {
     async fn send(&self, message: &Message, deadline: Instant) -> Outcome {
-        match tokio::time::timeout_at(deadline, self.ask(message)).await {
-            Ok(Ok(answer)) => self.judge_answer(answer, deadline).await,
-            Ok(Err(outcome)) => outcome,
-            Err(_) => Outcome::Ambiguous { detail: "no answer before the deadline".to_owned() },
+        match self.ask(message, deadline).await {
+            Ok(answer) => self.judge_answer(answer).await,
+            Err(outcome) => outcome,
         }
     }
 }
@@ -135,6 +124,11 @@ impl Channel for Webhook {
 fn body(message: &Message) -> String {
     let at = Timestamp::from_millisecond(message.created_at_ms).unwrap_or_default();
     serde_json::json!({ "type": MESSAGE_TYPE, "timestamp": at.to_string(), "data": message.data }).to_string()
+}
+
+/// What comes of the body soon.
+async fn read_soon(answer: Answer) -> String {
+    tokio::time::timeout(BODY_WITHIN, answer.start()).await.unwrap_or_default()
 }
 
 fn refused(class: &'static str, status: StatusCode, after: Option<Duration>, detail: String) -> Outcome {
@@ -153,33 +147,6 @@ fn quote(status: StatusCode, start: &str) -> String {
         "" => format!("the receiver answered {}", status.as_u16()),
         line => format!("the receiver answered {}: {line}", status.as_u16()),
     }
-}
-
-/// The URL is left out: its path is often a secret.
-fn judge_error(error: reqwest::Error) -> Outcome {
-    if let Some(reason) = denied_host(&error) {
-        return Outcome::Dead { reason };
-    }
-    let error = error.without_url();
-    let detail = with_causes(&error);
-    if error.is_builder() {
-        Outcome::Dead { reason: detail }
-    } else if error.is_connect() {
-        Outcome::Retry { class: "connect", status: None, after: None, detail }
-    } else {
-        // A time-out or a broken connection after the request was written: the receiver may have it.
-        Outcome::Ambiguous { detail }
-    }
-}
-
-fn with_causes(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text.chars().take(QUOTE_MAX_CHARS).collect()
 }
 
 #[cfg(test)]

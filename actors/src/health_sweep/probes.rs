@@ -74,8 +74,8 @@ impl Probe for ChannelsProbe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channels::breaker::BreakerSettings;
     use crate::model::new_id;
+    use crate::outbound::breaker::BreakerSettings;
 
     #[tokio::test]
     async fn a_few_dead_receivers_are_theirs_and_most_of_many_are_ours() {

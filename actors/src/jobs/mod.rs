@@ -20,6 +20,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::outbound::{OutboundError, Repeat};
 use crate::store::{Effect, Job};
 
 mod cadence;
@@ -132,6 +133,17 @@ pub struct PayloadFault {
     pub path: String,
     /// What is wrong there.
     pub reason: String,
+}
+
+/// A call that failed is tried again unless that is useless: jobs run at least once, so whatever they call must bear
+/// repetition anyway.
+impl From<OutboundError> for JobError {
+    fn from(error: OutboundError) -> Self {
+        match error.repeat() {
+            Repeat::Useless => Self::dead(error),
+            Repeat::Helps | Repeat::IfHarmless => Self::retry(error),
+        }
+    }
 }
 
 impl From<PayloadFault> for JobError {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use supervision::{GuardSite, guard};
-use telemetry::context::as_follower;
+use telemetry::context::{as_follower, with_deadline};
 use telemetry::panic::Policy;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Ending, Handlers, JobContext, JobDone, JobError, JobHandler, RetryPolicy};
@@ -64,8 +65,10 @@ impl RunOne {
         cancelled: CancellationToken,
     ) -> (Ending, Vec<Effect>) {
         let context = JobContext { job: Arc::clone(job), attempt: job.charged(), cancelled: cancelled.clone() };
-        let mut work = Box::pin(guard(guard_site(site, job), handler.run(context)));
         let timeout_ms = job.timeout_ms.unwrap_or(self.timeout_ms);
+        let deadline = Instant::now() + Duration::from_millis(timeout_ms);
+        // The deadline of the request ended with the request: this attempt has one of its own.
+        let mut work = Box::pin(guard(guard_site(site, job), with_deadline(deadline, handler.run(context))));
         let grace = Duration::from_millis(self.cancel_grace_ms);
         let stopped = tokio::select! {
             biased;
@@ -75,7 +78,7 @@ impl RunOne {
                 Ok(Err(error)) => (Ending::Failed(error), Vec::new()),
                 Err(panicked) => (Ending::Panicked { message: panicked.to_string() }, Vec::new()),
             },
-            () = tokio::time::sleep(Duration::from_millis(timeout_ms)) => {
+            () = tokio::time::sleep_until(deadline) => {
                 cancelled.cancel();
                 Ending::TimedOut { timeout_ms }
             }
@@ -129,6 +132,7 @@ mod tests {
 
     use async_trait::async_trait;
     use serde_json::{Value, json};
+    use telemetry::context::RequestId;
 
     use super::*;
     use crate::jobs::testing::job;
@@ -250,6 +254,39 @@ mod tests {
         let outcome = outcome_of(job().kind("from a newer version"), &CancellationToken::new()).await;
         let Outcome::Retry { error, .. } = outcome else { panic!("{outcome:?}") };
         assert_eq!(error, "no handler for the kind \"from a newer version\"");
+    }
+
+    /// Notes what is left of its time, and for which request it runs.
+    #[derive(Clone, Default)]
+    struct Asked(Arc<Mutex<Option<(Duration, String)>>>);
+
+    #[async_trait]
+    impl JobHandler for Asked {
+        fn kind(&self) -> &'static str {
+            "test"
+        }
+
+        fn check(&self, _: &Value) -> Result<(), PayloadFault> {
+            Ok(())
+        }
+
+        async fn run(&self, _: JobContext) -> Result<JobDone, JobError> {
+            let id = TraceContext::current().request_id().map(ToString::to_string).unwrap_or_default();
+            *self.0.lock().unwrap() = telemetry::context::remaining().map(|left| (left, id));
+            Ok(JobDone::default())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_has_its_own_time_as_its_deadline_and_the_request_it_runs_for() {
+        let asked = Asked::default();
+        let run = RunOne { handlers: Handlers::new().with(asked.clone()), ..run_one() };
+        let site = RunSite { component: "scheduler".to_owned(), actor: "scheduler.runners".to_owned() };
+        let sent = with_deadline(Instant::now() + Duration::from_millis(5), async { TraceContext::current() }).await;
+        let job = Job { context: sent.with_request_id(RequestId::parse("order-7")), ..job().timeout_ms(1_500) };
+        run.run(&site, job, CancellationToken::new()).await;
+        let seen = asked.0.lock().unwrap().take();
+        assert_eq!(seen, Some((Duration::from_millis(1_500), "order-7".to_owned())));
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,6 +21,12 @@ pub enum StoreError {
         /// How long the caller waited.
         deadline_ms: u64,
     },
+    /// The caller's own time is up ([`telemetry::context::deadline`]). It may have happened or not, as with `Timeout`.
+    #[error("{verb}: the caller's time is up")]
+    OutOfTime {
+        /// What was asked.
+        verb: &'static str,
+    },
     /// It contradicts what is kept already.
     #[error("{verb}: {what}")]
     Conflict {
@@ -66,7 +72,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later, without anyone's doing.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Timeout { .. })
+        matches!(self, Self::Unavailable { .. } | Self::Timeout { .. } | Self::OutOfTime { .. })
     }
 
     /// A short word for metrics and logs.
@@ -74,6 +80,7 @@ impl StoreError {
         match self {
             Self::Unavailable { .. } => "unavailable",
             Self::Timeout { .. } => "timeout",
+            Self::OutOfTime { .. } => "out_of_time",
             Self::Conflict { .. } => "conflict",
             Self::NotFound { .. } => "not_found",
             Self::Corrupt { .. } => "corrupt",

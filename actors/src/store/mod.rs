@@ -8,7 +8,8 @@
 //! - **Times** are the store's own: a caller says "in 500 ms", never "at". Two replicas whose clocks differ agree.
 //! - **Fences.** Each claim of a row counts its `attempt` up, and every write after it names the attempt. Whoever lost
 //!   the row (a lease ran out, the process was suspended) writes nothing: the answer is [`Settled::Late`].
-//! - **Deadlines.** Every call ends within the store's deadline, or with [`StoreError::Timeout`].
+//! - **Deadlines.** Every call ends within the store's deadline, or with [`StoreError::Timeout`]; and within what its
+//!   caller has left ([`telemetry::context::budget`]), or with [`StoreError::OutOfTime`].
 //! - **Errors** say whether it helps to try again ([`StoreError::is_retryable`]). An actor that meets one parks itself
 //!   with a backoff; a store that is away is no reason to crash.
 //!

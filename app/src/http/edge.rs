@@ -14,13 +14,12 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, HeaderName, USER_AGENT};
 use http::{HeaderValue, Method, StatusCode, Version};
 use supervision::{GuardSite, guard};
-use telemetry::context::TraceContext;
+use telemetry::context::{REQUEST_ID, RequestId, TraceContext};
 use telemetry::panic::Policy;
 use tokio::time::Instant;
 use tracing::{Span, field::Empty};
 
 use super::problem::Problem;
-use super::request_id::{REQUEST_ID, RequestId};
 use super::serve::Peer;
 
 telemetry::declare_metrics! {
@@ -36,16 +35,21 @@ pub const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 
 /// The middleware; `component` is the child of the root that owns the listener.
 pub async fn edge(State(component): State<&'static str>, mut request: Request, next: Next) -> Response {
-    let id = RequestId::of(request.headers());
+    let context = telemetry::context::extract(request.headers());
+    let id = context.request_id().cloned().unwrap_or_else(RequestId::make);
+    let context = context.with_request_id(Some(id.clone()));
     request.extensions_mut().insert(id.clone());
     let quiet = request.extensions().get::<MatchedPath>().is_some_and(|path| is_quiet(path.as_str()));
     let mut response = if quiet {
         Guarded { component, tenant: None, id: &id, route: "probe" }.run(next.run(request)).await
     } else {
-        traced(component, &id, request, next).await
+        traced(component, &id, context, request, next).await
     };
     response = as_problem(response, &id);
-    response.headers_mut().insert(REQUEST_ID, id.into_header());
+    // An id is always a header's value.
+    if let Ok(id) = HeaderValue::try_from(id.as_str()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
     response
 }
 
@@ -53,23 +57,28 @@ fn is_quiet(route: &str) -> bool {
     matches!(route, "/startupz" | "/readyz" | "/healthz" | "/metrics")
 }
 
-async fn traced(component: &'static str, id: &RequestId, request: Request, next: Next) -> Response {
+async fn traced(
+    component: &'static str,
+    id: &RequestId,
+    parent: TraceContext,
+    request: Request,
+    next: Next,
+) -> Response {
     let method = method_name(request.method());
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let parent = telemetry::context::extract(request.headers());
-    let span = server_span(&request, id, method, route.as_deref());
+    let span = server_span(&request, method, route.as_deref());
     let label = route.clone().unwrap_or_else(|| "none".to_owned());
     let answering = Answering::start(method, label.clone());
     let future = async {
         let response = Guarded { component, tenant: None, id, route: &label }.run(next.run(request)).await;
-        finish(&Span::current(), id, response)
+        finish(&Span::current(), response)
     };
     let response = telemetry::context::as_child(span, &parent, future).await;
     answering.end(response.status());
     response
 }
 
-fn server_span(request: &Request, id: &RequestId, method: &'static str, route: Option<&str>) -> Span {
+fn server_span(request: &Request, method: &'static str, route: Option<&str>) -> Span {
     let name = route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"));
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_string());
     let agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
@@ -87,15 +96,14 @@ fn server_span(request: &Request, id: &RequestId, method: &'static str, route: O
         network.protocol.version = protocol_version(request.version()),
         client.address = peer,
         user_agent.original = agent,
-        request.id = id.as_str(),
         tenant = Empty,
     )
 }
 
 /// Only a server's own fault makes a span an error; a client's mistake is an answer like any other.
-fn finish(span: &Span, id: &RequestId, mut response: Response) -> Response {
+fn finish(span: &Span, mut response: Response) -> Response {
     let status = response.status();
-    tracing::debug!(status = i64::from(status.as_u16()), request.id = id.as_str(), "answered");
+    tracing::debug!(status = i64::from(status.as_u16()), "answered");
     span.record("http.response.status_code", i64::from(status.as_u16()));
     let recorded = response.extensions().get::<Problem>().is_some_and(Problem::is_panic);
     if status.is_server_error() && !recorded {

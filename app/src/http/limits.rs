@@ -1,4 +1,7 @@
 //! What all requests together, and each by itself, may take.
+//!
+//! A caller may ask for less time than ours (`X-Request-Timeout-Ms`). What is in force is the request's deadline: the store
+//! and outbound calls below see it ([`telemetry::context::deadline`]) and take less, so that the reason still gets out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +10,9 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use telemetry::context::{requested_timeout, with_deadline};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::lifecycle::Lifecycle;
 use super::problem::Problem;
@@ -54,11 +59,16 @@ pub async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Res
         LIMITED.add(1, &[("reason", "concurrency")]);
         return Problem::unavailable("too many requests at once, try again", RETRY_AFTER_S).into_response();
     };
-    match tokio::time::timeout(gate.request, next.run(request)).await {
+    let limit = match requested_timeout(request.headers()) {
+        Ok(asked) => asked.map_or(gate.request, |asked| asked.min(gate.request)),
+        Err(bad) => return Problem::new(StatusCode::BAD_REQUEST, bad.to_string()).into_response(),
+    };
+    let deadline = Instant::now() + limit;
+    match tokio::time::timeout_at(deadline, with_deadline(deadline, next.run(request))).await {
         Ok(response) => response,
         Err(_) => {
             LIMITED.add(1, &[("reason", "timeout")]);
-            let detail = format!("the request was not complete and answered within {} ms", gate.request.as_millis());
+            let detail = format!("the request was not complete and answered within {} ms", limit.as_millis());
             Problem::new(StatusCode::REQUEST_TIMEOUT, detail).into_response()
         }
     }
@@ -67,6 +77,7 @@ pub async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Res
 #[cfg(test)]
 mod tests {
     use axum::{Router, body::Body, middleware, routing::get};
+    use telemetry::context::REQUEST_TIMEOUT;
     use tower::ServiceExt;
 
     use super::*;
@@ -84,6 +95,45 @@ mod tests {
 
     async fn ask(router: &Router, path: &str) -> Response {
         router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    async fn ask_within(router: &Router, path: &str, ms: &str) -> Response {
+        let request = Request::get(path).header(REQUEST_TIMEOUT, ms).body(Body::empty()).unwrap();
+        router.clone().oneshot(request).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_may_ask_for_less_time_than_ours_and_never_for_more() {
+        let router = router(1);
+        for (asked, given_ms) in [("250", 250), ("10000", 10_000), ("99999999", 10_000)] {
+            let began = Instant::now();
+            let answer = ask_within(&router, "/slow", asked).await;
+            assert_eq!(
+                (answer.status(), began.elapsed().as_millis()),
+                (StatusCode::REQUEST_TIMEOUT, given_ms),
+                "{asked}"
+            );
+        }
+        assert_eq!(ask_within(&router, "/quick", "250").await.status(), 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_below_sees_the_deadline() {
+        let left = get(|| async { telemetry::context::remaining().unwrap().as_millis().to_string() });
+        let gated = middleware::from_fn_with_state(limit(1, WhileDraining::Serve, Arc::default()), gate);
+        let router = Router::new().route("/left", left).layer(gated);
+        for (answer, expected) in
+            [(ask_within(&router, "/left", "250").await, "250"), (ask(&router, "/left").await, "10000")]
+        {
+            assert_eq!(axum::body::to_bytes(answer.into_body(), 100).await.unwrap(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_time_that_cannot_be_read_is_400_and_names_the_header() {
+        let answer = ask_within(&router(1), "/quick", "soon").await;
+        assert_eq!(answer.status(), 400);
+        assert!(answer.extensions().get::<Problem>().unwrap().detail().contains("x-request-timeout-ms"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,7 +30,6 @@ mod openapi;
 mod page;
 pub mod probes;
 mod problem;
-mod request_id;
 mod resource;
 mod schedules;
 pub mod serve;
@@ -43,7 +42,7 @@ mod tests;
 use std::sync::Arc;
 
 use actors::broadcast::{Hub, Limits as SocketLimits};
-use actors::channels::target::TargetRules;
+use actors::outbound::TargetRules;
 use actors::scheduler::Scheduler;
 use actors::store::SharedStore;
 use axum::Router;

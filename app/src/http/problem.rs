@@ -151,6 +151,9 @@ impl From<StoreError> for Problem {
                 tracing::warn!(error = %error, kind = error.kind(), "the store did not answer");
                 Self::unavailable("the store does not answer, try again", STORE_RETRY_AFTER_S)
             }
+            StoreError::OutOfTime { .. } => {
+                Self::new(StatusCode::REQUEST_TIMEOUT, "the time that was given is up, it may or may not be done")
+            }
             StoreError::Conflict { what, .. } => Self::new(StatusCode::CONFLICT, what),
             StoreError::NotFound { what, .. } => Self::new(StatusCode::NOT_FOUND, what),
             StoreError::Corrupt { .. } | StoreError::Schema { .. } | StoreError::Address { .. } => {

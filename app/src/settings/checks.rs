@@ -60,16 +60,21 @@ impl Checks<'_> {
             format!("must be less than half of scheduler.lease_ms ({})", scheduler.lease.as_millis()),
         );
         let channels = &settings.channel_manager;
-        let request = channels.request_timeout;
-        self.require(
-            &["channel_manager.connect_timeout_ms", "channel_manager.request_timeout_ms"],
-            channels.connect_timeout <= request,
-            format!("must not be more than channel_manager.request_timeout_ms ({})", request.as_millis()),
-        );
         self.require(
             &["channel_manager.idle_after_ms", "channel_manager.interval_ms"],
             channels.idle_after >= channels.interval,
             format!("must not be less than channel_manager.interval_ms ({})", channels.interval.as_millis()),
+        );
+        let outbound = &settings.outbound;
+        self.require(
+            &["outbound.connect_timeout_ms", "outbound.head_timeout_ms"],
+            outbound.connect_timeout <= outbound.head_timeout,
+            format!("must not be more than outbound.head_timeout_ms ({})", outbound.head_timeout.as_millis()),
+        );
+        self.require(
+            &["outbound.head_timeout_ms", "outbound.total_timeout_ms"],
+            outbound.head_timeout <= outbound.total_timeout,
+            format!("must not be more than outbound.total_timeout_ms ({})", outbound.total_timeout.as_millis()),
         );
         let sweep = &settings.health_sweep;
         self.require(

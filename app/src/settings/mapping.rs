@@ -6,6 +6,8 @@ use std::time::Duration;
 use actors::broadcast::{HubSettings, Limits as SocketLimits, OutboxLimits};
 use actors::broadcaster::BroadcasterSettings;
 use actors::bus::BusSettings;
+use actors::outbound::OutboundSettings;
+use actors::outbound::breaker::BreakerSettings;
 use actors::store::SqliteOptions;
 use actors::{channel_manager, health_sweep, liveness_monitor, scheduler};
 use telemetry::export::check::{Destination, destinations};
@@ -113,6 +115,24 @@ impl Settings {
         }
     }
 
+    /// For the one HTTP client.
+    pub fn for_outbound(&self) -> OutboundSettings {
+        let section = &self.outbound;
+        OutboundSettings {
+            connect_timeout: section.connect_timeout,
+            head_timeout: section.head_timeout,
+            total_timeout: section.total_timeout,
+            idle_per_host_max: section.idle_per_host_max,
+            idle_timeout: section.idle_timeout,
+            in_flight_max: section.in_flight_max,
+            host_in_flight_max: section.host_in_flight_max,
+            place_wait: section.place_wait,
+            answer_max_bytes: section.answer_max_bytes,
+            breaker: BreakerSettings { failures_max: section.breaker_failures_max, open_for: section.breaker_open },
+            ..OutboundSettings::default()
+        }
+    }
+
     /// For the channel manager.
     pub fn for_channel_manager(&self) -> channel_manager::Settings {
         let section = &self.channel_manager;
@@ -123,7 +143,6 @@ impl Settings {
             tenant_channels_max: section.tenant_channels_max,
             in_flight_max: section.in_flight_max,
             lease_ms: ms(section.lease),
-            connect_timeout_ms: ms(section.connect_timeout),
             request_timeout_ms: ms(section.request_timeout),
             answer_max_bytes: section.answer_max_bytes,
             retry_delays_ms: section.retry_delays.iter().copied().map(ms).collect(),
@@ -178,6 +197,7 @@ mod tests {
     fn the_defaults_are_those_of_the_parts() {
         let settings = production();
         assert_eq!(settings.for_scheduler(), scheduler::Settings::default());
+        assert_eq!(settings.for_outbound(), OutboundSettings::default());
         assert_eq!(settings.for_channel_manager(), channel_manager::Settings::default());
         assert_eq!(settings.for_health_sweep(), health_sweep::Settings::default());
         assert_eq!(settings.for_liveness_monitor(), liveness_monitor::Settings::default());

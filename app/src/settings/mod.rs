@@ -26,7 +26,8 @@ pub use fault::{Fault, Faults};
 pub use layers::Sources;
 pub use restarting::{Backoff, Restart};
 pub use sections::{
-    Admin, Api, Bus, Health, Idempotency, Limits, Log, LogFormat, Otel, Otlp, Profile, Shutdown, Store, WhileDraining,
+    Admin, Api, Bus, Health, Idempotency, Limits, Log, LogFormat, Otel, Otlp, Outbound, Profile, Shutdown, Store,
+    WhileDraining,
 };
 pub use stop_table::{FLUSH, StopTable};
 pub use subsystems::{Broadcaster, ChannelManager, HealthSweep, LivenessMonitor, Scheduler};
@@ -59,6 +60,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What requests with a key of their own may take.
     pub idempotency: Idempotency,
+    /// Calls to somebody else.
+    pub outbound: Outbound,
     /// Jobs and schedules.
     pub scheduler: Scheduler,
     /// Events to sockets.

@@ -212,6 +212,45 @@ pub struct Idempotency {
     pub keys_max: u32,
 }
 
+/// `[outbound]`: calls to somebody else over HTTP.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outbound {
+    /// Name resolution, TCP and TLS together; at most `head_timeout_ms`.
+    #[serde(rename = "connect_timeout_ms", deserialize_with = "types::ms::<1, 600_000, _>")]
+    pub connect_timeout: Duration,
+    /// From the start of a call to the head of its answer; at most `total_timeout_ms`.
+    #[serde(rename = "head_timeout_ms", deserialize_with = "types::ms::<1, 600_000, _>")]
+    pub head_timeout: Duration,
+    /// One whole call.
+    #[serde(rename = "total_timeout_ms", deserialize_with = "types::ms::<1, 600_000, _>")]
+    pub total_timeout: Duration,
+    /// Idle connections kept for one host.
+    #[serde(deserialize_with = "types::int::<0, 1_000, _, _>")]
+    pub idle_per_host_max: usize,
+    /// How long an idle connection is kept.
+    #[serde(rename = "idle_timeout_ms", deserialize_with = "types::ms::<1, 3_600_000, _>")]
+    pub idle_timeout: Duration,
+    /// Calls in flight at a time.
+    #[serde(deserialize_with = "types::int::<1, 100_000, _, _>")]
+    pub in_flight_max: usize,
+    /// Calls in flight at a time to one host.
+    #[serde(deserialize_with = "types::int::<1, 100_000, _, _>")]
+    pub host_in_flight_max: usize,
+    /// How long a call waits for a free place.
+    #[serde(rename = "place_wait_ms", deserialize_with = "types::ms::<0, 60_000, _>")]
+    pub place_wait: Duration,
+    /// Bytes of an answer that are read.
+    #[serde(deserialize_with = "types::int::<1_024, 104_857_600, _, _>")]
+    pub answer_max_bytes: usize,
+    /// Failures in a row after which a host gets a rest.
+    #[serde(deserialize_with = "types::int::<1, 1_000, _, _>")]
+    pub breaker_failures_max: u32,
+    /// How long that rest is.
+    #[serde(rename = "breaker_open_ms", deserialize_with = "types::ms::<1, 86_400_000, _>")]
+    pub breaker_open: Duration,
+}
+
 fn while_draining<'de, D: Deserializer<'de>>(from: D) -> Result<WhileDraining, D::Error> {
     types::one_of(from, &[("serve", WhileDraining::Serve), ("refuse", WhileDraining::Refuse)])
 }

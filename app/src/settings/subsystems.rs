@@ -151,9 +151,6 @@ pub struct ChannelManager {
     /// How long a claimed delivery belongs to this process; longer than `request_timeout_ms` by 5 s.
     #[serde(rename = "lease_ms", deserialize_with = "types::ms::<100, 3_600_000, _>")]
     pub lease: Duration,
-    /// Name resolution, TCP and TLS together; at most `request_timeout_ms`.
-    #[serde(rename = "connect_timeout_ms", deserialize_with = "types::ms::<1, 600_000, _>")]
-    pub connect_timeout: Duration,
     /// How long one whole request to a receiver may take.
     #[serde(rename = "request_timeout_ms", deserialize_with = "types::ms::<10, 600_000, _>")]
     pub request_timeout: Duration,

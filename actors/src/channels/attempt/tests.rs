@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::super::board::Board;
-use super::super::breaker::BreakerSettings;
 use super::super::test_support::Kept;
 use super::*;
 use crate::model::Clock;
+use crate::outbound::breaker::BreakerSettings;
 use crate::store::{ClaimDeliveries, DeliveryState};
 
 const LEASE_MS: u64 = 30_000;

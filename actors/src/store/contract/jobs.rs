@@ -1,5 +1,10 @@
 //! The life of a job after it was claimed.
 
+use std::time::Duration;
+
+use telemetry::context::with_deadline;
+use tokio::time::Instant;
+
 use super::*;
 use crate::store::contract::channels::webhook;
 use crate::store::{Effect, Fault, JobState, NewDelivery, Prune};
@@ -23,8 +28,19 @@ pub(crate) async fn a_job_reads_back_as_it_was_given(fixture: &Fixture) {
     assert_eq!((kept.state, kept.run_at_ms, kept.created_at_ms), (JobState::Scheduled, START_MS + 1_000, START_MS));
     fixture.advance(1_000);
     assert_eq!(fixture.read(&kept).await.state, JobState::Ready);
-    fixture.claim(1).await;
+    let claimed = fixture.claim(1).await.remove(0);
     assert_eq!(fixture.read(&kept).await.state, JobState::Running);
+    fixture.settle(claimed.fence(), DONE).await;
+    assert_eq!(fixture.read(&kept).await.context, given.context, "the end of a job keeps what it belongs to");
+}
+
+pub(crate) async fn a_call_takes_no_longer_than_its_caller_has(fixture: &Fixture) {
+    let job = new_job("demo");
+    let late = with_deadline(Instant::now(), fixture.store.enqueue(vec![job.clone()])).await.unwrap_err();
+    assert_eq!((late.kind(), late.is_retryable()), ("out_of_time", true));
+    let soon = Instant::now() + Duration::from_secs(10);
+    with_deadline(soon, fixture.store.enqueue(vec![job])).await.unwrap();
+    assert_eq!(fixture.store.job_counts().await.unwrap().ready, 1);
 }
 
 pub(crate) async fn a_batch_is_kept_whole_or_not_at_all(fixture: &Fixture) {

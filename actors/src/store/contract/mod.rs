@@ -10,6 +10,7 @@ pub(crate) mod schedules;
 use std::any::Any;
 
 use serde_json::json;
+use telemetry::context::RequestId;
 use uuid::Uuid;
 
 use super::{ClaimJobs, Fence, Job, NewJob, Outcome, Settled, Settlement, SharedStore};
@@ -45,6 +46,7 @@ macro_rules! contract_tests {
         );
         crate::store::contract::contract_tests!(@ $open; jobs:
             a_job_reads_back_as_it_was_given
+            a_call_takes_no_longer_than_its_caller_has
             a_batch_is_kept_whole_or_not_at_all
             a_late_answer_of_a_lost_worker_is_refused
             a_done_job_keeps_its_result
@@ -150,4 +152,5 @@ pub(crate) fn new_job(of: &str) -> NewJob {
 fn context() -> TraceContext {
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     TraceContext::from_parts(Some(traceparent), Some("4bf92f3577b34da6a3ce929d0e0e4736"))
+        .with_request_id(RequestId::parse("order-7"))
 }

@@ -1,6 +1,7 @@
 //! Deliveries: keeping new ones, claiming those of one channel, writing down how each attempt ended.
 
 use sqlx::Row;
+use telemetry::context::RequestId;
 use uuid::Uuid;
 
 use super::{Inner, SqliteStore, Write, rows};
@@ -10,8 +11,8 @@ use crate::store::{ClaimDeliveries, ClaimedDeliveries, Delivery, DeliveryOutcome
 
 const INSERT: &str = "
     INSERT INTO deliveries (id, tenant, channel_id, job_id, data, state, due_at_ms, created_at_ms, traceparent,
-                            origin_trace_id)
-    VALUES (?1, ?2, ?3, ?4, ?5, 'pending', ?6, ?6, ?7, ?8)
+                            origin_trace_id, request_id)
+    VALUES (?1, ?2, ?3, ?4, ?5, 'pending', ?6, ?6, ?7, ?8, ?9)
     RETURNING *";
 
 // One that is `sending` and due again lost its sender: its lease ran out.
@@ -71,6 +72,7 @@ pub(super) async fn insert(write: &mut Write, delivery: &NewDelivery, now: Milli
         .bind(now)
         .bind(delivery.context.traceparent())
         .bind(delivery.context.origin())
+        .bind(delivery.context.request_id().map(RequestId::as_str))
         .fetch_one(&mut **write)
         .await?;
     rows::delivery(&row)

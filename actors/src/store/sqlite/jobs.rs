@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use sqlx::Row;
+use telemetry::context::RequestId;
 use uuid::Uuid;
 
 use super::{Inner, SqliteStore, Write, rows};
@@ -10,8 +11,8 @@ use crate::store::{Fence, Job, JobCounts, NewJob, Prune};
 
 const INSERT: &str = "
     INSERT INTO jobs (id, tenant, queue, kind, payload, state, priority, max_attempts, timeout_ms, run_at_ms,
-                      created_at_ms, schedule_id, fire_at_ms, traceparent, origin_trace_id)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+                      created_at_ms, schedule_id, fire_at_ms, traceparent, origin_trace_id, request_id)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
     RETURNING *";
 
 const HEARTBEAT: &str = "
@@ -56,6 +57,7 @@ pub(super) async fn insert(
         .bind(fired.map(|(_, fire_at)| fire_at))
         .bind(job.context.traceparent())
         .bind(job.context.origin())
+        .bind(job.context.request_id().map(RequestId::as_str))
         .fetch_one(&mut **write)
         .await?;
     rows::live_job(&row, now)

@@ -26,6 +26,7 @@ use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use sqlx::Transaction;
 use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqlitePool};
+use telemetry::context::{OutOfTime, budget};
 use uuid::Uuid;
 
 pub use open::SqliteOptions;
@@ -83,17 +84,25 @@ impl SqliteStore {
         Ok(self.writer()?.begin_with("BEGIN IMMEDIATE").await?)
     }
 
-    /// Runs one verb within the deadline. A call that is given up half-way is rolled back by its transaction.
+    /// Runs one verb within the deadline, or within what its caller has left if that is less. A call that is given up
+    /// half-way is rolled back by its transaction.
     async fn within<T>(&self, verb: &'static str, call: impl Future<Output = Inner<T>>) -> Result<T> {
         let started = tokio::time::Instant::now();
-        let deadline_ms = u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX);
-        let answer = match tokio::time::timeout(self.deadline, call).await {
-            Ok(answer) => answer.map_err(|trouble| trouble.of(verb)),
-            Err(_) => Err(StoreError::Timeout { verb, deadline_ms }),
+        let answer = match budget(self.deadline) {
+            Ok(limit) => match tokio::time::timeout(limit, call).await {
+                Ok(answer) => answer.map_err(|trouble| trouble.of(verb)),
+                Err(_) if limit < self.deadline => Err(StoreError::OutOfTime { verb }),
+                Err(_) => Err(StoreError::Timeout { verb, deadline_ms: self.deadline_ms() }),
+            },
+            Err(OutOfTime) => Err(StoreError::OutOfTime { verb }),
         };
         let outcome = answer.as_ref().map_or_else(StoreError::kind, |_| "ok");
         CALL_DURATION.record(started.elapsed().as_secs_f64(), &[("verb", verb), ("outcome", outcome)]);
         answer
+    }
+
+    fn deadline_ms(&self) -> u64 {
+        u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX)
     }
 
     async fn touch(&self) -> Inner<()> {

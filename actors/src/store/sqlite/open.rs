@@ -15,9 +15,10 @@ use crate::store::error::Trouble;
 use crate::store::{Store, StoreError};
 
 /// The migrations in their order, compiled in. A file that has been released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "first", include_str!("../../../migrations/sqlite/0001_first.sql")),
     (4, "idempotency", include_str!("../../../migrations/sqlite/0004_idempotency.sql")),
+    (6, "request context", include_str!("../../../migrations/sqlite/0006_request_context.sql")),
 ];
 /// Opening and migrating may take this much longer than a call: it happens once, and rewrites tables.
 const OPEN_DEADLINE: Duration = Duration::from_secs(60);
@@ -258,6 +259,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn rows_from_before_requests_had_ids_still_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("store.db");
+        let connect = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+        let old = SqlitePool::connect_with(connect).await.unwrap();
+        let (version, name, sql) = MIGRATIONS[0];
+        let first = Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false);
+        Migrator::with_migrations(vec![first]).run(&old).await.unwrap();
+        let id = crate::model::new_id();
+        let row = "INSERT INTO jobs (id, tenant, queue, kind, payload, state, priority, max_attempts, run_at_ms,
+                                     created_at_ms, traceparent)
+                   VALUES (?1, 'demo', 'default', 'publish', '{}', 'ready', 0, 3, 0, 0,
+                           '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01')";
+        sqlx::query(row).bind(id.to_string()).execute(&old).await.unwrap();
+        old.close().await;
+        let url = format!("sqlite://{}", file.display());
+        let store = SqliteStore::open(&url, SqliteOptions::default()).await.unwrap();
+        let kept = store.get_job(&crate::model::TenantId::new("demo").unwrap(), id).await.unwrap().unwrap();
+        assert!(kept.context.request_id().is_none() && kept.context.trace_id().is_some(), "{kept:?}");
+    }
+
+    #[tokio::test]
     async fn a_file_of_a_newer_program_is_refused_clearly() {
         let directory = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&url(&directory), SqliteOptions::default()).await.unwrap();
@@ -308,6 +331,9 @@ mod tests {
         let held = other.write().await.unwrap_or_else(|_| panic!("no lock"));
         let busy = store.ping().await.unwrap_err();
         assert!(busy.is_retryable(), "{busy}");
+        let soon = tokio::time::Instant::now() + Duration::from_millis(100);
+        let cut = telemetry::context::with_deadline(soon, store.ping()).await.unwrap_err();
+        assert_eq!(cut.kind(), "out_of_time", "the caller has less time than the store: {cut}");
         drop(held);
         other.ping().await.unwrap();
         store.ping().await.unwrap();

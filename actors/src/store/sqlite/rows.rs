@@ -4,6 +4,7 @@ use secrecy::SecretString;
 use serde_json::Value;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use telemetry::context::RequestId;
 use uuid::Uuid;
 
 use super::Inner;
@@ -136,7 +137,9 @@ pub(super) fn delivery(row: &SqliteRow) -> Inner<Delivery> {
 }
 
 fn context(row: &SqliteRow) -> Inner<TraceContext> {
-    Ok(TraceContext::from_parts(row.try_get("traceparent")?, row.try_get("origin_trace_id")?))
+    let request_id = row.try_get::<Option<&str>, _>("request_id")?.and_then(RequestId::parse);
+    Ok(TraceContext::from_parts(row.try_get("traceparent")?, row.try_get("origin_trace_id")?)
+        .with_request_id(request_id))
 }
 
 /// An id as it is kept.

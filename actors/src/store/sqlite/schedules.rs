@@ -2,6 +2,7 @@
 
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use telemetry::context::RequestId;
 use uuid::Uuid;
 
 use super::{Inner, SqliteStore, Write, jobs, rows};
@@ -11,8 +12,8 @@ use crate::store::{FireDue, FireReport, Fired, NewJob, NewSchedule, Schedule};
 
 const INSERT: &str = "
     INSERT INTO schedules (id, tenant, every_ms, cron, time_zone, queue, kind, payload, jitter_ms, max_attempts,
-                           next_fire_at_ms, created_at_ms, traceparent, origin_trace_id)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+                           next_fire_at_ms, created_at_ms, traceparent, origin_trace_id, request_id)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
     RETURNING *";
 
 const DUE: &str = "
@@ -45,6 +46,7 @@ pub(super) async fn create(store: &SqliteStore, schedule: NewSchedule) -> Inner<
         .bind(now)
         .bind(schedule.context.traceparent())
         .bind(schedule.context.origin())
+        .bind(schedule.context.request_id().map(RequestId::as_str))
         .fetch_one(&mut *write)
         .await?;
     write.commit().await?;

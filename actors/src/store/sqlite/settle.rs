@@ -11,10 +11,10 @@ use crate::store::{Effect, Fault, Fence, Outcome, Settled, Settlement, SweepRepo
 const FINISH: &str = "
     INSERT INTO jobs_done (id, tenant, queue, kind, payload, state, priority, attempt, refunds, crashes, max_attempts,
                            timeout_ms, run_at_ms, created_at_ms, claimed_at_ms, finished_at_ms, last_error, result,
-                           schedule_id, fire_at_ms, traceparent, origin_trace_id)
+                           schedule_id, fire_at_ms, traceparent, origin_trace_id, request_id)
     SELECT id, tenant, queue, kind, payload, ?3, priority, attempt, refunds, crashes + ?4, max_attempts,
            timeout_ms, run_at_ms, created_at_ms, claimed_at_ms, ?5, coalesce(?6, last_error), ?7,
-           schedule_id, fire_at_ms, traceparent, origin_trace_id
+           schedule_id, fire_at_ms, traceparent, origin_trace_id, request_id
     FROM jobs WHERE id = ?1 AND attempt = ?2 AND state = 'running'";
 
 const RETRY: &str = "

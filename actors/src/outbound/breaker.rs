@@ -1,8 +1,7 @@
-//! A circuit breaker for one channel: after some failures in a row the receiver gets a rest.
+//! A circuit breaker: after some failures in a row the other side gets a rest.
 //!
 //! It is deliberately simple. It opens after `failures_max` consecutive failures, stays open for a fixed time, then lets
-//! exactly one delivery through as a probe: a success closes it, a failure opens it again. While it is open nothing is
-//! claimed, so no attempt is used up.
+//! exactly one call through as a probe: a success closes it, a failure opens it again.
 
 use std::time::Duration;
 
@@ -28,13 +27,13 @@ impl Default for BreakerSettings {
 pub enum Permit {
     /// Everything.
     All,
-    /// One delivery, to see whether the receiver is back.
+    /// One call, to see whether the other side is back.
     One,
     /// Nothing for this long.
     NoneFor(Duration),
 }
 
-/// The breaker of one channel.
+/// The breaker of one host, or of one channel.
 #[derive(Debug)]
 pub struct Breaker {
     settings: BreakerSettings,
@@ -61,13 +60,13 @@ impl Breaker {
         }
     }
 
-    /// A delivery arrived: the breaker is closed, whatever it was.
+    /// A call was answered: the breaker is closed, whatever it was.
     pub fn succeeded(&mut self) {
         self.failures_in_a_row = 0;
         self.open_until = None;
     }
 
-    /// A delivery failed in a way that says something about the receiver.
+    /// A call failed in a way that says something about the other side.
     pub fn failed(&mut self) {
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
         if self.failures_in_a_row >= self.settings.failures_max {

@@ -1,4 +1,4 @@
-//! Which network addresses we may connect to on behalf of a tenant.
+//! Which network addresses we may connect to when somebody else has chosen the URL.
 //!
 //! A tenant chooses the URL, we open the connection from inside our own network. Without a guard a webhook to
 //! `http://169.254.169.254/` reads the credentials of the machine we run on (SSRF). So every address is looked up in one

@@ -1,4 +1,4 @@
-//! The check of a tenant's URL, before it is stored and again before each request.
+//! The check of a URL, before it is stored and again before each request.
 //!
 //! The WHATWG parser of the `url` crate (the one reqwest uses as well, so that there are no two opinions) turns every
 //! spelling of an address into one: `127.1`, `0x7f000001` and `2130706433` all become `127.0.0.1`. Names are checked
@@ -61,6 +61,12 @@ pub enum TargetError {
 }
 
 impl TargetRules {
+    /// For services of one's own, whose URLs no tenant chooses: plain `http`, private addresses and any port are allowed.
+    #[must_use]
+    pub fn own_network() -> Self {
+        Self { reach: Reach::PublicAndPrivate, schemes: Schemes::HttpAndHttps, ports: Vec::new() }
+    }
+
     /// Parses and checks a URL; what comes back is the one that may be called.
     ///
     /// # Errors
@@ -159,8 +165,8 @@ mod tests {
     }
 
     #[test]
-    fn development_rules_accept_a_plain_local_address() {
-        let rules = TargetRules { reach: Reach::PublicAndPrivate, schemes: Schemes::HttpAndHttps, ports: Vec::new() };
+    fn the_rules_of_ones_own_network_accept_a_plain_local_address() {
+        let rules = TargetRules::own_network();
         assert!(rules.check("http://127.0.0.1:3000/hook").is_ok());
         assert!(rules.check("http://169.254.169.254/").is_err());
     }

@@ -1,38 +1,22 @@
-//! The one HTTP client that all channels share, with the address guard built into its name resolution.
+//! The one HTTP client of the service, with the address guard built into its name resolution.
 //!
 //! What it never does: follow a redirect (a checked URL could point inwards with its second hop), use a proxy from the
-//! environment (the proxy would connect to addresses that nobody checked), or read an answer without a cap.
+//! environment (the proxy would connect to addresses that nobody checked), repeat a request by itself, or read an answer
+//! without a cap.
 
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
+use http::Method;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::addresses::{DeniedAddress, Reach};
-use super::target::TargetRules;
-
-/// The limits of the shared client.
-#[derive(Debug, Clone)]
-pub struct OutboundSettings {
-    /// Name resolution, TCP and TLS together.
-    pub connect_timeout: Duration,
-    /// The whole request, from the first lookup to the last byte of the answer.
-    pub request_timeout: Duration,
-    /// Idle connections kept for one host.
-    pub idle_per_host_max: usize,
-    /// How long an idle connection is kept.
-    pub idle_timeout: Duration,
-    /// Bytes of an answer that are read and kept; the rest is left on the wire and the connection closed.
-    pub answer_max_bytes: usize,
-    /// The `User-Agent` of every request.
-    pub user_agent: String,
-    /// Which URLs may be called.
-    pub rules: TargetRules,
-}
+use super::lines::Lines;
+use super::request::Request;
+use super::settings::OutboundSettings;
 
 /// The client could not be built, for example because the machine has no CA certificates.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +24,7 @@ pub struct OutboundSettings {
 pub struct BuildError(#[from] reqwest::Error);
 
 /// A name resolved to nothing we may connect to.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("host {host} has no address that is allowed: {last}")]
 pub struct DeniedHost {
     host: String,
@@ -71,9 +55,13 @@ impl NameService for SystemNames {
 
 /// The shared client and the rules it keeps. Cheap to clone.
 #[derive(Clone)]
-pub struct Outbound {
+pub struct Outbound(Arc<Inner>);
+
+struct Inner {
     client: reqwest::Client,
-    settings: Arc<OutboundSettings>,
+    settings: OutboundSettings,
+    names: Arc<dyn NameService>,
+    lines: Arc<Lines>,
 }
 
 impl Outbound {
@@ -90,9 +78,25 @@ impl Outbound {
     /// # Errors
     /// As [`Outbound::new`].
     pub fn with_names(settings: OutboundSettings, names: impl NameService) -> Result<Self, BuildError> {
+        let lines = Arc::new(Lines::new(&settings));
+        Self::build(settings, Arc::new(names), lines)
+    }
+
+    /// The same client under other settings, such as the rules for one's own network. Requests in flight are counted
+    /// together with those of this one and the breakers are the same, so the settings of both count only in the first.
+    ///
+    /// # Errors
+    /// As [`Outbound::new`].
+    pub fn with(&self, change: impl FnOnce(&mut OutboundSettings)) -> Result<Self, BuildError> {
+        let mut settings = self.0.settings.clone();
+        change(&mut settings);
+        Self::build(settings, Arc::clone(&self.0.names), Arc::clone(&self.0.lines))
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is the one client")]
+    fn build(settings: OutboundSettings, names: Arc<dyn NameService>, lines: Arc<Lines>) -> Result<Self, BuildError> {
         let client = reqwest::Client::builder()
             .connect_timeout(settings.connect_timeout)
-            .timeout(settings.request_timeout)
             .pool_max_idle_per_host(settings.idle_per_host_max)
             .pool_idle_timeout(settings.idle_timeout)
             .user_agent(&settings.user_agent)
@@ -101,44 +105,48 @@ impl Outbound {
             .referer(false)
             // reqwest repeats a request on some protocol errors by itself; attempts are counted by us alone.
             .retry(reqwest::retry::never())
-            .dns_resolver(CheckedNames { names: Arc::new(names), reach: settings.rules.reach })
+            .dns_resolver(CheckedNames { names: Arc::clone(&names), reach: settings.rules.reach })
             .build()?;
-        Ok(Self { client, settings: Arc::new(settings) })
+        Ok(Self(Arc::new(Inner { client, settings, names, lines })))
     }
 
-    /// The limits this client was built with.
+    /// The settings this client was built with.
     #[must_use]
     pub fn settings(&self) -> &OutboundSettings {
-        &self.settings
+        &self.0.settings
     }
 
-    /// Begins a POST to a URL that [`TargetRules::check`] has accepted.
-    pub fn post(&self, url: url::Url) -> reqwest::RequestBuilder {
-        self.client.post(url)
+    /// Begins a GET.
+    pub fn get(&self, url: impl AsRef<str>) -> Request {
+        self.request(Method::GET, url)
     }
 
-    /// The start of an answer's body as text, at most `answer_max_bytes`; what cannot be read is left out, because the
-    /// status has said all that counts.
-    pub async fn read_start(&self, mut answer: reqwest::Response) -> String {
-        let limit = self.settings.answer_max_bytes;
-        let mut start = Vec::new();
-        while start.len() < limit {
-            match answer.chunk().await {
-                Ok(Some(chunk)) => start.extend_from_slice(&chunk[..chunk.len().min(limit - start.len())]),
-                Ok(None) | Err(_) => break,
-            }
-        }
-        String::from_utf8_lossy(&start).into_owned()
+    /// Begins a POST.
+    pub fn post(&self, url: impl AsRef<str>) -> Request {
+        self.request(Method::POST, url)
+    }
+
+    /// Begins a request. The URL is checked by the rules of this client; what is wrong with it is told by
+    /// [`Request::send`].
+    pub fn request(&self, method: Method, url: impl AsRef<str>) -> Request {
+        Request::new(self.clone(), method, url.as_ref())
+    }
+
+    pub(super) fn client(&self) -> &reqwest::Client {
+        &self.0.client
+    }
+
+    pub(super) fn lines(&self) -> &Lines {
+        &self.0.lines
     }
 }
 
-/// True if the request failed because every address of its host is denied.
-#[must_use]
-pub fn denied_host(error: &reqwest::Error) -> Option<String> {
+/// Why every address of the host is denied, if that is why the request failed.
+pub(super) fn denied_host(error: &reqwest::Error) -> Option<&DeniedHost> {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(denied) = cause.downcast_ref::<DeniedHost>() {
-            return Some(denied.to_string());
+            return Some(denied);
         }
         source = cause.source();
     }
@@ -184,7 +192,8 @@ fn keep_allowed(reach: Reach, host: String, found: Vec<IpAddr>) -> Result<Vec<Ip
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::super::test_support::{Receiver, install_tls, outbound_settings};
+    use super::super::OutboundError;
+    use super::super::testing::{Receiver, install_tls, outbound_settings};
     use super::*;
 
     /// Answers with an allowed address first and with the metadata service ever after.
@@ -202,17 +211,34 @@ mod tests {
     async fn a_name_that_rebinds_to_a_denied_address_is_never_connected_to() {
         install_tls();
         let receiver = Receiver::answering(|_| http::StatusCode::OK).await;
-        let url: url::Url = receiver.url.replace("127.0.0.1", "rebind.example").parse().unwrap();
+        let url = receiver.url.replace("127.0.0.1", "rebind.example");
         let outbound = Outbound::with_names(outbound_settings(), Rebinding(AtomicUsize::new(0))).unwrap();
 
-        assert!(outbound.post(url.clone()).send().await.unwrap().status().is_success());
-        let error = outbound.post(url).send().await.unwrap_err();
+        assert!(outbound.post(&url).send().await.unwrap().status().is_success());
         assert_eq!(
-            denied_host(&error).as_deref(),
-            Some(
-                "host rebind.example has no address that is allowed: address 169.254.169.254 is not allowed: link-local"
-            )
+            outbound.post(&url).send().await.unwrap_err().to_string(),
+            "host rebind.example has no address that is allowed: address 169.254.169.254 is not allowed: link-local"
         );
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_an_answer_and_not_an_instruction() {
+        install_tls();
+        let receiver = Receiver::answering(|_| (http::StatusCode::FOUND, [("location", "/elsewhere")])).await;
+        let outbound = Outbound::new(outbound_settings()).unwrap();
+        assert_eq!(outbound.get(&receiver.url).send().await.unwrap().status(), 302);
+        assert_eq!(receiver.requests().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn rules_of_ones_own_network_are_given_in_so_many_words() {
+        install_tls();
+        let receiver = Receiver::answering(|_| http::StatusCode::OK).await;
+        let public = Outbound::new(OutboundSettings::default()).unwrap();
+        let refused = public.get(&receiver.url).send().await.unwrap_err();
+        assert_eq!(refused.to_string(), "the URL is refused: scheme http is not allowed, use https");
+        let own = public.with(|settings| settings.rules = super::super::TargetRules::own_network()).unwrap();
+        assert!(own.get(&receiver.url).send().await.is_ok());
     }
 
     #[test]
@@ -229,7 +255,7 @@ mod tests {
         let mut settings = outbound_settings();
         settings.rules.reach = Reach::Public;
         let outbound = Outbound::new(settings).unwrap();
-        let error = outbound.post("http://localhost:9/".parse().unwrap()).send().await.unwrap_err();
-        assert!(denied_host(&error).unwrap().contains("loopback"));
+        let error = outbound.post("http://localhost:9/").send().await.unwrap_err();
+        assert!(matches!(&error, OutboundError::Denied(denied) if denied.to_string().contains("loopback")), "{error}");
     }
 }
