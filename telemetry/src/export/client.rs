@@ -32,6 +32,7 @@ fn build(timeout: Duration, tls: bool) -> Result<Client, Box<dyn std::error::Err
     crate::door::thread("telemetry-client", move || {
         // Fails only if another provider is there already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        #[allow(clippy::disallowed_methods, reason = "telemetry must not wait for what it tells of")]
         let builder = Client::builder().timeout(timeout);
         // Without TLS no root certificates are read: it is quicker, and a bare container has none.
         let builder = if tls { builder } else { builder.tls_certs_only([]) };
