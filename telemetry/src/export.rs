@@ -8,6 +8,7 @@ mod client;
 pub(crate) mod filter;
 mod flush;
 pub(crate) mod log;
+mod log_filter;
 mod plan;
 mod prometheus;
 mod providers;
@@ -16,6 +17,7 @@ pub(crate) mod stamps;
 mod variables;
 
 pub use flush::{FlushReport, Outcome, SignalReport};
+pub use log_filter::{LogFilter, LogFilterState, Reload};
 pub use plan::{Signal, Source};
 pub use variables::Variables;
 
@@ -145,12 +147,14 @@ pub fn start(settings: Settings) -> Result<Telemetry, StartError> {
 /// As [`start`].
 pub fn start_with(settings: Settings, variables: &Variables) -> Result<Telemetry, StartError> {
     let plan = Plan::new(&settings, variables)?;
-    let stderr = filter::stderr(&settings.log_filter)?;
-    let logs = filter::logs(&settings.log_filter)?;
+    let (stderr, of_stderr) = filter::stderr(&settings.log_filter)?;
+    let (logs, of_logs) = filter::logs(&settings.log_filter)?;
     if STARTED.swap(true, Ordering::AcqRel) {
         return Err(StartError::AlreadyStarted);
     }
-    let runtime = Exporting(Some(door::runtime()?));
+    let runtime = door::runtime()?;
+    let handle = runtime.handle().clone();
+    let runtime = Exporting(Some(runtime));
     let providers = runtime.enter(|| Providers::build(&plan, resource::resource(&settings, variables)))?;
     global::set_tracer_provider(providers.traces.clone());
     global::set_text_map_propagator(plan.propagator());
@@ -158,11 +162,10 @@ pub fn start_with(settings: Settings, variables: &Variables) -> Result<Telemetry
     log::install(settings.log_format, stderr, logs, providers.traces.tracer(SCOPE), providers.logs.as_ref())?;
     panic::log_is_live();
     metrics::provider_installed();
-    if let Some(handle) = runtime.0.as_ref().map(|runtime| runtime.handle().clone()) {
-        let left = providers.clone();
-        crash::flush_with(move |budget| flush::flush_blocking(left.clone(), handle.clone(), budget));
-    }
-    Ok(Telemetry { destination: plan.to_string(), runtime: Mutex::new(runtime), providers })
+    let log_filter = LogFilter::new(settings.log_filter, vec![of_stderr, of_logs], handle.clone());
+    let left = providers.clone();
+    crash::flush_with(move |budget| flush::flush_blocking(left.clone(), handle.clone(), budget));
+    Ok(Telemetry { destination: plan.to_string(), runtime: Mutex::new(runtime), providers, log_filter })
 }
 
 /// Providers and subscriber are of the process; a second start would take them from the first.
@@ -175,6 +178,7 @@ pub struct Telemetry {
     destination: String,
     runtime: Mutex<Exporting>,
     providers: Providers,
+    log_filter: LogFilter,
 }
 
 impl Telemetry {
@@ -186,6 +190,11 @@ impl Telemetry {
     /// Where each signal goes, for people: `traces to http://...; metrics to ...`, or `off`.
     pub fn destination(&self) -> &str {
         &self.destination
+    }
+
+    /// What is logged, and how that is changed for a while.
+    pub fn log_filter(&self) -> LogFilter {
+        self.log_filter.clone()
     }
 
     /// Sends what is left and stops, within `budget`, however dead the collector is. What is emitted afterwards is lost. The

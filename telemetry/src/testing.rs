@@ -45,7 +45,7 @@ impl Recording {
         let provider = provider.with_simple_exporter(spans.clone()).build();
         let logger = SdkLoggerProvider::builder().with_log_processor(Stamps).with_simple_exporter(logs.clone()).build();
         let layer = log::traces(provider.tracer(SCOPE)).with_filter(filter::traces());
-        let bridge = OpenTelemetryTracingBridge::new(&logger).with_filter(filter::logs("info").unwrap());
+        let bridge = OpenTelemetryTracingBridge::new(&logger).with_filter(filter::logs("info").unwrap().0);
         let dispatch = Dispatch::new(tracing_subscriber::registry().with(layer).with(bridge));
         Self { dispatch, provider, spans, logs }
     }

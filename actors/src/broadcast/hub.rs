@@ -120,6 +120,21 @@ impl Hub {
         more.then_some(from + SWEEP_STEP)
     }
 
+    /// Closes every connection of a tenant whose key opens nothing any more, and says how many. New ones are for whoever
+    /// checks keys to refuse.
+    pub fn revoke(&self, tenant: &TenantId) -> usize {
+        let (mut from, mut closed) = (0, 0);
+        loop {
+            let (connections, more) = self.registry().slice(from, SWEEP_STEP);
+            let own = connections.iter().filter(|connection| connection.tenant == *tenant);
+            closed += own.filter(|connection| self.close(connection, CloseReason::Revoked)).count();
+            if !more {
+                return closed;
+            }
+            from += SWEEP_STEP;
+        }
+    }
+
     /// What is open now.
     pub fn stats(&self) -> Stats {
         let registry = self.registry();
@@ -242,6 +257,17 @@ mod tests {
         assert_eq!(stalled.cut().await, CloseReason::Slow);
         assert!(tokio::time::timeout(Duration::ZERO, quick.cut()).await.is_err());
         assert_eq!(house.hub.index().entries(), [("a".into(), "x".into(), 1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_revoked_tenants_connections_are_closed_and_no_others() {
+        let house = House::new();
+        let many: Vec<_> = (0..SWEEP_STEP + 1).map(|_| house.connect("a", ["x"])).collect();
+        let other = house.connect("b", ["x"]);
+        assert_eq!(house.hub.revoke(&tenant("a")), SWEEP_STEP + 1);
+        assert_eq!(many[SWEEP_STEP].cut().await, CloseReason::Revoked);
+        assert!(tokio::time::timeout(Duration::ZERO, other.cut()).await.is_err());
+        assert_eq!(house.hub.index().entries(), [("b".into(), "x".into(), 1)]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -73,8 +73,8 @@ telemetry::declare_metrics! {
 
 /// Makes the counters that alerts read exist from the start, at 0.
 pub(crate) fn metrics_born() {
-    let reasons = [CloseReason::Slow, CloseReason::Unresponsive, CloseReason::Draining { after_ms: 0 }];
-    for reason in reasons {
+    use CloseReason::{Draining, Revoked, Slow, Unresponsive};
+    for reason in [Slow, Unresponsive, Revoked, Draining { after_ms: 0 }] {
         SOCKETS_CLOSED.born(&[("reason", reason.name())]);
         DROPPED.born(&[("reason", reason.name())]);
     }

@@ -58,6 +58,8 @@ pub enum CloseReason {
     Slow,
     /// It did not answer a ping. What waited for it is lost.
     Unresponsive,
+    /// The key it was opened with opens nothing any more. What waited for it is lost.
+    Revoked,
     /// This process is going away. Everything that waited was handed out first.
     Draining {
         /// When to connect again, in ms from now; jittered, so that not everybody returns at once.
@@ -71,6 +73,7 @@ impl CloseReason {
         match self {
             Self::Slow => "slow",
             Self::Unresponsive => "unresponsive",
+            Self::Revoked => "revoked",
             Self::Draining { .. } => "draining",
         }
     }

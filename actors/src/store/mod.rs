@@ -48,7 +48,7 @@ pub use place::Place;
 pub use request::{BeginRequest, BegunRequest, Fingerprint, KeptAnswer, RequestEnd, RequestTicket};
 pub use schedule::{FireDue, FireReport, Fired, NewSchedule, Schedule};
 pub use sqlite::{SqliteOptions, SqliteStore};
-pub use tenant::{KeyHash, Tenant};
+pub use tenant::{KeyHash, Quotas, Tenant, new_key};
 
 /// What a verb answers.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -155,8 +155,29 @@ pub trait Store: Send + Sync + 'static {
     /// The tenant that a key belongs to.
     async fn tenant_by_key_hash(&self, key: &KeyHash) -> Result<Option<Tenant>>;
 
-    /// All tenants by name, at most `limit`.
-    async fn list_tenants(&self, limit: u32) -> Result<Vec<Tenant>>;
+    /// The tenant of this name.
+    async fn get_tenant(&self, id: &TenantId) -> Result<Option<Tenant>>;
+
+    /// Tenants by name, those behind `after`, at most `limit`.
+    async fn list_tenants(&self, after: Option<&TenantId>, limit: u32) -> Result<Vec<Tenant>>;
+
+    /// Gives a tenant another key; the one before opens nothing from now on. [`StoreError::NotFound`] if there is no such
+    /// tenant, [`StoreError::Conflict`] if the key is another tenant's.
+    async fn rotate_tenant_key(&self, id: &TenantId, key: &KeyHash) -> Result<Tenant>;
+
+    /// Disables a tenant: from now on its jobs are not claimed, its deliveries wait, and fires of its schedules are
+    /// missed. What is claimed already goes on. Doing it again changes nothing; [`StoreError::NotFound`] if there is none.
+    async fn disable_tenant(&self, id: &TenantId) -> Result<Tenant>;
+
+    /// Enables a disabled tenant again; what waited goes on. Otherwise as [`Store::disable_tenant`].
+    async fn enable_tenant(&self, id: &TenantId) -> Result<Tenant>;
+
+    /// Replaces all of a tenant's own limits. [`StoreError::NotFound`] if there is no such tenant.
+    async fn set_tenant_quotas(&self, id: &TenantId, quotas: Quotas) -> Result<Tenant>;
+
+    /// Tenants whose key, state or limits changed after the change `version`, in the order of their last changes, at most
+    /// `limit`. 0 is before all changes; a new tenant has not changed.
+    async fn changed_tenants(&self, version: i64, limit: u32) -> Result<Vec<Tenant>>;
 
     // ---- requests with keys of their own ----
 

@@ -19,6 +19,7 @@ use telemetry::panic::Policy;
 use tokio::time::Instant;
 use tracing::{Span, field::Empty};
 
+use super::allowance::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use super::problem::Problem;
 use super::serve::Peer;
 
@@ -171,8 +172,10 @@ trait WithHeadersOf {
 
 impl WithHeadersOf for Response {
     fn with_headers_of(mut self, other: Response<Body>) -> Self {
-        if let Some(trace) = other.headers().get(TRACE_ID) {
-            self.headers_mut().insert(TRACE_ID, trace.clone());
+        for name in [TRACE_ID, RATE_LIMIT, RATE_LIMIT_POLICY] {
+            if let Some(value) = other.headers().get(&name) {
+                self.headers_mut().insert(name, value.clone());
+            }
         }
         self
     }

@@ -1,4 +1,4 @@
-//! What all requests together, and each by itself, may take.
+//! What all requests together, and each by itself, may take. What one tenant may take stands in `allowance.rs`.
 //!
 //! A caller may ask for less time than ours (`X-Request-Timeout-Ms`). What is in force is the request's deadline: the store
 //! and outbound calls below see it ([`telemetry::context::deadline`]) and take less, so that the reason still gets out.
@@ -49,16 +49,12 @@ impl Gate {
     }
 }
 
-/// The middleware. Nobody waits for a place: a queue would only make the answer later, not the service faster.
+/// The outer middleware: whether a request is served at all, and how long it may take.
 pub async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     if gate.while_draining == WhileDraining::Refuse && gate.lifecycle.is_draining() {
         LIMITED.add(1, &[("reason", "draining")]);
         return Problem::unavailable("the process is stopping, try again", RETRY_AFTER_S).into_response();
     }
-    let Ok(_place) = gate.places.try_acquire() else {
-        LIMITED.add(1, &[("reason", "concurrency")]);
-        return Problem::unavailable("too many requests at once, try again", RETRY_AFTER_S).into_response();
-    };
     let limit = match requested_timeout(request.headers()) {
         Ok(asked) => asked.map_or(gate.request, |asked| asked.min(gate.request)),
         Err(bad) => return Problem::new(StatusCode::BAD_REQUEST, bad.to_string()).into_response(),
@@ -74,6 +70,16 @@ pub async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Res
     }
 }
 
+/// The inner middleware, behind what each tenant may have. Nobody waits for a place: a queue would only make the answer
+/// later, not the service faster.
+pub async fn place(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let Ok(_place) = gate.places.try_acquire() else {
+        LIMITED.add(1, &[("reason", "concurrency")]);
+        return Problem::unavailable("too many requests at once, try again", RETRY_AFTER_S).into_response();
+    };
+    next.run(request).await
+}
+
 #[cfg(test)]
 mod tests {
     use axum::{Router, body::Body, middleware, routing::get};
@@ -83,10 +89,12 @@ mod tests {
     use super::*;
 
     fn router(concurrency: usize) -> Router {
+        let limit = limit(concurrency, WhileDraining::Serve, Arc::default());
         Router::new()
             .route("/slow", get(std::future::pending::<()>))
             .route("/quick", get(|| async {}))
-            .layer(middleware::from_fn_with_state(limit(concurrency, WhileDraining::Serve, Arc::default()), gate))
+            .layer(middleware::from_fn_with_state(limit.clone(), place))
+            .layer(middleware::from_fn_with_state(limit, gate))
     }
 
     fn limit(concurrency: usize, while_draining: WhileDraining, lifecycle: Arc<Lifecycle>) -> Gate {

@@ -5,6 +5,8 @@
 //! leaves the house in another shape, but for one: a head that cannot be read (malformed, too long) is answered by hyper
 //! itself, 400 or 431 without a body, for there is no request yet that the edge could see.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -68,6 +70,14 @@ impl Problem {
     /// 503, with the time to come again.
     pub fn unavailable(detail: impl Into<String>, retry_after_s: u32) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with_header(RETRY_AFTER, HeaderValue::from(retry_after_s))
+    }
+
+    /// 429, with the time to come again.
+    pub fn too_many(detail: impl Into<String>, retry_after: Duration) -> Self {
+        // Rounded up: who comes a moment too early is refused again.
+        let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, detail);
+        problem.with_header(RETRY_AFTER, HeaderValue::from(seconds.max(1)))
     }
 
     /// The same with the fields it is about.

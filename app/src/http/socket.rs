@@ -220,6 +220,7 @@ impl From<CloseReason> for End {
         match reason {
             CloseReason::Slow => Self::Close(close_code::POLICY, "slow consumer"),
             CloseReason::Unresponsive => Self::Close(close_code::POLICY, "no answer to a ping"),
+            CloseReason::Revoked => Self::Close(close_code::POLICY, "this key opens nothing any more"),
             CloseReason::Draining { after_ms } => Self::ComeBack { after_ms },
         }
     }

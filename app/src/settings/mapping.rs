@@ -15,6 +15,7 @@ use telemetry::export::{Endpoint, LogFormat as ExportLogFormat, StartError, Vari
 use uuid::Uuid;
 
 use super::{LogFormat, Otlp, Settings};
+use crate::http::allowance::Bounds;
 
 impl Settings {
     /// For telemetry. `instance` names this process and no other.
@@ -75,6 +76,16 @@ impl Settings {
             sockets_max: self.broadcaster.tenant_sockets_max,
             subscriptions_max: self.broadcaster.tenant_subscriptions_max,
             topics_per_socket_max: self.broadcaster.topics_per_socket_max,
+        }
+    }
+
+    /// What one tenant may have, if its own row does not say otherwise.
+    pub fn for_tenants(&self) -> Bounds {
+        Bounds {
+            requests_per_s: self.tenants.requests_per_s,
+            requests_burst: self.tenants.requests_burst,
+            requests_at_once: self.tenants.requests_at_once,
+            sockets: self.for_sockets(),
         }
     }
 

@@ -27,7 +27,7 @@ pub use layers::Sources;
 pub use restarting::{Backoff, Restart};
 pub use sections::{
     Admin, Api, Bus, Health, Idempotency, Limits, Log, LogFormat, Otel, Otlp, Outbound, Profile, Shutdown, Store,
-    WhileDraining,
+    Tenants, WhileDraining,
 };
 pub use stop_table::{FLUSH, StopTable};
 pub use subsystems::{Broadcaster, ChannelManager, HealthSweep, LivenessMonitor, Scheduler};
@@ -62,6 +62,8 @@ pub struct Settings {
     pub idempotency: Idempotency,
     /// Calls to somebody else.
     pub outbound: Outbound,
+    /// What each tenant may have.
+    pub tenants: Tenants,
     /// Jobs and schedules.
     pub scheduler: Scheduler,
     /// Events to sockets.

@@ -198,6 +198,24 @@ pub struct Limits {
     /// How many connections are open at once, without sockets; more wait to be accepted.
     #[serde(deserialize_with = "types::int::<1, 1_000_000, _, _>")]
     pub connections: usize,
+    /// How many wrong keys and tokens one address may send in a minute.
+    #[serde(deserialize_with = "types::int::<1, 1_000_000, _, _>")]
+    pub auth_failures_per_min: u32,
+}
+
+/// `[tenants]`: what each tenant may have, unless its own row says otherwise.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tenants {
+    /// Requests in a second, on average; more are answered 429.
+    #[serde(deserialize_with = "types::int::<1, 1_000_000, _, _>")]
+    pub requests_per_s: u32,
+    /// Requests that may come at once after a rest.
+    #[serde(deserialize_with = "types::int::<1, 1_000_000, _, _>")]
+    pub requests_burst: u32,
+    /// Requests worked on at once; more are answered 429.
+    #[serde(deserialize_with = "types::int::<1, 100_000, _, _>")]
+    pub requests_at_once: u32,
 }
 
 /// `[idempotency]`: requests with the header `Idempotency-Key`.

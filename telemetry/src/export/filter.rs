@@ -2,6 +2,7 @@
 //! away.
 
 use super::StartError;
+use super::log_filter::Reload;
 use crate::lock;
 use jiff::Timestamp;
 use std::collections::HashMap;
@@ -11,10 +12,14 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::{Context, Filter};
+use tracing_subscriber::reload;
 
 /// Below the users' own directives. Targets are prefixes: `hyper` covers `hyper_util` too. ractor's span at INFO lives as
 /// long as its actor and would swallow the spans of the handlers.
 const QUIET: &str = "ractor=warn,hyper=warn,h2=warn,reqwest=warn,tonic=warn,rustls=warn,opentelemetry=warn";
+
+/// Above the users' own directives: who did what to the service is told whatever else is not.
+const ALWAYS: &str = "audit=info";
 
 /// Never exported: what the exporters themselves say would be exported in turn, and so on for ever.
 const MACHINERY: [&str; 6] = ["opentelemetry", "hyper", "h2", "reqwest", "tonic", "rustls"];
@@ -22,14 +27,23 @@ const MACHINERY: [&str; 6] = ["opentelemetry", "hyper", "h2", "reqwest", "tonic"
 /// The least time between two records of the same failure of the exporters on stderr, seconds.
 const REPEAT_AFTER_S: i64 = 30;
 
-/// For the log on stderr.
-pub(crate) fn stderr<S: Subscriber>(directives: &str) -> Result<impl Filter<S> + use<S>, StartError> {
-    Ok(env_filter(directives)?.and(NotTooOften::default()))
+/// For the log on stderr, with the way to change its directives.
+pub(crate) fn stderr<S: Subscriber>(directives: &str) -> Result<(impl Filter<S> + use<S>, Reload), StartError> {
+    let (filter, reload) = reloadable(directives)?;
+    Ok((filter.and(NotTooOften::default()), reload))
 }
 
 /// For log records by OTLP: as on stderr, without the machinery.
-pub(crate) fn logs<S: Subscriber>(directives: &str) -> Result<impl Filter<S> + use<S>, StartError> {
-    Ok(env_filter(directives)?.and(filter_fn(|metadata| metadata.is_event() && !is_machinery(metadata))))
+pub(crate) fn logs<S: Subscriber>(directives: &str) -> Result<(impl Filter<S> + use<S>, Reload), StartError> {
+    let (filter, reload) = reloadable(directives)?;
+    Ok((filter.and(filter_fn(|metadata| metadata.is_event() && !is_machinery(metadata))), reload))
+}
+
+fn reloadable<S: Subscriber>(directives: &str) -> Result<(reload::Layer<EnvFilter, S>, Reload), StartError> {
+    let (filter, handle) = reload::Layer::new(env_filter(directives)?);
+    // It fails only when the subscriber is gone, and then nothing is logged anyway.
+    let reload = move |directives: &str| env_filter(directives).map(|filter| drop(handle.reload(filter)));
+    Ok((filter, Box::new(reload)))
 }
 
 /// For spans: INFO and above, whatever the log shows. Warnings and errors become events of the span, and an error sets its
@@ -45,7 +59,7 @@ pub(crate) fn traces<S: Subscriber>() -> impl Filter<S> {
 pub(super) fn env_filter(directives: &str) -> Result<EnvFilter, StartError> {
     let directives = if directives.trim().is_empty() { "info" } else { directives };
     let wrong = |reason: String| StartError::Filter { value: directives.to_owned(), reason };
-    EnvFilter::builder().parse(format!("{QUIET},{directives}")).map_err(|error| wrong(error.to_string()))
+    EnvFilter::builder().parse(format!("{QUIET},{directives},{ALWAYS}")).map_err(|error| wrong(error.to_string()))
 }
 
 fn is_machinery(metadata: &Metadata<'_>) -> bool {
@@ -98,6 +112,14 @@ mod tests {
     fn a_directive_that_cannot_be_read_is_refused_with_its_text() {
         let error = env_filter("info,scheduler=loud").unwrap_err().to_string();
         assert!(error.starts_with("log filter 'info,scheduler=loud': "), "{error}");
+    }
+
+    #[test]
+    fn what_is_audited_is_told_whatever_the_directives_say() {
+        for directives in ["off", "error,audit=off", "audit=warn"] {
+            let filter = env_filter(directives).unwrap().to_string();
+            assert!(filter.contains("audit=info") && !filter.contains("audit=off"), "{filter}");
+        }
     }
 
     #[test]

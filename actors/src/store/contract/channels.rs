@@ -1,12 +1,11 @@
-//! Channels, the life of a delivery, and tenants.
+//! Channels, and the life of a delivery.
 
 use secrecy::ExposeSecret;
 
 use super::*;
 use crate::model::new_id;
 use crate::store::{
-    Channel, ClaimDeliveries, ClaimedDeliveries, Delivery, DeliveryOutcome, DeliveryState, KeyHash, NewChannel,
-    NewDelivery,
+    Channel, ClaimDeliveries, ClaimedDeliveries, Delivery, DeliveryOutcome, DeliveryState, NewChannel, NewDelivery,
 };
 
 const SENT: DeliveryOutcome = DeliveryOutcome::Sent { status: Some(204), provider_id: None };
@@ -171,20 +170,6 @@ pub(crate) async fn a_tenant_with_many_due_channels_hides_no_other(fixture: &Fix
     };
     assert_eq!(due(8, 2).await, [noisy[0], quiet.id, noisy[1]]);
     assert_eq!(due(2, 8).await, [noisy[0], quiet.id]);
-}
-
-pub(crate) async fn a_tenant_is_found_by_its_key_only(fixture: &Fixture) {
-    let (key, other) = (KeyHash::of("pk_one"), KeyHash::of("pk_two"));
-    let made = fixture.store.create_tenant(&tenant("demo"), &key).await.unwrap();
-    fixture.advance(1);
-    assert_eq!(fixture.store.create_tenant(&tenant("demo"), &key).await.unwrap(), made, "the same again");
-    assert_eq!(fixture.store.tenant_by_key_hash(&key).await.unwrap(), Some(made.clone()));
-    assert_eq!(fixture.store.tenant_by_key_hash(&other).await.unwrap(), None);
-    for (name, key) in [("demo", &other), ("other", &key)] {
-        let refused = fixture.store.create_tenant(&tenant(name), key).await.unwrap_err();
-        assert_eq!(refused.kind(), "conflict");
-    }
-    assert_eq!(fixture.store.list_tenants(10).await.unwrap(), [made]);
 }
 
 pub(crate) async fn the_store_answers_a_ping(fixture: &Fixture) {

@@ -6,6 +6,7 @@ pub(crate) mod claims;
 pub(crate) mod jobs;
 pub(crate) mod requests;
 pub(crate) mod schedules;
+pub(crate) mod tenants;
 
 use std::any::Any;
 
@@ -83,7 +84,6 @@ macro_rules! contract_tests {
             a_disabled_channel_buries_its_deliveries_with_the_reason
             due_channels_are_those_with_something_to_send
             a_tenant_with_many_due_channels_hides_no_other
-            a_tenant_is_found_by_its_key_only
             the_store_answers_a_ping
         );
         crate::store::contract::contract_tests!(@ $open; requests:
@@ -93,6 +93,17 @@ macro_rules! contract_tests {
             an_open_request_may_come_again_at_once_and_an_undone_key_is_free
             requests_are_forgotten_when_their_time_is_over
             a_tenant_has_so_many_requests_and_room_again_when_some_are_gone
+        );
+        crate::store::contract::contract_tests!(@ $open; tenants:
+            a_tenant_is_found_by_its_key_only
+            tenants_are_listed_by_name_page_by_page
+            a_rotated_key_opens_nothing_and_the_new_one_does
+            changes_are_told_in_their_order_and_each_once
+            limits_of_a_tenant_are_replaced_all_at_once
+            jobs_of_a_disabled_tenant_wait_and_go_on_when_it_is_enabled
+            a_suspect_job_of_a_disabled_tenant_waits_too
+            fires_of_a_disabled_tenants_schedule_are_missed_and_never_made_up_for
+            deliveries_of_a_disabled_tenant_wait_and_go_on_when_it_is_enabled
         );
     };
     (@ $open:path; $module:ident: $($name:ident)*) => {

@@ -29,6 +29,8 @@ const DUE: &str = "
         SELECT channel_id, since, row_number() OVER (PARTITION BY channels.tenant ORDER BY since, channel_id)
         FROM due CROSS JOIN channels ON channels.id = due.channel_id
         WHERE since <= ?1 AND channels.disabled IS NULL
+              AND NOT EXISTS (SELECT 1 FROM tenants WHERE tenants.id = channels.tenant
+                                                          AND tenants.disabled_at_ms IS NOT NULL)
     )
     SELECT channels.* FROM ranked JOIN channels ON channels.id = ranked.channel_id
     WHERE place <= ?3

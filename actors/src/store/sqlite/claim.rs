@@ -31,6 +31,7 @@ const WAITING_TENANTS: &str = "
     SELECT waiting.tenant FROM waiting
     LEFT JOIN turns ON turns.queue = ?1 AND turns.tenant = waiting.tenant
     WHERE waiting.tenant IS NOT NULL
+          AND NOT EXISTS (SELECT 1 FROM tenants WHERE tenants.id = waiting.tenant AND tenants.disabled_at_ms IS NOT NULL)
     ORDER BY coalesce(turns.turn, 0), waiting.tenant
     LIMIT ?2";
 
@@ -46,6 +47,8 @@ const TAKE_SUSPECT: &str = "
     WHERE id = (SELECT id FROM jobs AS suspects WHERE suspect = 1 AND state = 'ready' AND queue = ?4
                       AND (SELECT count(*) FROM jobs WHERE state = 'running' AND queue = ?4
                                                            AND tenant = suspects.tenant) < ?5
+                      AND NOT EXISTS (SELECT 1 FROM tenants WHERE tenants.id = suspects.tenant
+                                                                  AND tenants.disabled_at_ms IS NOT NULL)
                 ORDER BY claimed_at_ms, id LIMIT 1)
           AND NOT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_suspect
                           WHERE suspect = 1 AND state = 'running' AND owner = ?1)

@@ -21,6 +21,8 @@ const CLAIM: &str = "
     WHERE id IN (SELECT deliveries.id FROM deliveries JOIN channels ON channels.id = deliveries.channel_id
                  WHERE channel_id = ?3 AND state IN ('pending', 'sending') AND due_at_ms <= ?4
                        AND channels.disabled IS NULL
+                       AND NOT EXISTS (SELECT 1 FROM tenants WHERE tenants.id = channels.tenant
+                                                                   AND tenants.disabled_at_ms IS NOT NULL)
                  ORDER BY due_at_ms, deliveries.id LIMIT ?5)
     RETURNING *";
 

@@ -35,7 +35,7 @@ use super::error::Trouble;
 use super::{
     BeginRequest, BegunRequest, Channel, ClaimDeliveries, ClaimJobs, ClaimedDeliveries, ClaimedJobs, Delivery,
     DeliveryOutcome, DueChannels, Fence, FireDue, FireReport, Job, JobCounts, KeyHash, NewChannel, NewDelivery, NewJob,
-    NewSchedule, Prune, RequestEnd, RequestTicket, Result, Schedule, Settled, Settlement, Store, StoreError,
+    NewSchedule, Prune, Quotas, RequestEnd, RequestTicket, Result, Schedule, Settled, Settlement, Store, StoreError,
     SweepReport, Tenant,
 };
 use crate::model::{Clock, Millis, TenantId};
@@ -210,8 +210,32 @@ impl Store for SqliteStore {
         self.within("tenant_by_key_hash", tenants::by_key_hash(self, key)).await
     }
 
-    async fn list_tenants(&self, limit: u32) -> Result<Vec<Tenant>> {
-        self.within("list_tenants", tenants::list(self, limit)).await
+    async fn get_tenant(&self, id: &TenantId) -> Result<Option<Tenant>> {
+        self.within("get_tenant", tenants::get(self, id)).await
+    }
+
+    async fn list_tenants(&self, after: Option<&TenantId>, limit: u32) -> Result<Vec<Tenant>> {
+        self.within("list_tenants", tenants::list(self, after, limit)).await
+    }
+
+    async fn rotate_tenant_key(&self, id: &TenantId, key: &KeyHash) -> Result<Tenant> {
+        self.within("rotate_tenant_key", tenants::rotate_key(self, id, key)).await
+    }
+
+    async fn disable_tenant(&self, id: &TenantId) -> Result<Tenant> {
+        self.within("disable_tenant", tenants::disable(self, id)).await
+    }
+
+    async fn enable_tenant(&self, id: &TenantId) -> Result<Tenant> {
+        self.within("enable_tenant", tenants::enable(self, id)).await
+    }
+
+    async fn set_tenant_quotas(&self, id: &TenantId, quotas: Quotas) -> Result<Tenant> {
+        self.within("set_tenant_quotas", tenants::set_quotas(self, id, quotas)).await
+    }
+
+    async fn changed_tenants(&self, version: i64, limit: u32) -> Result<Vec<Tenant>> {
+        self.within("changed_tenants", tenants::changed(self, version, limit)).await
     }
 
     async fn begin_request(&self, begin: BeginRequest) -> Result<BegunRequest> {

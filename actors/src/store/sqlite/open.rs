@@ -15,8 +15,9 @@ use crate::store::error::Trouble;
 use crate::store::{Store, StoreError};
 
 /// The migrations in their order, compiled in. A file that has been released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "first", include_str!("../../../migrations/sqlite/0001_first.sql")),
+    (2, "tenants", include_str!("../../../migrations/sqlite/0002_tenants.sql")),
     (4, "idempotency", include_str!("../../../migrations/sqlite/0004_idempotency.sql")),
     (6, "request context", include_str!("../../../migrations/sqlite/0006_request_context.sql")),
 ];
@@ -203,7 +204,7 @@ mod tests {
         assert!(write.commit().await.is_err());
         store.create_tenant(&tenant, &key).await.unwrap();
         store.ping().await.unwrap();
-        assert_eq!(store.list_tenants(9).await.unwrap().len(), 1);
+        assert_eq!(store.list_tenants(None, 9).await.unwrap().len(), 1);
     }
 
     #[tokio::test]

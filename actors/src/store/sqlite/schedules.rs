@@ -16,8 +16,11 @@ const INSERT: &str = "
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
     RETURNING *";
 
+// Those of a disabled tenant are moved on without a job: they must not stand before all others, look after look.
 const DUE: &str = "
-    SELECT * FROM schedules WHERE next_fire_at_ms IS NOT NULL AND next_fire_at_ms <= ?1
+    SELECT schedules.*, EXISTS (SELECT 1 FROM tenants WHERE tenants.id = schedules.tenant
+                                                            AND tenants.disabled_at_ms IS NOT NULL) AS rests
+    FROM schedules WHERE next_fire_at_ms IS NOT NULL AND next_fire_at_ms <= ?1
     ORDER BY next_fire_at_ms LIMIT ?2";
 
 // Only the one who finds the fire still due moves the schedule on.
@@ -98,7 +101,8 @@ fn step(row: &SqliteRow, fire: &FireDue, now: Millis) -> Inner<Step> {
     let advance = schedule.cadence.advance(due, now);
     let next = advance.next_ms;
     let too_old = now.saturating_sub(advance.latest_ms) > rows::signed(fire.misfire_window_ms);
-    Ok(if too_old { Step::Miss { schedule, next } } else { Step::Fire { schedule, fire_at: advance.latest_ms, next } })
+    let missed = too_old || row.try_get("rests")?;
+    Ok(if missed { Step::Miss { schedule, next } } else { Step::Fire { schedule, fire_at: advance.latest_ms, next } })
 }
 
 async fn apply(write: &mut Write, step: Step, now: Millis, report: &mut FireReport) -> Inner<()> {

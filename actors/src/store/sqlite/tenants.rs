@@ -1,12 +1,27 @@
-//! Tenants and the hashes of their keys.
+//! Tenants: the hashes of their keys, their limits, and what changed.
 
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Inner, SqliteStore, rows};
+use super::{Inner, SqliteStore, Write, rows};
 use crate::model::TenantId;
 use crate::store::error::Trouble;
-use crate::store::{KeyHash, Tenant};
+use crate::store::{KeyHash, Quotas, Tenant};
+
+const NEXT_VERSION: &str = "SELECT coalesce(max(version), 0) + 1 FROM tenants";
+
+const ROTATE: &str = "UPDATE tenants SET key_hash = ?3, version = ?2, key_version = ?2 WHERE id = ?1 RETURNING *";
+
+const DISABLE: &str = "
+    UPDATE tenants SET disabled_at_ms = ?3, version = ?2 WHERE id = ?1 AND disabled_at_ms IS NULL RETURNING *";
+
+const ENABLE: &str = "
+    UPDATE tenants SET disabled_at_ms = NULL, version = ?2 WHERE id = ?1 AND disabled_at_ms IS NOT NULL RETURNING *";
+
+const SET_QUOTAS: &str = "
+    UPDATE tenants SET requests_per_s = ?3, requests_burst = ?4, requests_at_once = ?5, sockets = ?6,
+                       subscriptions = ?7, version = ?2
+    WHERE id = ?1 RETURNING *";
 
 pub(super) async fn create(store: &SqliteStore, id: &TenantId, key: &KeyHash) -> Inner<Tenant> {
     let mut write = store.write().await?;
@@ -33,11 +48,93 @@ pub(super) async fn by_key_hash(store: &SqliteStore, key: &KeyHash) -> Inner<Opt
     row.map(|row| tenant(&row)).transpose()
 }
 
-pub(super) async fn list(store: &SqliteStore, limit: u32) -> Inner<Vec<Tenant>> {
-    let select = sqlx::query("SELECT * FROM tenants ORDER BY id LIMIT ?1");
-    select.bind(limit).fetch_all(&store.readers()?).await?.iter().map(tenant).collect()
+pub(super) async fn get(store: &SqliteStore, id: &TenantId) -> Inner<Option<Tenant>> {
+    let select = sqlx::query("SELECT * FROM tenants WHERE id = ?1").bind(id.as_str());
+    select.fetch_optional(&store.readers()?).await?.map(|row| tenant(&row)).transpose()
+}
+
+pub(super) async fn list(store: &SqliteStore, after: Option<&TenantId>, limit: u32) -> Inner<Vec<Tenant>> {
+    // Every name is longer than the empty one.
+    let after = after.map_or("", TenantId::as_str);
+    let select = sqlx::query("SELECT * FROM tenants WHERE id > ?1 ORDER BY id LIMIT ?2");
+    select.bind(after).bind(limit).fetch_all(&store.readers()?).await?.iter().map(tenant).collect()
+}
+
+pub(super) async fn changed(store: &SqliteStore, version: i64, limit: u32) -> Inner<Vec<Tenant>> {
+    let select = sqlx::query("SELECT * FROM tenants WHERE version > ?1 ORDER BY version LIMIT ?2");
+    select.bind(version).bind(limit).fetch_all(&store.readers()?).await?.iter().map(tenant).collect()
+}
+
+pub(super) async fn rotate_key(store: &SqliteStore, id: &TenantId, key: &KeyHash) -> Inner<Tenant> {
+    let (mut write, version) = begin(store).await?;
+    let taken = sqlx::query("SELECT 1 FROM tenants WHERE key_hash = ?1 AND id <> ?2");
+    if taken.bind(key.as_str()).bind(id.as_str()).fetch_optional(&mut *write).await?.is_some() {
+        return Err(Trouble::Conflict(format!("the tenant {id} would have the key of another tenant")));
+    }
+    let update = sqlx::query(ROTATE).bind(id.as_str()).bind(version).bind(key.as_str());
+    let row = update.fetch_optional(&mut *write).await?;
+    finish(write, id, row).await
+}
+
+pub(super) async fn disable(store: &SqliteStore, id: &TenantId) -> Inner<Tenant> {
+    let (mut write, version) = begin(store).await?;
+    let update = sqlx::query(DISABLE).bind(id.as_str()).bind(version).bind(store.now());
+    let row = update.fetch_optional(&mut *write).await?;
+    finish(write, id, row).await
+}
+
+pub(super) async fn enable(store: &SqliteStore, id: &TenantId) -> Inner<Tenant> {
+    let (mut write, version) = begin(store).await?;
+    let row = sqlx::query(ENABLE).bind(id.as_str()).bind(version).fetch_optional(&mut *write).await?;
+    finish(write, id, row).await
+}
+
+pub(super) async fn set_quotas(store: &SqliteStore, id: &TenantId, quotas: Quotas) -> Inner<Tenant> {
+    let (mut write, version) = begin(store).await?;
+    let update = sqlx::query(SET_QUOTAS)
+        .bind(id.as_str())
+        .bind(version)
+        .bind(quotas.requests_per_s)
+        .bind(quotas.requests_burst)
+        .bind(quotas.requests_at_once)
+        .bind(quotas.sockets)
+        .bind(quotas.subscriptions);
+    let row = update.fetch_optional(&mut *write).await?;
+    finish(write, id, row).await
+}
+
+/// The file is locked, so no other change can take the same number.
+async fn begin(store: &SqliteStore) -> Inner<(Write, i64)> {
+    let mut write = store.write().await?;
+    let version = sqlx::query_scalar(NEXT_VERSION).fetch_one(&mut *write).await?;
+    Ok((write, version))
+}
+
+/// Answers with the row that was changed, or with the one that was so already.
+async fn finish(mut write: Write, id: &TenantId, changed: Option<SqliteRow>) -> Inner<Tenant> {
+    let row = match changed {
+        Some(row) => Some(row),
+        None => {
+            sqlx::query("SELECT * FROM tenants WHERE id = ?1").bind(id.as_str()).fetch_optional(&mut *write).await?
+        }
+    };
+    write.commit().await?;
+    tenant(&row.ok_or_else(|| Trouble::NotFound(format!("there is no tenant {id}")))?)
 }
 
 fn tenant(row: &SqliteRow) -> Inner<Tenant> {
-    Ok(Tenant { id: rows::tenant(row.try_get("id")?)?, created_at_ms: row.try_get("created_at_ms")? })
+    Ok(Tenant {
+        id: rows::tenant(row.try_get("id")?)?,
+        created_at_ms: row.try_get("created_at_ms")?,
+        disabled_at_ms: row.try_get("disabled_at_ms")?,
+        quotas: Quotas {
+            requests_per_s: row.try_get("requests_per_s")?,
+            requests_burst: row.try_get("requests_burst")?,
+            requests_at_once: row.try_get("requests_at_once")?,
+            sockets: row.try_get("sockets")?,
+            subscriptions: row.try_get("subscriptions")?,
+        },
+        version: row.try_get("version")?,
+        key_version: row.try_get("key_version")?,
+    })
 }
