@@ -1,13 +1,13 @@
 //! The command line. Without a command the service runs; every other command answers and ends.
 
+mod tenants;
+
 use std::fmt::Display;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use actors::model::TenantId;
-use actors::store::{KeyHash, SqliteOptions, SqliteStore, Store, StoreError};
 use clap::{Parser, Subcommand};
 use http::header::{CONNECTION, HOST};
 use http::{Request, StatusCode};
@@ -15,10 +15,10 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use uuid::Uuid;
 
 use crate::exit;
-use crate::settings::{Faults, Loaded, Settings, Sources, load};
+use crate::settings::{Faults, Loaded, Sources, load};
+use tenants::TenantAction;
 
 /// What a health check may take: less than the time between two of them, on any platform.
 const HEALTHCHECK_WITHIN: Duration = Duration::from_secs(3);
@@ -69,16 +69,6 @@ pub enum ConfigAction {
     Check,
 }
 
-/// What to do with tenants.
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum TenantAction {
-    /// Make a tenant and its key, which is shown this once
-    Create {
-        /// 1 to 64 of a-z, 0-9, _ and -
-        name: TenantId,
-    },
-}
-
 impl Cli {
     /// Reads and checks the settings that this command line asks for.
     ///
@@ -111,9 +101,7 @@ pub async fn answer(command: &Command, loaded: &Loaded) -> Option<u8> {
             Some(exit::CLEAN)
         }
         Command::Healthcheck => Some(told(healthcheck(loaded.settings.admin.listen).await)),
-        Command::Tenant { action: TenantAction::Create { name } } => {
-            Some(told(create_tenant(&loaded.settings, name).await))
-        }
+        Command::Tenant { action } => Some(told(tenants::carry_out(&loaded.settings, action).await)),
     }
 }
 
@@ -188,25 +176,6 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// Only the key's hash is kept, so this is the one time to see it.
-async fn create_tenant(settings: &Settings, name: &TenantId) -> Result<String, No> {
-    let refused = |error: StoreError| match error {
-        StoreError::Conflict { .. } => No::new(exit::NO, format!("there is a tenant {name} already")),
-        other => No::new(exit::UNAVAILABLE, other),
-    };
-    let store = SqliteStore::open(&settings.store.url, SqliteOptions::default()).await.map_err(refused)?;
-    let key = new_key();
-    let made = store.create_tenant(name, &KeyHash::of(&key)).await;
-    store.close().await;
-    made.map_err(refused)?;
-    Ok(format!("tenant {name}, key {key}\nkeep it: only its hash is stored"))
-}
-
-/// 244 random bits of the operating system.
-fn new_key() -> String {
-    format!("pk_{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -263,25 +232,5 @@ mod tests {
         let address = listener.local_addr().unwrap();
         drop(listener);
         assert_eq!(healthcheck(address).await.unwrap_err().code, 1);
-    }
-
-    #[tokio::test]
-    async fn a_tenant_is_made_once_and_its_key_opens_the_store() {
-        let directory = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}/store.db", directory.path().display());
-        let environment = vec![("APP__STORE__URL".into(), url.clone().into())];
-        let settings = load(&Sources { environment, ..Sources::default() }).unwrap().settings;
-        let name = TenantId::new("acme").unwrap();
-
-        let shown = create_tenant(&settings, &name).await.unwrap();
-        let key = shown.lines().next().unwrap().strip_prefix("tenant acme, key ").unwrap();
-        assert_eq!(key.len(), 67);
-        let store = SqliteStore::open(&url, SqliteOptions::default()).await.unwrap();
-        let found = store.tenant_by_key_hash(&KeyHash::of(key)).await.unwrap().unwrap();
-        assert_eq!(found.id, name);
-
-        let again = create_tenant(&settings, &name).await.unwrap_err();
-        assert_eq!(again.code, exit::NO);
-        assert_eq!(again.reason, "there is a tenant acme already");
     }
 }

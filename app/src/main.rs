@@ -1,5 +1,6 @@
 //! The service. This file is its table of contents.
 
+mod audit;
 mod banner;
 mod cli;
 mod exit;

@@ -19,21 +19,30 @@ use actors::{
     store::{SharedStore, SqliteStore},
 };
 use supervision::{BoxError, Heartbeats, TaskGroup, Tree};
+use telemetry::export::LogFilter;
 
 use crate::{
     http::{
         ApiState,
         admin::{AdminState, Dev},
-        auth::DemoKey,
+        auth::{DemoKey, Gatekeeper},
+        failures::Failures,
         lifecycle::Lifecycle,
         listener::Listener,
         probes::{Probes, TreeSlot},
+        tenants::Tenants,
     },
     settings::Settings,
 };
 
-/// Writes all metrics in the text format of Prometheus.
-pub type MetricsPage = Arc<dyn Fn() -> String + Send + Sync>;
+/// What the process tells about itself, and how much of it.
+#[derive(Clone)]
+pub struct Reporting {
+    /// Writes all metrics in the text format of Prometheus.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// What is logged.
+    pub log_filter: LogFilter,
+}
 
 /// Everything that the children of the tree share. Cheap to clone.
 #[derive(Clone)]
@@ -48,6 +57,10 @@ pub struct Parts {
     pub bus: Arc<dyn Bus>,
     /// Who listens to them.
     pub hub: Arc<Hub>,
+    /// Who the tenants are, by their keys.
+    pub tenants: Tenants,
+    /// What wrong keys and tokens cost their senders.
+    pub failures: Failures,
     /// Deliveries to receivers.
     pub channels: ChannelManager,
     /// Jobs and schedules.
@@ -62,7 +75,7 @@ pub struct Parts {
     pub api: Listener,
     /// The operators' socket.
     pub admin: Listener,
-    metrics: MetricsPage,
+    reporting: Reporting,
     tree: TreeSlot,
 }
 
@@ -75,7 +88,7 @@ impl Parts {
     ///
     /// # Errors
     /// Settings that contradict each other, or an address that cannot be used.
-    pub fn new(settings: Settings, metrics: MetricsPage) -> Result<Self, BoxError> {
+    pub fn new(settings: Settings, reporting: Reporting) -> Result<Self, BoxError> {
         let heartbeats = Heartbeats::new();
         let store: SharedStore = Arc::new(SqliteStore::new(&settings.store.url, settings.for_sqlite())?);
         let bus: Arc<dyn Bus> = MemoryBus::new(MemoryBusLimits::default());
@@ -91,8 +104,12 @@ impl Parts {
             Box::new(BusProbe(bus.clone())),
             Box::new(ChannelsProbe(channels.board())),
         ];
+        let hub = Hub::new(settings.for_hub(), &*bus);
+        let demo_key = if settings.is_development() { DemoKey::Accepted } else { DemoKey::Refused };
         Ok(Self {
-            hub: Hub::new(settings.for_hub(), &*bus),
+            tenants: Tenants::new(store.clone(), hub.clone(), demo_key),
+            failures: Failures::new(settings.limits.auth_failures_per_min),
+            hub,
             sweep: Sweep::new(settings.for_health_sweep(), probes)?,
             liveness: LivenessView::new(heartbeats.clone(), settings.liveness_monitor.wedged_after, BEATING),
             lifecycle: Arc::default(),
@@ -105,7 +122,7 @@ impl Parts {
             bus,
             channels,
             scheduler,
-            metrics,
+            reporting,
         })
     }
 
@@ -120,10 +137,11 @@ impl Parts {
     pub fn api_state(&self, sockets: &TaskGroup) -> ApiState {
         ApiState {
             store: self.store.clone(),
-            demo_key: if self.settings.is_development() { DemoKey::Accepted } else { DemoKey::Refused },
+            tenants: self.tenants.clone(),
+            failures: self.failures.clone(),
+            bounds: self.settings.for_tenants(),
             scheduler: self.scheduler.clone(),
             hub: self.hub.clone(),
-            socket_limits: self.settings.for_sockets(),
             sockets: sockets.clone(),
             targets: self.channels.target_rules(),
             probes: self.probes(),
@@ -136,12 +154,16 @@ impl Parts {
     /// What the admin listener serves from.
     pub fn admin_state(&self) -> AdminState {
         AdminState {
-            token: self.settings.admin.token.clone(),
+            keeper: Gatekeeper { token: self.settings.admin.token.clone(), failures: self.failures.clone() },
             dev: if self.settings.is_development() { Dev::Served } else { Dev::Absent },
             tree: self.tree.clone(),
             liveness: self.liveness.clone(),
             probes: self.probes(),
-            metrics: self.metrics.clone(),
+            store: self.store.clone(),
+            tenants: self.tenants.clone(),
+            bounds: self.settings.for_tenants(),
+            body_bytes_max: self.settings.limits.body_bytes,
+            reporting: self.reporting.clone(),
         }
     }
 

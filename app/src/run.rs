@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     banner::{Banner, NAME},
     exit,
-    parts::Parts,
+    parts::{Parts, Reporting},
     settings::{FLUSH, Loaded, Settings},
     shutdown::{Reason, Shutdown, Signals},
     tree,
@@ -83,8 +83,9 @@ async fn boot_up(
     watchers: &TaskGroup,
     began: Instant,
 ) -> Result<(Parts, Tree, Watchdog), u8> {
-    let page = Arc::new(move || telemetry.prometheus());
-    let parts = Parts::new(settings.clone(), page).map_err(|error| could_not_start(&error.to_string()))?;
+    let log_filter = telemetry.log_filter();
+    let reporting = Reporting { metrics: Arc::new(move || telemetry.prometheus()), log_filter };
+    let parts = Parts::new(settings.clone(), reporting).map_err(|error| could_not_start(&error.to_string()))?;
     let watchdog = parts.heartbeats.watch(WatchdogSettings::default());
     let watchdog = watchdog.map_err(|error| could_not_start(&format!("watchdog: {error}")))?;
     let spec = tree::tree(&parts);

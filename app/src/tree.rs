@@ -140,6 +140,8 @@ fn api_listener(parts: &Parts) -> ChildSpec {
             if parts.settings.is_development() {
                 auth::seed_demo_tenant(&*parts.store).await?;
             }
+            // Before the first key is believed, so that only what changes from now on closes sockets.
+            parts.tenants.catch_up().await;
             let state: ApiState = parts.api_state(context.tasks());
             let within = parts.settings.api.stop_budget;
             let listening = listen("api", &parts.api, router(state), within, &parts, &context);
@@ -148,7 +150,11 @@ fn api_listener(parts: &Parts) -> ChildSpec {
                 see_sockets_off(&parts, &context).await;
                 Ok(())
             };
-            tokio::try_join!(listening, sockets).map(drop)
+            let watching = async {
+                parts.tenants.watch(context.cancelled()).await;
+                Ok(())
+            };
+            tokio::try_join!(listening, sockets, watching).map(drop)
         }
     })
     .start_when_ready()
@@ -197,13 +203,19 @@ async fn listen(
 mod tests {
     use std::sync::Arc;
 
+    use telemetry::export::LogFilter;
+
     use super::*;
+    use crate::parts::Reporting;
     use crate::settings::{FLUSH, Sources, StopTable, load};
 
     fn parts() -> Parts {
         // Another test may have installed it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Parts::new(load(&Sources::default()).unwrap().settings, Arc::new(String::new)).unwrap()
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let log_filter = LogFilter::new("info", Vec::new(), runtime.handle().clone());
+        let reporting = Reporting { metrics: Arc::new(String::new), log_filter };
+        Parts::new(load(&Sources::default()).unwrap().settings, reporting).unwrap()
     }
 
     #[test]

@@ -1,26 +1,36 @@
-//! The operators' views: who beats, what the tree looks like, what went wrong, all metrics. In the development profile
-//! also the demo of it all: `POST /dev/panic/{path}` makes a child panic, and
+//! The operators' views: who beats, what the tree looks like, what went wrong, all metrics; and what operators change:
+//! tenants, children of the tree, the log filter. Each change leaves a record, see [`crate::audit`]. In the development
+//! profile also the demo of it all: `POST /dev/panic/{path}` makes a child panic, and
 //! `POST /dev/hang/{path}` makes it stand still, `POST /dev/block/{path}` makes it keep its thread.
+
+mod log_filter;
+pub mod tenants;
+mod tree;
 
 use std::{sync::Arc, time::Duration};
 
 use actors::liveness_monitor::view::{Liveness, LivenessView};
+use actors::store::SharedStore;
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use secrecy::SecretString;
 use serde::Serialize;
 use supervision::{NodeSnapshot, OperationError, Tree};
 use telemetry::incidents::{self, Incident, IncidentId};
 
-use super::json::Json;
+use super::allowance::Bounds;
+use super::auth::Gatekeeper;
+use super::json::{BodyLimit, Json};
 use super::probes::{Detail, Probes, TreeSlot};
 use super::problem::Problem;
+use super::tenants::Tenants;
 use super::{auth, edge};
+use crate::audit::audit;
+use crate::parts::Reporting;
 
 /// The text format of Prometheus.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -31,8 +41,8 @@ const BOOT_RETRY_AFTER_S: u32 = 1;
 /// What the admin listener serves from. Cheap to clone.
 #[derive(Clone)]
 pub struct AdminState {
-    /// Asked for on everything but the probes, if there is one.
-    pub token: Option<SecretString>,
+    /// Asked on everything but the probes.
+    pub keeper: Gatekeeper,
     /// Whether `/dev/*` is there.
     pub dev: Dev,
     /// The tree, as soon as it stands.
@@ -41,8 +51,22 @@ pub struct AdminState {
     pub liveness: LivenessView,
     /// The probes.
     pub probes: Probes,
-    /// Writes all metrics in the text format of Prometheus.
-    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Where tenants are kept.
+    pub store: SharedStore,
+    /// What this process knows of them.
+    pub tenants: Tenants,
+    /// What a tenant may have, if its row does not say otherwise.
+    pub bounds: Bounds,
+    /// The longest body.
+    pub body_bytes_max: usize,
+    /// Metrics, and what is logged.
+    pub reporting: Reporting,
+}
+
+impl BodyLimit for AdminState {
+    fn body_bytes_max(&self) -> usize {
+        self.body_bytes_max
+    }
 }
 
 /// Whether `/dev/*` is served.
@@ -59,9 +83,12 @@ pub fn router(state: AdminState) -> Router {
     let mut views = Router::new()
         .route("/metrics", get(metrics))
         .route("/admin/liveness", get(liveness))
-        .route("/admin/tree", get(tree))
+        .route("/admin/tree", get(whole_tree))
         .route("/admin/incidents", get(incident_list))
-        .route("/admin/incidents/{id}", get(incident));
+        .route("/admin/incidents/{id}", get(incident))
+        .merge(Router::from(tenants::routes()))
+        .merge(Router::from(tree::routes()))
+        .merge(Router::from(log_filter::routes()));
     if state.dev == Dev::Served {
         views = views
             .route("/dev/panic/{*path}", post(panic))
@@ -70,21 +97,22 @@ pub fn router(state: AdminState) -> Router {
     }
     let probes = Router::from(state.probes.router(Detail::Reasons));
     views
-        .route_layer(from_fn_with_state(state.token.clone(), auth::operator))
+        .route_layer(from_fn_with_state(state.keeper.clone(), auth::operator))
+        .route_layer(from_fn(audit))
         .with_state(state)
         .merge(probes)
         .layer(from_fn_with_state("admin", edge::edge))
 }
 
 async fn metrics(State(state): State<AdminState>) -> Response {
-    ([(CONTENT_TYPE, PROMETHEUS_TEXT)], (state.metrics)()).into_response()
+    ([(CONTENT_TYPE, PROMETHEUS_TEXT)], (state.reporting.metrics)()).into_response()
 }
 
 async fn liveness(State(state): State<AdminState>) -> Json<Liveness> {
     Json(state.liveness.snapshot())
 }
 
-async fn tree(State(state): State<AdminState>) -> Result<Json<NodeSnapshot>, Problem> {
+async fn whole_tree(State(state): State<AdminState>) -> Result<Json<NodeSnapshot>, Problem> {
     Ok(Json(standing(&state)?.snapshot()))
 }
 
@@ -146,10 +174,7 @@ fn injected(
 ) -> Result<(StatusCode, Json<Injected>), Problem> {
     match outcome {
         Ok(()) => Ok((StatusCode::ACCEPTED, Json(Injected { path: named.to_string(), injected: fault }))),
-        Err(OperationError::NotFound | OperationError::IsRoot) => {
-            Err(Problem::new(StatusCode::NOT_FOUND, format!("there is no child `{named}` in the tree")))
-        }
-        Err(other) => Err(Problem::new(StatusCode::CONFLICT, format!("`{named}`: {other}"))),
+        Err(error) => Err(tree::refused(named, &error)),
     }
 }
 

@@ -1,25 +1,26 @@
 //! Who is asking: a tenant by its key on the API, the operator by the token on the admin listener.
 //!
 //! Keys are kept as SHA-256 and looked up by it. The hash of a guess tells nothing about the hash of a key, so a lookup
-//! in an index leaks nothing that helps to guess; the operator's token is compared in constant time.
+//! in an index leaks nothing that helps to guess; the operator's token is compared in constant time. What comes from an
+//! address with too many guesses is answered 429, but for keys that were right before.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use actors::model::TenantId;
-use actors::store::{KeyHash, SharedStore, Store, StoreError};
+use actors::store::{KeyHash, Store, StoreError, Tenant};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
-use tokio::time::Instant;
 
 use super::edge;
+use super::failures::{Failures, peer_of};
 use super::problem::Problem;
+use super::tenants::Tenants;
 
 /// The tenant of the development profile.
 pub const DEMO_TENANT: &str = "demo";
@@ -36,91 +37,103 @@ pub enum DemoKey {
     Refused,
 }
 
-/// How long a key that was found is believed without asking the store again: what revoking it may take.
-const CACHE_FOR: Duration = Duration::from_secs(10);
-
-/// How many keys are remembered; when full, all are forgotten at once, which costs one lookup each.
-const CACHE_MAX: usize = 4_096;
-
 const CHALLENGE: &str = r#"Bearer realm="api""#;
 const FOREIGN: &str = r#"Bearer realm="api", error="invalid_token""#;
 const ADMIN_CHALLENGE: &str = r#"Bearer realm="admin""#;
 
-/// Finds tenants by their keys. Cheap to clone.
+/// Who may come in as a tenant.
 #[derive(Clone)]
-pub struct Tenants {
-    store: SharedStore,
-    demo_key: DemoKey,
-    cache: Arc<Mutex<HashMap<KeyHash, (TenantId, Instant)>>>,
+pub struct Door {
+    /// The tenants and their keys.
+    pub tenants: Tenants,
+    /// What wrong keys cost.
+    pub failures: Failures,
 }
 
-impl Tenants {
-    /// Over the tenants of `store`.
-    pub fn new(store: SharedStore, demo_key: DemoKey) -> Self {
-        Self { store, demo_key, cache: Arc::default() }
-    }
-
-    /// The tenant that `key` belongs to. Only what was found is remembered, so a new key works at once.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub async fn find(&self, key: &str) -> Result<Option<TenantId>, StoreError> {
-        if self.demo_key == DemoKey::Refused && key == DEMO_KEY {
-            return Ok(None);
-        }
-        let hash = KeyHash::of(key);
-        if let Some(tenant) = self.remembered(&hash) {
-            return Ok(Some(tenant));
-        }
-        let found = self.store.tenant_by_key_hash(&hash).await?.map(|tenant| tenant.id);
-        if let Some(tenant) = &found {
-            self.remember(hash, tenant.clone());
-        }
-        Ok(found)
-    }
-
-    fn remembered(&self, hash: &KeyHash) -> Option<TenantId> {
-        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.get(hash).filter(|(_, until)| Instant::now() < *until).map(|(tenant, _)| tenant.clone())
-    }
-
-    fn remember(&self, hash: KeyHash, tenant: TenantId) {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.len() >= CACHE_MAX {
-            cache.clear();
-        }
-        cache.insert(hash, (tenant, Instant::now() + CACHE_FOR));
-    }
-}
-
-/// Middleware of the API: lets tenants pass, with their [`TenantId`] in the extensions.
-pub async fn tenant(State(tenants): State<Tenants>, mut request: Request, next: Next) -> Response {
-    match identify(&tenants, request.headers()).await {
-        Ok(tenant) => {
-            tracing::Span::current().record("tenant", tenant.as_str());
-            request.extensions_mut().insert(tenant.clone());
-            edge::guarded_for(&tenant, request, next).await
+/// Middleware of the API: lets tenants pass, with their [`TenantId`], their row and the hash of their key in the
+/// extensions.
+pub async fn tenant(State(door): State<Door>, mut request: Request, next: Next) -> Response {
+    match door.identify(request.headers(), peer_of(&request)).await {
+        Ok((key, tenant)) => {
+            let id = tenant.id.clone();
+            tracing::Span::current().record("tenant", id.as_str());
+            let extensions = request.extensions_mut();
+            extensions.insert(key);
+            extensions.insert(id.clone());
+            extensions.insert(tenant);
+            edge::guarded_for(&id, request, next).await
         }
         Err(problem) => problem.into_response(),
     }
 }
 
-async fn identify(tenants: &Tenants, headers: &HeaderMap) -> Result<TenantId, Problem> {
-    let Some(key) = bearer(headers) else {
-        let detail = "a key is needed, in the header authorization: Bearer KEY";
-        return Err(Problem::unauthorized(detail, CHALLENGE));
-    };
-    tenants.find(key).await?.ok_or_else(|| Problem::unauthorized("this key is nobody's", FOREIGN))
+impl Door {
+    async fn identify(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<(KeyHash, Arc<Tenant>), Problem> {
+        let Some(key) = bearer(headers).map(KeyHash::of) else {
+            let detail = "a key is needed, in the header authorization: Bearer KEY";
+            return Err(Problem::unauthorized(detail, CHALLENGE));
+        };
+        if !self.tenants.has_met(&key) {
+            self.failures.check(peer)?;
+        }
+        match self.tenants.find(&key).await? {
+            Some(tenant) => enabled(tenant).map(|tenant| (key, tenant)),
+            None => {
+                self.failures.count(peer);
+                Err(Problem::unauthorized("this key is nobody's", FOREIGN))
+            }
+        }
+    }
 }
 
-/// Middleware of the admin listener; without a token everyone who reaches the listener may pass.
-pub async fn operator(State(token): State<Option<SecretString>>, request: Request, next: Next) -> Response {
-    let right = token.as_ref().is_none_or(|token| bearer(request.headers()).is_some_and(|given| same(given, token)));
-    if right {
-        return next.run(request).await;
+/// Whether a key that was right when the request came is right still: for whoever has just made something that lasts, such
+/// as a socket, which a change of the tenant meanwhile has not found.
+///
+/// # Errors
+/// 401, 403, or 503 if the store is away.
+pub async fn confirm(tenants: &Tenants, key: &KeyHash) -> Result<(), Problem> {
+    let found = tenants.find(key).await?;
+    enabled(found.ok_or_else(|| Problem::unauthorized("this key is nobody's", FOREIGN))?).map(drop)
+}
+
+fn enabled(tenant: Arc<Tenant>) -> Result<Arc<Tenant>, Problem> {
+    if tenant.disabled_at_ms.is_none() {
+        return Ok(tenant);
     }
-    let detail = "the operator's token is needed, in the header authorization: Bearer TOKEN";
-    Problem::unauthorized(detail, ADMIN_CHALLENGE).into_response()
+    let detail = format!("the tenant {} is disabled, the operator of this service knows why", tenant.id);
+    Err(Problem::new(StatusCode::FORBIDDEN, detail))
+}
+
+/// Who may come in as the operator.
+#[derive(Clone)]
+pub struct Gatekeeper {
+    /// The token; without one everyone who reaches the listener may pass.
+    pub token: Option<SecretString>,
+    /// What wrong tokens cost.
+    pub failures: Failures,
+}
+
+/// Middleware of the admin listener.
+pub async fn operator(State(keeper): State<Gatekeeper>, request: Request, next: Next) -> Response {
+    match keeper.check(request.headers(), peer_of(&request)) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+impl Gatekeeper {
+    fn check(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<(), Problem> {
+        let Some(token) = &self.token else { return Ok(()) };
+        let detail = "the operator's token is needed, in the header authorization: Bearer TOKEN";
+        let refused = Problem::unauthorized(detail, ADMIN_CHALLENGE);
+        let given = bearer(headers).ok_or_else(|| refused.clone())?;
+        self.failures.check(peer)?;
+        if same(given, token) {
+            return Ok(());
+        }
+        self.failures.count(peer);
+        Err(refused)
+    }
 }
 
 /// Hashes first, so that not even the length is told.
@@ -136,7 +149,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then_some(key)
 }
 
-/// Makes sure that the tenant of the development profile is there. Doing it again changes nothing.
+/// Makes sure that the tenant of the development profile is there. Doing it again changes nothing, also if its key was
+/// rotated.
 ///
 /// # Errors
 /// What the store says.
@@ -144,7 +158,10 @@ pub async fn seed_demo_tenant(store: &dyn Store) -> Result<(), StoreError> {
     let Ok(demo) = TenantId::new(DEMO_TENANT) else {
         return Ok(());
     };
-    store.create_tenant(&demo, &KeyHash::of(DEMO_KEY)).await.map(drop)
+    match store.create_tenant(&demo, &KeyHash::of(DEMO_KEY)).await {
+        Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]

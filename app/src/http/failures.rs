@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 
@@ -30,7 +31,7 @@ pub struct Failures {
 }
 
 struct Peers {
-    limiter: RateLimiter<IpAddr, HashMapStateStore<IpAddr>, SteadyClock>,
+    limiter: RateLimiter<IpAddr, HashMapStateStore<IpAddr>, SteadyClock, NoOpMiddleware<Duration>>,
     /// Until when an address is refused.
     barred: HashMap<IpAddr, Duration>,
 }

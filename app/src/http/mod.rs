@@ -3,7 +3,7 @@
 //! ```text
 //! serve ── edge: id, span, metrics, panics, problem documents
 //!            ├── probes
-//!            └── /v1: gate (places, time) ── tenant (key) ── idempotency (POST) ── handler: extract, check, call, answer
+//!            └── /v1: gate (time) ── tenant (key) ── allow (its rate) ── place ── idempotency (POST) ── handler
 //! ```
 //!
 //! A handler is thin: it reads a checked body, asks a port one thing, and answers. Every error is a problem document,
@@ -16,10 +16,12 @@
 //! A handler that makes something takes its id from an `Effect` (`idempotency.rs`); one that answers 4xx has done nothing.
 
 pub mod admin;
+pub mod allowance;
 pub mod auth;
 mod channels;
 mod docs;
 pub mod edge;
+pub mod failures;
 mod idempotency;
 mod jobs;
 mod json;
@@ -30,10 +32,11 @@ mod openapi;
 mod page;
 pub mod probes;
 mod problem;
-mod resource;
+pub mod resource;
 mod schedules;
 pub mod serve;
 pub mod socket;
+pub mod tenants;
 mod upgrade;
 
 #[cfg(test)]
@@ -41,7 +44,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use actors::broadcast::{Hub, Limits as SocketLimits};
+use actors::broadcast::Hub;
 use actors::outbound::TargetRules;
 use actors::scheduler::Scheduler;
 use actors::store::SharedStore;
@@ -50,26 +53,29 @@ use axum::middleware::from_fn_with_state;
 use supervision::TaskGroup;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use auth::DemoKey;
-
 use crate::settings::{Idempotency, Limits, WhileDraining};
+use allowance::{Allowances, Bounds};
+use failures::Failures;
 use json::BodyLimit;
 use limits::Gate;
 use probes::{Detail, Probes};
+use tenants::Tenants;
 
 /// What the API serves from. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiState {
     /// Everything durable.
     pub store: SharedStore,
-    /// Whether the key that everyone knows opens anything.
-    pub demo_key: DemoKey,
+    /// Who the tenants are.
+    pub tenants: Tenants,
+    /// What wrong keys cost.
+    pub failures: Failures,
+    /// What a tenant may have, if its row does not say otherwise.
+    pub bounds: Bounds,
     /// Takes jobs and schedules, and knows what can run here.
     pub scheduler: Scheduler,
     /// Where sockets connect to.
     pub hub: Arc<Hub>,
-    /// What one tenant may have of sockets and subscriptions.
-    pub socket_limits: SocketLimits,
     /// Where the tasks of sockets belong.
     pub sockets: TaskGroup,
     /// Where a tenant's receivers may be.
@@ -92,14 +98,16 @@ impl BodyLimit for ApiState {
 
 /// The router of the tenants' listener.
 pub fn router(state: ApiState) -> Router {
-    let tenants = auth::Tenants::new(Arc::clone(&state.store), state.demo_key);
+    let door = auth::Door { tenants: state.tenants.clone(), failures: state.failures.clone() };
     let lifecycle = Arc::clone(&state.probes.lifecycle);
     let gate = Gate::new(state.limits.concurrency, state.limits.request, lifecycle, state.while_draining);
     let mut api = of_tenants();
     openapi::complete(api.get_openapi_mut());
     let api = api
         .route_layer(from_fn_with_state(state.clone(), idempotency::idempotent))
-        .route_layer(from_fn_with_state(tenants, auth::tenant))
+        .route_layer(from_fn_with_state(gate.clone(), limits::place))
+        .route_layer(from_fn_with_state(Allowances::new(state.bounds), allowance::allow))
+        .route_layer(from_fn_with_state(door, auth::tenant))
         .route_layer(from_fn_with_state(gate, limits::gate))
         .merge(state.probes.router(Detail::WordOnly));
     let (docs, of_docs) = docs::router().split_for_parts();

@@ -2,15 +2,18 @@
 //! upgrade is the business of `socket.rs`.
 
 use actors::broadcast::{Refused, Topic};
+use actors::store::KeyHash;
+use axum::Extension;
 use axum::extract::{FromRequestParts, RawQuery, State, WebSocketUpgrade};
 use axum::response::Response;
 use http::StatusCode;
 use http::request::Parts;
 
-use super::ApiState;
+use super::allowance::SocketQuota;
 use super::problem::Problem;
 use super::resource::{Caller, Faults};
 use super::socket;
+use super::{ApiState, auth};
 
 /// A request that can become a socket, or a problem that says what is missing.
 pub struct Upgrade(WebSocketUpgrade);
@@ -36,11 +39,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
 pub async fn open(
     State(state): State<ApiState>,
     Caller(tenant): Caller,
+    SocketQuota(limits): SocketQuota,
+    Extension(key): Extension<KeyHash>,
     RawQuery(query): RawQuery,
     Upgrade(upgrade): Upgrade,
 ) -> Result<Response, Problem> {
     let topics = topics(query.as_deref().unwrap_or_default())?;
-    let subscriber = state.hub.connect(tenant, &topics, state.socket_limits).map_err(refused)?;
+    let subscriber = state.hub.connect(tenant, &topics, limits).map_err(refused)?;
+    // If the key was revoked since, whoever closed the sockets of its tenant did not find this one.
+    auth::confirm(&state.tenants, &key).await?;
     let tasks = state.sockets.clone();
     // The upgraded connection is nobody's until its task is in the group.
     let upgrade = socket::tune(upgrade);

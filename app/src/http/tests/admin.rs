@@ -9,18 +9,29 @@ use http::Request;
 use secrecy::SecretString;
 use serde_json::json;
 use supervision::{Backoff, ChildSpec, Strategy, SupervisorSpec, Tree};
+use telemetry::export::LogFilter;
+use tokio::runtime::Handle;
 
 use super::{Answer, World, ask};
 use crate::http::admin::{AdminState, Dev, router};
+use crate::http::auth::Gatekeeper;
+use crate::parts::Reporting;
 
 fn state(world: &World, dev: Dev) -> AdminState {
     AdminState {
-        token: None,
+        keeper: Gatekeeper { token: None, failures: world.state.failures.clone() },
         dev,
         tree: Arc::clone(&world.state.probes.tree),
         liveness: world.state.probes.liveness.clone(),
         probes: world.state.probes.clone(),
-        metrics: Arc::new(|| "up 1\n".to_owned()),
+        store: world.state.store.clone(),
+        tenants: world.state.tenants.clone(),
+        bounds: world.state.bounds,
+        body_bytes_max: 10_000,
+        reporting: Reporting {
+            metrics: Arc::new(|| "up 1\n".to_owned()),
+            log_filter: LogFilter::new("info", Vec::new(), Handle::current()),
+        },
     }
 }
 
@@ -48,7 +59,8 @@ async fn plant(world: &World) -> Tree {
 async fn with_a_token_everything_but_the_probes_asks_for_it() {
     let world = World::new().await;
     let token = Some(SecretString::from("a-token-of-our-own"));
-    let state = AdminState { token, ..state(&world, Dev::Served) };
+    let keeper = Gatekeeper { token, failures: world.state.failures.clone() };
+    let state = AdminState { keeper, ..state(&world, Dev::Served) };
     for path in ["/metrics", "/admin/liveness", "/admin/tree", "/admin/incidents", "/admin/incidents/x"] {
         let refused = get(router(state.clone()), path).await;
         refused.problem(401);
@@ -130,4 +142,105 @@ async fn outside_development_there_is_no_way_to_make_anything_panic() {
     post(router(state(&world, Dev::Absent)), "/dev/panic/scheduler").await.problem(404);
     assert_eq!(tree.snapshot().find("scheduler").unwrap().incarnation, 1);
     tree.stop().await;
+}
+
+/// A request with a JSON body.
+async fn send(router: Router, method: &str, path: &str, body: &serde_json::Value) -> Answer {
+    let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+    ask(router, request.body(Body::from(body.to_string())).unwrap()).await
+}
+
+#[tokio::test]
+async fn a_tenant_is_made_looked_at_and_changed() {
+    let world = World::new().await;
+    let router = || router(state(&world, Dev::Absent));
+    let made = send(router(), "POST", "/admin/tenants", &json!({"id": "acme"})).await;
+    assert_eq!((made.status.as_u16(), made.headers["location"].to_str().unwrap()), (201, "/admin/tenants/acme"));
+    let key = made.json()["key"].as_str().unwrap().to_owned();
+    assert!(key.starts_with("pk_") && key.len() == 67);
+    send(router(), "POST", "/admin/tenants", &json!({"id": "acme"})).await.problem(409);
+    let bad = send(router(), "POST", "/admin/tenants", &json!({"id": "No Such"})).await.problem(422);
+    assert_eq!(bad["errors"][0]["field"], "id");
+
+    let shown = get(router(), "/admin/tenants/acme").await;
+    assert_eq!((&shown.json()["disabled_at"], shown.json().get("key")), (&json!(null), None));
+    assert!(!shown.body.contains(&key));
+    let quotas = json!({"requests_per_s": 5, "sockets": 0});
+    let limited = send(router(), "PUT", "/admin/tenants/acme/quotas", &quotas).await.json();
+    assert_eq!((&limited["quotas"]["sockets"], &limited["in_force"]["sockets"]), (&json!(0), &json!(0)));
+    assert_eq!(
+        (&limited["quotas"]["requests_burst"], &limited["in_force"]["requests_burst"]),
+        (&json!(null), &json!(2000))
+    );
+    for (body, field) in [(json!({"requests_per_s": 0}), "requests_per_s"), (json!({"socket": 1}), "socket")] {
+        let problem = send(router(), "PUT", "/admin/tenants/acme/quotas", &body).await.problem(422);
+        assert_eq!(problem["errors"][0]["field"], field);
+    }
+    assert!(post(router(), "/admin/tenants/acme/disable").await.json()["disabled_at"].is_string());
+    assert_eq!(post(router(), "/admin/tenants/acme/enable").await.json()["disabled_at"], json!(null));
+    let rotated = post(router(), "/admin/tenants/acme/rotate-key").await.json();
+    assert_ne!(rotated["key"], json!(key));
+    for path in ["rotate-key", "disable", "enable"] {
+        post(router(), &format!("/admin/tenants/nobody/{path}")).await.problem(404);
+        post(router(), &format!("/admin/tenants/NO%20NAME/{path}")).await.problem(404);
+    }
+    get(router(), "/admin/tenants/nobody").await.problem(404);
+}
+
+#[tokio::test]
+async fn tenants_are_listed_page_by_page_and_a_bad_page_is_named() {
+    let world = World::new().await;
+    let router = || router(state(&world, Dev::Absent));
+    let first = get(router(), "/admin/tenants?limit=1").await.json();
+    assert_eq!((&first["items"][0]["id"], &first["next_cursor"]), (&json!("demo"), &json!("demo")));
+    let last = get(router(), "/admin/tenants?limit=1&cursor=demo").await.json();
+    assert_eq!((&last["items"][0]["id"], &last["next_cursor"]), (&json!("other"), &json!(null)));
+    for bad in ["limit=0", "limit=1001", "limit=many", "page=2", "cursor=No%20Such"] {
+        get(router(), &format!("/admin/tenants?{bad}")).await.problem(422);
+    }
+}
+
+#[tokio::test]
+async fn a_child_is_stopped_started_and_restarted_and_the_tree_says_why_not() {
+    let world = World::new().await;
+    let tree = plant(&world).await;
+    let operate = async |what: &str| post(router(state(&world, Dev::Absent)), &format!("/admin/tree/{what}")).await;
+    let running = operate("start/scheduler").await.problem(409);
+    assert_eq!(running["detail"], "`scheduler`: the child is running");
+    let restarted = operate("restart/scheduler").await.json();
+    assert_eq!(restarted, json!({"path": "scheduler", "outcome": "started", "incarnation": 2}));
+    let stopped = operate("stop/scheduler").await.json();
+    assert_eq!(stopped, json!({"path": "scheduler", "outcome": "stopped", "incarnation": null}));
+    assert_eq!(operate("start/scheduler").await.json()["incarnation"], 3);
+    operate("stop/nobody").await.problem(404);
+    operate("restart/scheduler/nobody").await.problem(404);
+    let ourselves = operate("restart/admin").await.problem(409);
+    assert_eq!(ourselves["detail"], "`admin` answers this request, and cannot end before it");
+    tree.stop().await;
+}
+
+#[tokio::test]
+async fn the_log_filter_is_changed_for_a_while_and_a_bad_one_is_refused_with_its_reason() {
+    let world = World::new().await;
+    let state = state(&world, Dev::Absent);
+    let router = || router(state.clone());
+    let path = "/admin/log-filter";
+    let configured = json!({"filter": "info", "configured": "info", "reverts_in_ms": null});
+    assert_eq!(get(router(), path).await.json(), configured);
+    let changed = send(router(), "PUT", path, &json!({"filter": "debug"})).await.json();
+    assert_eq!((&changed["filter"], &changed["configured"]), (&json!("debug"), &json!("info")));
+    assert!((500_000..=600_000).contains(&changed["reverts_in_ms"].as_u64().unwrap()), "{changed}");
+    let bad = [
+        (json!({"filter": "info,x=loud"}), "filter"),
+        (json!({"filter": " "}), "filter"),
+        (json!({"filter": "info", "for_ms": 0}), "for_ms"),
+        (json!({"filter": "info", "for_ms": 86_400_001}), "for_ms"),
+    ];
+    for (body, field) in bad {
+        let problem = send(router(), "PUT", path, &body).await.problem(422);
+        assert_eq!(problem["errors"][0]["field"], field, "{body}");
+    }
+    assert_eq!(get(router(), path).await.json()["filter"], "debug");
+    let reverted = ask(router(), Request::delete(path).body(Body::empty()).unwrap()).await.json();
+    assert_eq!(reverted, configured);
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{OTHER_KEY, World};
 use crate::http::auth::DemoKey;
+use crate::http::tenants::Tenants;
 
 fn job() -> Value {
     json!({"kind": "publish", "payload": {"topic": "hello", "data": {"n": 1}}})
@@ -33,7 +34,8 @@ async fn a_request_without_a_key_or_with_a_foreign_one_is_401_with_the_way_in() 
 async fn outside_development_the_demo_key_is_nobodys_even_over_a_seeded_store() {
     let mut world = World::new().await;
     assert_eq!(world.post("/v1/jobs", &job()).await.status, 201);
-    world.state.demo_key = DemoKey::Refused;
+    let (store, hub) = (world.state.store.clone(), world.state.hub.clone());
+    world.state.tenants = Tenants::new(store, hub, DemoKey::Refused);
     let refused = world.post("/v1/jobs", &job()).await;
     assert_eq!(refused.problem(401)["detail"], "this key is nobody's");
     let other = Request::post("/v1/jobs").header("content-type", "application/json");

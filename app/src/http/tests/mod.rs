@@ -6,6 +6,7 @@ mod idempotency;
 mod openapi;
 mod probes;
 mod resources;
+mod tenants;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +28,10 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 
 use super::auth::{DEMO_KEY, DemoKey, seed_demo_tenant};
+use super::failures::Failures;
 use super::lifecycle::Lifecycle;
 use super::probes::{Probes, TreeSlot};
+use super::tenants::Tenants;
 use super::{ApiState, router};
 use crate::settings::{Settings, Sources, load};
 
@@ -78,12 +81,14 @@ impl World {
         let handlers = Handlers::new().with(Publish::new(Arc::clone(&bus))).with(Notify);
         let jobs = Arc::clone(&store);
         let scheduler = Scheduler::new(settings.for_scheduler(), jobs, handlers, Poke::new()).unwrap();
+        let hub = Hub::new(HubSettings::default(), &*bus);
         let state = ApiState {
+            tenants: Tenants::new(Arc::clone(&store), Arc::clone(&hub), DemoKey::Accepted),
+            failures: Failures::new(settings.limits.auth_failures_per_min),
+            bounds: settings.for_tenants(),
             store,
-            demo_key: DemoKey::Accepted,
             scheduler,
-            hub: Hub::new(HubSettings::default(), &*bus),
-            socket_limits: settings.for_sockets(),
+            hub,
             sockets: TaskGroup::new("api"),
             targets: settings.for_channel_manager().target_rules(),
             probes,

@@ -1,0 +1,274 @@
+//! `/admin/tenants`: making tenants, and changing what they may do. What is changed here holds in this process with the
+//! answer, and in others a few seconds later.
+
+use actors::model::TenantId;
+use actors::store::{KeyHash, Quotas, Tenant, new_key};
+use axum::Extension;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use http::header::LOCATION;
+use http::{HeaderName, StatusCode};
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::AdminState;
+use crate::audit::Subject;
+use crate::http::allowance::Bounds;
+use crate::http::json::Json;
+use crate::http::problem::{FieldError, Problem};
+use crate::http::resource::{Faults, time};
+
+/// Tenants in one page, if nobody says otherwise, and at most.
+const PAGE: u32 = 100;
+const PAGE_MAX: u32 = 1_000;
+
+/// The routes of this page.
+pub fn routes() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(get))
+        .routes(routes!(rotate_key))
+        .routes(routes!(disable))
+        .routes(routes!(enable))
+        .routes(routes!(set_quotas))
+}
+
+/// What makes a tenant.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewTenantBody {
+    /// 1 to 64 of a-z, 0-9, _ and -
+    #[schema(value_type = String, pattern = "^[a-z0-9_-]{1,64}$")]
+    id: TenantId,
+}
+
+/// A tenant as operators see it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TenantResource {
+    /// Its name.
+    pub id: String,
+    /// When it was made, RFC 3339.
+    pub created_at: String,
+    /// Since when it may do nothing, RFC 3339; null while it may.
+    pub disabled_at: Option<String>,
+    /// Its own limits; null is the default.
+    pub quotas: QuotasBody,
+    /// What it may have, all told.
+    pub in_force: InForce,
+}
+
+/// A tenant with a new key.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TenantWithKey {
+    /// The tenant.
+    #[serde(flatten)]
+    tenant: TenantResource,
+    /// Its key, shown this once: only a hash of it is kept.
+    key: String,
+}
+
+/// Limits of a tenant's own. What is left out or null is the default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuotasBody {
+    /// Requests in a second, on average.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub requests_per_s: Option<u32>,
+    /// Requests that may come at once after a rest.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub requests_burst: Option<u32>,
+    /// Requests worked on at once in one process.
+    #[schema(minimum = 1, maximum = 100_000)]
+    pub requests_at_once: Option<u32>,
+    /// Sockets open in one process.
+    #[schema(maximum = 1_000_000)]
+    pub sockets: Option<u32>,
+    /// Subscriptions of all its sockets in one process.
+    #[schema(maximum = 10_000_000)]
+    pub subscriptions: Option<u32>,
+}
+
+/// Limits in force.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct InForce {
+    requests_per_s: u32,
+    requests_burst: u32,
+    requests_at_once: u32,
+    sockets: usize,
+    subscriptions: usize,
+}
+
+/// A page of tenants, by name.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TenantPage {
+    items: Vec<TenantResource>,
+    /// Where the next page begins; null at the end.
+    next_cursor: Option<String>,
+}
+
+/// Which page.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// `next_cursor` of the page before.
+    #[param(value_type = Option<String>)]
+    cursor: Option<TenantId>,
+    /// How many, from 1 to 1000; 100 if it is left out.
+    limit: Option<u32>,
+}
+
+impl TenantResource {
+    /// With what it may have if its row does not say otherwise.
+    pub fn new(tenant: &Tenant, defaults: Bounds) -> Self {
+        let bounds = defaults.of(&tenant.quotas);
+        let Quotas { requests_per_s, requests_burst, requests_at_once, sockets, subscriptions } = tenant.quotas;
+        Self {
+            id: tenant.id.to_string(),
+            created_at: time(tenant.created_at_ms),
+            disabled_at: tenant.disabled_at_ms.map(time),
+            quotas: QuotasBody { requests_per_s, requests_burst, requests_at_once, sockets, subscriptions },
+            in_force: InForce {
+                requests_per_s: bounds.requests_per_s,
+                requests_burst: bounds.requests_burst,
+                requests_at_once: bounds.requests_at_once,
+                sockets: bounds.sockets.sockets_max,
+                subscriptions: bounds.sockets.subscriptions_max,
+            },
+        }
+    }
+}
+
+impl QuotasBody {
+    fn checked(self) -> Result<Quotas, Problem> {
+        let mut faults = Faults::default();
+        faults.within("requests_per_s", self.requests_per_s, 1, 1_000_000);
+        faults.within("requests_burst", self.requests_burst, 1, 1_000_000);
+        faults.within("requests_at_once", self.requests_at_once, 1, 100_000);
+        faults.within("sockets", self.sockets, 0, 1_000_000);
+        faults.within("subscriptions", self.subscriptions, 0, 10_000_000);
+        faults.check()?;
+        let Self { requests_per_s, requests_burst, requests_at_once, sockets, subscriptions } = self;
+        Ok(Quotas { requests_per_s, requests_burst, requests_at_once, sockets, subscriptions })
+    }
+}
+
+/// Tenants by name, page by page.
+#[utoipa::path(get, path = "/admin/tenants", tag = "tenants", params(PageQuery), responses(
+    (status = 200, description = "A page of tenants", body = TenantPage),
+    (status = 422, description = "A parameter makes no sense"),
+))]
+async fn list(
+    State(state): State<AdminState>,
+    query: Result<Query<PageQuery>, QueryRejection>,
+) -> Result<Json<TenantPage>, Problem> {
+    let Query(query) = query.map_err(unreadable)?;
+    let mut faults = Faults::default();
+    faults.within("limit", query.limit, 1, PAGE_MAX);
+    faults.check()?;
+    let limit = query.limit.unwrap_or(PAGE);
+    // One more tells whether there is another page.
+    let mut tenants = state.store.list_tenants(query.cursor.as_ref(), limit + 1).await?;
+    let more = tenants.len() > limit as usize;
+    tenants.truncate(limit as usize);
+    let next_cursor = tenants.last().filter(|_| more).map(|last| last.id.to_string());
+    let items = tenants.iter().map(|tenant| TenantResource::new(tenant, state.bounds)).collect();
+    Ok(Json(TenantPage { items, next_cursor }))
+}
+
+/// Makes a tenant and its key.
+#[utoipa::path(post, path = "/admin/tenants", tag = "tenants", request_body = NewTenantBody, responses(
+    (status = 201, description = "The tenant, with its key, which is shown this once", body = TenantWithKey),
+    (status = 409, description = "There is a tenant of this name"),
+    (status = 422, description = "The name makes no sense"),
+))]
+async fn create(
+    State(state): State<AdminState>,
+    Extension(subject): Extension<Subject>,
+    Json(body): Json<NewTenantBody>,
+) -> Result<(StatusCode, [(HeaderName, String); 1], Json<TenantWithKey>), Problem> {
+    subject.is(body.id.as_str());
+    let key = new_key();
+    let tenant = state.store.create_tenant(&body.id, &KeyHash::of(key.expose_secret())).await?;
+    let location = format!("/admin/tenants/{}", tenant.id);
+    let tenant = TenantResource::new(&tenant, state.bounds);
+    let made = TenantWithKey { tenant, key: key.expose_secret().to_owned() };
+    Ok((StatusCode::CREATED, [(LOCATION, location)], Json(made)))
+}
+
+/// One tenant.
+#[utoipa::path(get, path = "/admin/tenants/{id}", tag = "tenants", params(("id" = String, Path)), responses(
+    (status = 200, description = "The tenant", body = TenantResource),
+    (status = 404, description = "There is none of this name"),
+))]
+async fn get(State(state): State<AdminState>, Path(id): Path<String>) -> Result<Json<TenantResource>, Problem> {
+    let found = state.store.get_tenant(&named(&id)?).await?;
+    let tenant = found.ok_or_else(|| Problem::not_found("tenant"))?;
+    Ok(Json(TenantResource::new(&tenant, state.bounds)))
+}
+
+/// Gives a tenant a new key. The one before opens nothing any more, and the sockets it opened are closed.
+#[utoipa::path(post, path = "/admin/tenants/{id}/rotate-key", tag = "tenants", params(("id" = String, Path)), responses(
+    (status = 200, description = "The tenant, with its new key, which is shown this once", body = TenantWithKey),
+    (status = 404, description = "There is none of this name"),
+))]
+async fn rotate_key(State(state): State<AdminState>, Path(id): Path<String>) -> Result<Json<TenantWithKey>, Problem> {
+    let key = new_key();
+    let tenant = state.store.rotate_tenant_key(&named(&id)?, &KeyHash::of(key.expose_secret())).await?;
+    let tenant = changed(&state, &tenant).await;
+    Ok(Json(TenantWithKey { tenant, key: key.expose_secret().to_owned() }))
+}
+
+/// Disables a tenant: its requests are answered 403, its sockets are closed, its jobs and deliveries wait, and its
+/// schedules do not fire. What runs already runs on.
+#[utoipa::path(post, path = "/admin/tenants/{id}/disable", tag = "tenants", params(("id" = String, Path)), responses(
+    (status = 200, description = "The tenant", body = TenantResource),
+    (status = 404, description = "There is none of this name"),
+))]
+async fn disable(State(state): State<AdminState>, Path(id): Path<String>) -> Result<Json<TenantResource>, Problem> {
+    let tenant = state.store.disable_tenant(&named(&id)?).await?;
+    Ok(Json(changed(&state, &tenant).await))
+}
+
+/// Enables a disabled tenant again; what waited goes on.
+#[utoipa::path(post, path = "/admin/tenants/{id}/enable", tag = "tenants", params(("id" = String, Path)), responses(
+    (status = 200, description = "The tenant", body = TenantResource),
+    (status = 404, description = "There is none of this name"),
+))]
+async fn enable(State(state): State<AdminState>, Path(id): Path<String>) -> Result<Json<TenantResource>, Problem> {
+    let tenant = state.store.enable_tenant(&named(&id)?).await?;
+    Ok(Json(changed(&state, &tenant).await))
+}
+
+/// Replaces a tenant's own limits, all of them.
+#[utoipa::path(put, path = "/admin/tenants/{id}/quotas", tag = "tenants", params(("id" = String, Path)),
+    request_body = QuotasBody, responses(
+    (status = 200, description = "The tenant", body = TenantResource),
+    (status = 404, description = "There is none of this name"),
+    (status = 422, description = "A limit makes no sense"),
+))]
+async fn set_quotas(
+    State(state): State<AdminState>,
+    Path(id): Path<String>,
+    Json(body): Json<QuotasBody>,
+) -> Result<Json<TenantResource>, Problem> {
+    let tenant = state.store.set_tenant_quotas(&named(&id)?, body.checked()?).await?;
+    Ok(Json(changed(&state, &tenant).await))
+}
+
+/// Lets this process take note of a change at once.
+async fn changed(state: &AdminState, tenant: &Tenant) -> TenantResource {
+    state.tenants.catch_up().await;
+    TenantResource::new(tenant, state.bounds)
+}
+
+/// What is no name of a tenant names none.
+fn named(id: &str) -> Result<TenantId, Problem> {
+    TenantId::new(id).map_err(|_| Problem::not_found("tenant"))
+}
+
+fn unreadable(rejection: QueryRejection) -> Problem {
+    Problem::invalid(vec![FieldError { field: "query".to_owned(), reason: rejection.body_text() }])
+}
