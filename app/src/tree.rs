@@ -192,6 +192,7 @@ async fn listen(
         limits: ConnectionLimits {
             connections: limits.connections,
             header_read: limits.header_read,
+            write_stall: limits.write_stall,
             header_bytes: limits.header_bytes,
         },
         finish_within,

@@ -6,6 +6,7 @@
 //! - [`Collector`] receives OTLP over http/protobuf and gRPC and keeps what it was sent.
 //! - [`Receiver`] receives webhooks, keeps them, and answers by a script.
 //! - [`Socket`] is a WebSocket subscriber.
+//! - [`raw`] speaks to a listener byte by byte.
 //! - [`Store`] is the service's database seen from outside.
 //! - [`tools::find`] finds what Cargo does not bring, or says that the test was skipped.
 //! - [`eventually`] waits for a fact with a deadline; [`metrics`] reads `/metrics`.
@@ -17,6 +18,7 @@ pub mod client;
 pub mod collector;
 pub mod metrics;
 pub mod process;
+pub mod raw;
 pub mod receiver;
 pub mod service;
 pub mod setup;

@@ -12,7 +12,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, HeaderName, USER_AGENT};
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use supervision::{GuardSite, guard};
 use telemetry::context::{REQUEST_ID, RequestId, TraceContext};
 use telemetry::panic::Policy;
@@ -51,6 +51,14 @@ pub async fn edge(State(component): State<&'static str>, mut request: Request, n
     if let Ok(id) = HeaderValue::try_from(id.as_str()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
+    response
+}
+
+/// The answer to a request that comes no further than its head.
+pub(super) fn refused(headers: &HeaderMap, problem: &Problem) -> Response {
+    let id = RequestId::of(headers);
+    let mut response = problem.write(id.as_str());
+    response.headers_mut().insert(REQUEST_ID, id.into_header());
     response
 }
 

@@ -3,8 +3,8 @@
 use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -14,7 +14,7 @@ use super::problem::{FieldError, Problem};
 
 /// A JSON body of a known shape, from a request or for an answer.
 ///
-/// A request is refused with 415 without a JSON content type, 413 above the limit, 400 if it is not JSON (with line and
+/// A request is refused with 415 without a JSON content type or with a content coding, 413 above the limit, 400 if it is not JSON (with line and
 /// column), 422 if it is no object or has another shape (with the field's path). The shapes refuse unknown fields.
 #[derive(Debug)]
 pub struct Json<T>(pub T);
@@ -32,6 +32,11 @@ impl<T: DeserializeOwned, S: BodyLimit + Sync> FromRequest<S> for Json<T> {
         if !is_json(request.headers()) {
             let detail = "the body must be JSON, with the header content-type: application/json";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        }
+        if is_coded(request.headers()) {
+            let detail = "the body must not be compressed: no header content-encoding but identity";
+            let header = (ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).with_header(header.0, header.1));
         }
         let body = read(request.into_body(), state.body_bytes_max()).await?;
         parse(&body).map(Json)
@@ -51,6 +56,12 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
+/// What nobody decodes must not be read as if it were plain (RFC 9110, section 8.4).
+fn is_coded(headers: &HeaderMap) -> bool {
+    let identity = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    headers.get_all(CONTENT_ENCODING).iter().any(|coding| !identity(coding))
+}
+
 /// The whole body of a request.
 pub(super) async fn read(body: Body, limit: usize) -> Result<bytes::Bytes, Problem> {
     let announced = body.size_hint().lower();
@@ -62,7 +73,10 @@ pub(super) async fn read(body: Body, limit: usize) -> Result<bytes::Bytes, Probl
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(_) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body ended before its announced length")),
+        Err(_) => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "the body ended before its announced length, or its chunks cannot be read",
+        )),
     }
 }
 
@@ -110,7 +124,10 @@ fn in_plain_words(error: &str) -> (String, &str) {
     let Some((found, expected)) = reason.rsplit_once(", expected ") else {
         return (reason.to_owned(), place);
     };
+    let is_out_of_range = found.starts_with("invalid value: integer");
     let plain = match expected {
+        "i32" if is_out_of_range => "an integer from -2147483648 to 2147483647",
+        "u32" if is_out_of_range => "an integer from 0 to 4294967295",
         "i8" | "i16" | "i32" | "i64" => "an integer",
         "u8" | "u16" | "u32" | "u64" | "usize" => "an integer, not negative",
         "f32" | "f64" => "a number",
@@ -196,6 +213,33 @@ mod tests {
         );
         let reason = "invalid type: string \"seven\", expected an integer, not negative";
         assert_eq!(errors, json!([{"field": "outer.n", "reason": reason}]));
+    }
+
+    #[tokio::test]
+    async fn a_number_that_does_not_fit_is_422_with_what_does() {
+        for (number, found) in
+            [("-1", "invalid value: integer `-1`"), ("4294967296", "invalid value: integer `4294967296`")]
+        {
+            let problem = parse::<Shape>(format!(r#"{{"outer":{{"n":{number}}}}}"#).as_bytes()).unwrap_err();
+            let said = format!("{found}, expected an integer from 0 to 4294967295");
+            assert!(problem.status() == 422 && problem.detail().contains(&said), "{}", problem.detail());
+        }
+        for number in ["1e30", "1000000000000000000000000000000", "1.5"] {
+            let problem = parse::<Shape>(format!(r#"{{"outer":{{"n":{number}}}}}"#).as_bytes()).unwrap_err();
+            assert!(problem.detail().contains("expected an integer, not negative"), "{}", problem.detail());
+        }
+        assert_eq!(parse::<Shape>(br#"{"outer":{"n":1e400}}"#).unwrap_err().status(), 400);
+    }
+
+    #[tokio::test]
+    async fn a_compressed_body_is_415_and_not_read_as_if_it_were_plain() {
+        for (coding, status) in [("gzip", Some(415)), ("identity", None), ("identity, gzip", Some(415))] {
+            let mut request = Request::new(Body::from(r#"{"outer":{"n":7}}"#));
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            request.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
+            let refused = Json::<Shape>::from_request(request, &Limit(100)).await.err();
+            assert_eq!(refused.map(|problem| problem.status().as_u16()), status, "{coding}");
+        }
     }
 
     #[tokio::test]

@@ -22,6 +22,7 @@ mod channels;
 mod docs;
 pub mod edge;
 pub mod failures;
+mod head;
 mod idempotency;
 mod jobs;
 mod json;
@@ -37,6 +38,7 @@ mod schedules;
 pub mod serve;
 pub mod socket;
 pub mod tenants;
+mod transport;
 mod upgrade;
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! The server: accepts connections, gives each a task, and ends them in order.
 //!
+//! A client has a deadline for each thing it does: the head of a request, a pause between two, what it takes of an
+//! answer. The body is the business of the gate (`limits.rs`).
+//!
 //! While the process drains, answers over HTTP/1 bear `Connection: close`, so that clients go elsewhere by themselves.
-//! When
-//! `stop` fires nobody is accepted any more, idle connections are closed, and what was accepted is finished, for as
+//! When `stop` fires nobody is accepted any more, idle connections are closed, and what was accepted is finished, for as
 //! long as the budget lasts. Sockets (WebSocket) are no connections any more by then: their own tasks end them.
 
 use std::convert::Infallible;
@@ -31,6 +33,8 @@ use tower::ServiceExt;
 
 use super::lifecycle::Lifecycle;
 use super::listener::Bound;
+use super::transport::Transport;
+use super::{edge, head};
 
 telemetry::declare_metrics! {
     /// Connections open now, by listener; sockets are counted by the broadcaster.
@@ -75,6 +79,8 @@ pub struct ConnectionLimits {
     pub connections: usize,
     /// How long a client may take to send the head of a request, and how long it may be idle between two.
     pub header_read: Duration,
+    /// How long a client may take nothing of its answer.
+    pub write_stall: Duration,
     /// The longest head of a request, in bytes; at least 8192.
     pub header_bytes: usize,
 }
@@ -177,7 +183,8 @@ impl Connection {
         let heard = CancellationToken::new();
         let builder = self.builder();
         let service = self.service(heard.clone());
-        let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        let stream = TokioIo::new(Transport::new(stream, self.server.limits.write_stall));
+        let mut connection = pin!(builder.serve_connection_with_upgrades(stream, service));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = self.time_to_go(&heard) => {
@@ -242,8 +249,13 @@ impl Connection {
 
 async fn answer(router: Router, lifecycle: Arc<Lifecycle>, request: Request<Incoming>) -> Result<Response, Infallible> {
     let version = request.version();
-    let mut response = router.oneshot(request.map(Body::new)).await?;
-    if lifecycle.is_draining() && version <= Version::HTTP_11 && !is_upgrade(&response) {
+    let ambiguity = head::ambiguity(&request);
+    let is_refused = ambiguity.is_some();
+    let mut response = match ambiguity {
+        Some(problem) => edge::refused(request.headers(), &problem),
+        None => router.oneshot(request.map(Body::new)).await?,
+    };
+    if (is_refused || lifecycle.is_draining()) && version <= Version::HTTP_11 && !is_upgrade(&response) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)

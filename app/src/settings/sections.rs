@@ -189,6 +189,9 @@ pub struct Limits {
     /// How long a client may take to send the head of a request.
     #[serde(rename = "header_read_ms", deserialize_with = "types::ms::<10, 600_000, _>")]
     pub header_read: Duration,
+    /// How long a client may take nothing of its answer.
+    #[serde(rename = "write_stall_ms", deserialize_with = "types::ms::<10, 600_000, _>")]
+    pub write_stall: Duration,
     /// The longest head of a request, in bytes.
     #[serde(deserialize_with = "types::int::<8_192, 1_048_576, _, _>")]
     pub header_bytes: usize,

@@ -53,7 +53,8 @@ impl Running {
     }
 
     fn usual() -> Self {
-        let limits = ConnectionLimits { connections: 100, header_read: 10 * SECOND, header_bytes: 8_192 };
+        let limits =
+            ConnectionLimits { connections: 100, header_read: 10 * SECOND, write_stall: SECOND, header_bytes: 8_192 };
         Self::new(limits, 10 * SECOND)
     }
 
@@ -134,7 +135,8 @@ async fn what_was_accepted_is_finished_and_nobody_else_is_let_in() {
 
 #[tokio::test]
 async fn a_request_that_waits_in_the_queue_of_the_system_is_answered_too() {
-    let limits = ConnectionLimits { connections: 100, header_read: 10 * SECOND, header_bytes: 8_192 };
+    let limits =
+        ConnectionLimits { connections: 100, header_read: 10 * SECOND, write_stall: SECOND, header_bytes: 8_192 };
     let running = Running::new(limits, 10 * SECOND);
     running.lifecycle.drain();
     // On this one-threaded runtime the server has not run yet, so both are still in the queue.
@@ -164,7 +166,8 @@ async fn idle_connections_are_closed_at_the_stop() {
 
 #[tokio::test]
 async fn a_request_that_does_not_end_costs_no_more_than_the_budget() {
-    let limits = ConnectionLimits { connections: 100, header_read: 10 * SECOND, header_bytes: 8_192 };
+    let limits =
+        ConnectionLimits { connections: 100, header_read: 10 * SECOND, write_stall: SECOND, header_bytes: 8_192 };
     let running = Running::new(limits, FINISH_RESERVE + Duration::from_millis(200));
     let mut stream = running.connect().await;
     request(&mut stream, "/slow").await;
@@ -188,7 +191,12 @@ async fn a_server_that_ends_alone_leaves_its_clients_waiting_for_the_next() {
 
 #[tokio::test]
 async fn a_client_that_sends_its_head_slowly_or_not_at_all_is_cut_off() {
-    let limits = ConnectionLimits { connections: 100, header_read: Duration::from_millis(300), header_bytes: 8_192 };
+    let limits = ConnectionLimits {
+        connections: 100,
+        header_read: Duration::from_millis(300),
+        write_stall: SECOND,
+        header_bytes: 8_192,
+    };
     let running = Running::new(limits, SECOND);
     let mut slow = running.connect().await;
     send(&mut slow, "GET / HTTP/1.1\r\nhost: x\r\n").await;
@@ -214,7 +222,8 @@ async fn a_head_that_is_too_long_is_refused() {
 
 #[tokio::test]
 async fn one_connection_too_many_waits_until_another_ends() {
-    let limits = ConnectionLimits { connections: 1, header_read: 10 * SECOND, header_bytes: 8_192 };
+    let limits =
+        ConnectionLimits { connections: 1, header_read: 10 * SECOND, write_stall: SECOND, header_bytes: 8_192 };
     let running = Running::new(limits, SECOND);
     let mut first = running.connect().await;
     request(&mut first, "/").await;
@@ -235,4 +244,48 @@ async fn a_body_in_chunks_is_read_to_its_end() {
     send(&mut stream, "3\r\nabc\r\n").await;
     send(&mut stream, "2\r\nde\r\n0\r\n\r\n").await;
     assert!(read_until(&mut stream, "abcde").await.starts_with("HTTP/1.1 200 OK"));
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answers_is_cut_off() {
+    let limits = ConnectionLimits {
+        connections: 1,
+        header_read: 10 * SECOND,
+        write_stall: Duration::from_millis(300),
+        header_bytes: 8_192,
+    };
+    let running = Running::new(limits, SECOND);
+    let mut greedy = running.connect().await;
+    // As much as the system's buffers take; then the server is not read from any more, and reads no more itself.
+    let requests = "GET / HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1_000);
+    while timeout(Duration::from_millis(100), greedy.write_all(requests.as_bytes()))
+        .await
+        .is_ok_and(|sent| sent.is_ok())
+    {}
+    let mut other = running.connect().await;
+    request(&mut other, "/").await;
+    assert!(read_until(&mut other, "quick").await.starts_with("HTTP/1.1 200 OK"), "its place is free");
+}
+
+#[tokio::test]
+async fn an_ambiguous_head_is_refused_and_nothing_behind_it_is_heard() {
+    let running = Running::usual();
+    let mut stream = running.connect().await;
+    send(&mut stream, "GET / HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let answer = rest(stream).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("the header host must come once"), "{answer}");
+    assert!(answer.contains("connection: close") && answer.matches("HTTP/1.1").count() == 1, "{answer}");
+}
+
+#[tokio::test]
+async fn who_is_answered_in_the_middle_of_a_body_may_end_its_sentence() {
+    let running = Running::usual();
+    let mut stream = running.connect().await;
+    send(&mut stream, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n").await;
+    assert!(read_until(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 405"));
+    // A connection that was reset would refuse the second of them.
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        send(&mut stream, &"x".repeat(1_000)).await;
+    }
 }

@@ -1,31 +1,11 @@
-//! Requests that must be refused: with a problem document of the right status, and nothing stored.
+//! Requests that can be read and must be refused: with a problem document of the right status, and nothing stored.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::client::send;
-use tests::{Answer, Service, Socket, Store};
+use tests::{Service, Socket};
 
-/// What each refusal must be, whatever was wrong.
-fn is_a_problem(answer: &Answer, status: u16, what: &str) {
-    assert_eq!(answer.status, status, "{what}: {}", answer.body);
-    assert_eq!(answer.header("content-type"), "application/problem+json", "{what}");
-    let problem = answer.json();
-    assert_eq!(problem["status"], status, "{what}: {problem}");
-    let filled = |field: &str| problem[field].as_str().is_some_and(|text| !text.is_empty());
-    assert!(filled("type") && filled("title") && filled("detail"), "{what}: {problem}");
-    assert_eq!(problem["instance"], answer.header("x-request-id"), "{what}");
-}
-
-async fn nothing_is_stored(service: &Service) {
-    let mut store = Store::open(service.home()).await;
-    for table in ["jobs", "jobs_done", "schedules", "channels", "deliveries"] {
-        assert_eq!(store.number(&format!("SELECT count(*) FROM {table}")).await, 0, "{table}");
-    }
-}
-
-async fn post_text(service: &Service, path: &str, content_type: &str, body: impl Into<reqwest::Body>) -> Answer {
-    send(service.api().request(Method::POST, path).header("content-type", content_type).body(body)).await
-}
+use super::{is_a_problem, nothing_is_stored, post_text};
 
 #[tokio::test]
 async fn what_is_not_json_is_400_with_the_place_of_the_fault() {
