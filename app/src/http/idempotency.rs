@@ -58,9 +58,6 @@ const ANSWER_BYTES_MAX: u64 = 64 << 10;
 /// The headers of an answer that are kept with it.
 const KEPT_HEADERS: [HeaderName; 2] = [CONTENT_TYPE, LOCATION];
 
-/// How long a try is thought to go on if nobody says how it ended; never shorter than two requests may take.
-const LEASE: Duration = Duration::from_secs(60);
-
 /// When to come again while the first try goes on, in seconds.
 const PENDING_RETRY_AFTER_S: u32 = 1;
 
@@ -98,7 +95,7 @@ async fn once(
         key: Fingerprint::of(&[key.as_bytes()]),
         fingerprint: Fingerprint::of(&[parts.method.as_str().as_bytes(), target.as_bytes(), &body]),
         effect: new_id(),
-        lease_ms: ms(LEASE.max(state.limits.request * 2)),
+        lease_ms: ms(state.idempotency.lease),
         keep_ms: ms(state.idempotency.keep),
         held_max: state.idempotency.keys_max,
     };

@@ -27,13 +27,22 @@ const TIMEOUT_MAX_MS: u64 = 3_600_000;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewJobBody {
+    /// A kind that runs here.
     kind: String,
+    /// What the kind takes.
     payload: Value,
+    /// Not before this time; now if it is not said.
     #[schema(value_type = Option<String>, format = DateTime)]
     run_at: Option<Timestamp>,
+    /// The line it waits in: one that is served here.
     queue: Option<String>,
+    /// Lower runs first.
     priority: Option<i32>,
+    /// How often it is tried before it is dead.
+    #[schema(minimum = 1, maximum = 100)]
     max_attempts: Option<u32>,
+    /// How long one attempt may take.
+    #[schema(minimum = 1, maximum = 3_600_000)]
     timeout_ms: Option<u64>,
 }
 
@@ -63,7 +72,8 @@ pub struct JobResource {
 ///
 /// # Errors
 /// 422 with the fields that make no sense, 503 if the store is away.
-#[utoipa::path(post, path = "/v1/jobs", request_body = NewJobBody,
+#[utoipa::path(post, path = "/v1/jobs",
+    request_body(content = NewJobBody, example = json!({"kind": "publish", "payload": {"topic": "hello", "data": 1}})),
     responses((status = 201, description = "The job, as it is kept", body = JobResource,
         headers(("location" = String, description = "Where it is shown")))))]
 pub async fn create(

@@ -25,12 +25,21 @@ const TIME_ZONE_DEFAULT: &str = "UTC";
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewScheduleBody {
+    /// A kind that runs here.
     kind: String,
+    /// What the kind takes, each time.
     payload: Value,
+    #[schema(minimum = 1_000, maximum = 31_622_400_000_u64)]
     every_ms: Option<u64>,
+    /// Five fields: minute, hour, day, month, weekday.
+    #[schema(max_length = 200)]
     cron: Option<String>,
+    /// A name of the IANA database; UTC if it is not said.
     time_zone: Option<String>,
+    /// The line its jobs wait in: one that is served here.
     queue: Option<String>,
+    /// How often each job is tried before it is dead.
+    #[schema(minimum = 1, maximum = 100)]
     max_attempts: Option<u32>,
 }
 
@@ -63,7 +72,9 @@ pub struct ScheduleResource {
 ///
 /// # Errors
 /// 422 with the fields that make no sense, 503 if the store is away.
-#[utoipa::path(post, path = "/v1/schedules", request_body = NewScheduleBody,
+#[utoipa::path(post, path = "/v1/schedules",
+    request_body(content = NewScheduleBody,
+        example = json!({"kind": "publish", "payload": {"topic": "hello", "data": 1}, "cron": "0 3 * * *", "time_zone": "Europe/Berlin"})),
     responses((status = 201, description = "The schedule, as it is kept", body = ScheduleResource,
         headers(("location" = String, description = "Where it is shown")))))]
 pub async fn create(

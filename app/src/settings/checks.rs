@@ -76,6 +76,11 @@ impl Checks<'_> {
             outbound.head_timeout <= outbound.total_timeout,
             format!("must not be more than outbound.total_timeout_ms ({})", outbound.total_timeout.as_millis()),
         );
+        self.require(
+            &["idempotency.lease_ms", "limits.request_ms"],
+            settings.idempotency.lease > settings.limits.request,
+            format!("must be more than limits.request_ms ({})", settings.limits.request.as_millis()),
+        );
         let sweep = &settings.health_sweep;
         self.require(
             &["health_sweep.probe_timeout_ms", "health_sweep.interval_ms"],

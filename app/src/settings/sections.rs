@@ -228,6 +228,9 @@ pub struct Idempotency {
     /// For how long the same request under the same key gets the same answer.
     #[serde(rename = "keep_ms", deserialize_with = "types::ms::<60_000, 2_592_000_000, _>")]
     pub keep: Duration,
+    /// For how long nobody else may try while a request is worked on: longer than a request may take.
+    #[serde(rename = "lease_ms", deserialize_with = "types::ms::<100, 3_600_000, _>")]
+    pub lease: Duration,
     /// How many keys of one tenant are remembered; one more is answered 429.
     #[serde(deserialize_with = "types::int::<1, 10_000_000, _, _>")]
     pub keys_max: u32,
