@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use actors::{
     broadcast::Hub,
-    bus::{Bus, MemoryBus, MemoryBusLimits},
+    bus::{Bus, MemoryBus, MemoryBusLimits, RedisBus},
     channel_manager::ChannelManager,
     health_sweep::{
         Sweep,
@@ -32,7 +32,7 @@ use crate::{
         probes::{Probes, TreeSlot},
         tenants::Tenants,
     },
-    settings::Settings,
+    settings::{BusUrl, Settings},
 };
 
 /// What the process tells about itself, and how much of it.
@@ -91,7 +91,10 @@ impl Parts {
     pub fn new(settings: Settings, reporting: Reporting) -> Result<Self, BoxError> {
         let heartbeats = Heartbeats::new();
         let store: SharedStore = Arc::new(SqliteStore::new(&settings.store.url, settings.for_sqlite())?);
-        let bus: Arc<dyn Bus> = MemoryBus::new(MemoryBusLimits::default());
+        let bus: Arc<dyn Bus> = match &settings.bus.url {
+            BusUrl::Memory => MemoryBus::new(MemoryBusLimits::default()),
+            BusUrl::Redis(url) => RedisBus::new(settings.for_redis_bus(url))?,
+        };
         let deliveries = Poke::new();
         // Every call to the outside goes by it, so that all are bounded together; a fork hands it to its handlers too.
         let outbound = Outbound::new(settings.for_outbound())?;

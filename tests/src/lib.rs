@@ -7,6 +7,7 @@
 //! - [`Receiver`] receives webhooks, keeps them, and answers by a script.
 //! - [`Socket`] is a WebSocket subscriber.
 //! - [`raw`] speaks to a listener byte by byte.
+//! - [`Redis`] is a server of the test's own that can be killed, held and started again; [`Proxy`] can swallow everything.
 //! - [`Store`] is the service's database seen from outside.
 //! - [`tools::find`] finds what Cargo does not bring, or says that the test was skipped.
 //! - [`eventually`] waits for a fact with a deadline; [`metrics`] reads `/metrics`.
@@ -18,8 +19,10 @@ pub mod client;
 pub mod collector;
 pub mod metrics;
 pub mod process;
+pub mod proxy;
 pub mod raw;
 pub mod receiver;
+pub mod redis;
 pub mod service;
 pub mod setup;
 pub mod socket;
@@ -31,7 +34,9 @@ pub use client::{Answer, Client, DEMO_KEY};
 pub use collector::{Collector, Protocol};
 pub use metrics::Metrics;
 pub use process::Ended;
+pub use proxy::Proxy;
 pub use receiver::Receiver;
+pub use redis::Redis;
 pub use service::Service;
 pub use setup::{Home, Setup};
 pub use socket::Socket;

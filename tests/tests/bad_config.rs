@@ -60,7 +60,7 @@ async fn all_faults_are_told_at_once_each_with_the_place_it_came_from() {
         faults,
         [
             "api.listen = 8080 (file own.toml): must be an IP address and a port, such as 127.0.0.1:8080",
-            "bus.url = \"kafka:\" (file own.toml): must be memory:",
+            "bus.url = \"kafka:\" (file own.toml): must be memory: or redis://HOST:PORT",
             "scheduler.batch = \"many\" (environment variable APP__SCHEDULER__BATCH): must be an integer from 1 to 1000",
             "sheduler.batch (environment variable APP__SHEDULER__BATCH): unknown key, did you mean \
              APP__SCHEDULER__BATCH?",

@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn every_file_of_the_folder_is_a_benchmark() {
-        assert_eq!(names().unwrap(), ["service", "storm", "supervision"]);
+        assert_eq!(names().unwrap(), ["bus", "service", "storm", "supervision"]);
     }
 
     #[test]

@@ -1,7 +1,10 @@
-//! The child `bus`: proves that the bus carries events.
+//! The child `bus`: drives the backend, and proves that the bus carries events.
 //!
-//! The bus itself needs no actor: it is shared state that was made before the tree. What this actor adds is the proof.
-//! On every beat it sends a probe through the bus's own path, and its heartbeat moves only when the probe is back. A bus
+//! The bus itself is shared state that was made before the tree. What a backend has to do by itself, such as keeping a
+//! connection, it does in a task of this actor. A backend that is away at the start is waited for, and then the process
+//! goes on without it.
+//!
+//! What this actor adds is the proof. On every beat it sends a probe through the bus's own path, and its heartbeat moves only when the probe is back. A bus
 //! that accepts everything and delivers nothing is stale within two beats.
 //!
 //! A backend that is away is no fault of the actor: it says so, and asks again on the next beat.
@@ -9,9 +12,11 @@
 use std::{sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use supervision::{Address, ChildContext, ChildSpec, Heartbeat};
+use supervision::{Address, ChildContext, ChildSpec, GuardSite, Heartbeat, Policy, guard};
 
-use super::{Bus, BusError, PING_DURATION, PING_FAILED};
+use tokio::time::sleep;
+
+use super::{Bus, BusError, PING_DURATION, PING_FAILED, START_WITHIN};
 use crate::pulse::pulse;
 
 /// The beat of the child `bus`.
@@ -42,6 +47,8 @@ pub fn bus(bus: Arc<dyn Bus>, settings: BusSettings) -> ChildSpec {
     ChildSpec::actor("bus", &Address::new("bus"), move |context| {
         (Prober, ProberArguments { bus: Arc::clone(&bus), settings, context })
     })
+    // Beyond what the bus takes to say that its backend is away.
+    .start_within(START_WITHIN + Duration::from_secs(5))
 }
 
 /// An actor is a name for its callbacks; everything it has is in its state, made anew for each incarnation.
@@ -71,9 +78,14 @@ impl Actor for Prober {
         myself: ActorRef<BusMessage>,
         ProberArguments { bus, settings, context }: ProberArguments,
     ) -> Result<ProberState, ActorProcessingErr> {
+        carry(&context, Arc::clone(&bus));
+        let opened = bus.opened().await;
+        if let Err(error) = &opened {
+            tracing::warn!(%error, "the bus starts without its backend");
+        }
         let heartbeat = context.heartbeat("probe", settings.interval);
         pulse(&context, "pulse", myself, settings.interval, BusMessage::Probe);
-        Ok(ProberState { bus, ping_within: settings.ping_within, heartbeat, is_up: true })
+        Ok(ProberState { bus, ping_within: settings.ping_within, heartbeat, is_up: opened.is_ok() })
     }
 
     async fn handle(
@@ -110,3 +122,29 @@ impl ProberState {
         }
     }
 }
+
+/// Lets the backend work beside the actor, and ends with it. A panic costs it what it had in hand, such as a connection.
+fn carry(context: &ChildContext, bus: Arc<dyn Bus>) {
+    let tasks = context.tasks();
+    let token = tasks.token();
+    tasks.spawn("carry", async move {
+        let carrying = async {
+            while guard(CARRY, bus.carry()).await.is_err() {
+                sleep(PANIC_PAUSE).await
+            }
+        };
+        token.run_until_cancelled(carrying).await;
+    });
+}
+
+/// Before a backend that panicked is driven again.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
+
+const CARRY: GuardSite<'static> = GuardSite {
+    component: "bus",
+    actor: "bus",
+    policy: Policy::KeepRunning,
+    phase: "carry",
+    tenant: None,
+    detail: Vec::new(),
+};

@@ -70,7 +70,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_memory_bus_keeps_the_contract_of_every_bus() {
         let limits = MemoryBusLimits { events_max: contract::HELD_MAX, ..MemoryBusLimits::default() };
-        contract::holds(|| MemoryBus::new(limits)).await;
+        contract::holds(async || MemoryBus::new(limits)).await;
     }
 
     #[tokio::test]

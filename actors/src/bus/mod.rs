@@ -1,7 +1,8 @@
 //! The bus: how an event gets from the one who publishes it to everyone who relays it.
 //!
-//! [`Bus`] is the port, one file stands for each backend ([`MemoryBus`] for one process), and [`bus`] is the child of
-//! the tree that proves, beat after beat, that the backend still carries events.
+//! [`Bus`] is the port, a file or a folder stands for each backend ([`MemoryBus`] for one process, [`RedisBus`] between
+//! several), and [`bus`] is the child of the tree that drives the backend and proves, beat after beat, that it still
+//! carries events.
 //!
 //! What every backend promises, held by the one battery in `contract.rs`:
 //!
@@ -16,10 +17,12 @@ mod actor;
 #[cfg(test)]
 mod contract;
 mod memory;
+mod redis;
 mod ring;
 
 pub use actor::{BusMessage, BusSettings, bus};
 pub use memory::{MemoryBus, MemoryBusLimits};
+pub use redis::{BadRedisUrl, RedisBus, RedisBusSettings};
 pub use ring::{BusReceiver, Ring, RingLimits};
 
 use std::{io, sync::Arc, time::Duration};
@@ -29,6 +32,9 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use crate::model::Event;
+
+/// How long a backend that is away at the start is waited for, at most.
+const START_WITHIN: Duration = Duration::from_secs(15);
 
 telemetry::declare_metrics! {
     /// Events accepted by the bus for publishing.
@@ -43,7 +49,7 @@ telemetry::declare_metrics! {
     pub static PING_DURATION: Histogram = ("bus.ping.duration", "s", [0.0001, 0.001, 0.01, 0.1, 1.0, 5.0]);
 }
 
-/// Carries events between the parts of the service, and later between its replicas.
+/// Carries events between the parts of the service, and between its replicas if the backend reaches them.
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
     /// Hands `event` to everyone who is subscribed now. Does not wait for receivers.
@@ -61,6 +67,18 @@ pub trait Bus: Send + Sync + 'static {
     /// # Errors
     /// As [`Bus::publish`].
     async fn probe(&self, id: Uuid) -> Result<(), BusError>;
+
+    /// What the backend has to do by itself: somebody polls it, in one place at a time, for as long as the bus is to
+    /// work. Returns at once if there is nothing to do.
+    async fn carry(&self) {}
+
+    /// Waits for the backend at the start, for 15 s at most. Somebody polls [`Bus::carry`] meanwhile.
+    ///
+    /// # Errors
+    /// [`BusError::Unavailable`] when it is away; it is not given up for that.
+    async fn opened(&self) -> Result<(), BusError> {
+        Ok(())
+    }
 
     /// Sends a probe through the bus's own path and waits until it is back. Returns how long that took.
     ///
@@ -122,8 +140,8 @@ pub enum BusError {
     /// The backend is away.
     #[error("reach the bus: {0}")]
     Unavailable(String),
-    /// No answer in time.
-    #[error("probe the bus: no answer within {} ms", deadline.as_millis())]
+    /// No answer in time; an event may have been published all the same.
+    #[error("reach the bus: no answer within {} ms", deadline.as_millis())]
     TimedOut {
         /// The time that was given.
         deadline: Duration,

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use actors::broadcast::{HubSettings, Limits as SocketLimits, OutboxLimits};
 use actors::broadcaster::BroadcasterSettings;
-use actors::bus::BusSettings;
+use actors::bus::{BusSettings, RedisBusSettings};
 use actors::outbound::OutboundSettings;
 use actors::outbound::breaker::BreakerSettings;
 use actors::store::SqliteOptions;
 use actors::{channel_manager, health_sweep, liveness_monitor, scheduler};
+use secrecy::SecretString;
 use telemetry::export::check::{Destination, destinations};
 use telemetry::export::{Endpoint, LogFormat as ExportLogFormat, StartError, Variables};
 use uuid::Uuid;
@@ -55,6 +56,18 @@ impl Settings {
     /// For the child `bus`.
     pub fn for_bus(&self) -> BusSettings {
         BusSettings { interval: self.bus.interval, ping_within: self.bus.ping_timeout }
+    }
+
+    /// For the bus over the Redis at `url`.
+    pub fn for_redis_bus(&self, url: &SecretString) -> RedisBusSettings {
+        let section = &self.bus;
+        RedisBusSettings {
+            prefix: section.prefix.clone(),
+            connect_within: section.connect_timeout,
+            publish_within: section.publish_timeout,
+            silent_after: section.silent_after,
+            ..RedisBusSettings::new(url.clone())
+        }
     }
 
     /// For the hub of the broadcaster.
@@ -216,6 +229,9 @@ mod tests {
         assert_eq!(format!("{:?}", settings.for_sockets()), format!("{:?}", SocketLimits::default()));
         assert_eq!(format!("{:?}", settings.for_broadcaster()), format!("{:?}", BroadcasterSettings::default()));
         assert_eq!(format!("{:?}", settings.for_bus()), format!("{:?}", BusSettings::default()));
+        let redis = SecretString::from("redis://cache");
+        let defaults = RedisBusSettings::new(redis.clone());
+        assert_eq!(format!("{:?}", settings.for_redis_bus(&redis)), format!("{defaults:?}"));
         assert_eq!(format!("{:?}", settings.for_sqlite()), format!("{:?}", SqliteOptions::default()));
     }
 

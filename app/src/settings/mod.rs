@@ -4,6 +4,7 @@
 //! in), a file of your own (`--config`, `APP_CONFIG_FILE`), the environment (`APP__API__LISTEN`; `RUST_LOG` over
 //! `APP__LOG__FILTER`), `--profile`. Every fault is reported at once, with the place its value came from and with what is allowed there.
 
+mod bus_url;
 mod checks;
 mod fault;
 mod layers;
@@ -22,6 +23,7 @@ mod bad;
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use bus_url::BusUrl;
 pub use fault::{Fault, Faults};
 pub use layers::Sources;
 pub use restarting::{Backoff, Restart};

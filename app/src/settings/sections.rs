@@ -9,7 +9,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de::Error};
 
-use super::types;
+use super::{bus_url::BusUrl, types};
 
 /// Which of the built-in files lies over the defaults, and how strict the checks are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,15 +88,26 @@ pub struct Store {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bus {
-    /// One scalar chooses the backend: `memory:`.
-    #[serde(deserialize_with = "bus_url")]
-    pub url: String,
+    /// One scalar chooses the backend: `memory:`, or `redis://HOST` and `rediss://HOST` (TLS).
+    pub url: BusUrl,
+    /// Redis: processes with the same one hear each other. 1 to 64 of `a-z`, `A-Z`, `0-9`, `_`, `.`, `:` and `-`.
+    #[serde(deserialize_with = "prefix")]
+    pub prefix: String,
     /// How often a probe is sent through it.
     #[serde(rename = "interval_ms", deserialize_with = "types::ms::<10, 3_600_000, _>")]
     pub interval: Duration,
     /// How long the probe may take to come back.
     #[serde(rename = "ping_timeout_ms", deserialize_with = "types::ms::<1, 60_000, _>")]
     pub ping_timeout: Duration,
+    /// Redis: how long one try to connect and subscribe may take.
+    #[serde(rename = "connect_timeout_ms", deserialize_with = "types::ms::<10, 60_000, _>")]
+    pub connect_timeout: Duration,
+    /// Redis: how long publishing one event may take.
+    #[serde(rename = "publish_timeout_ms", deserialize_with = "types::ms::<10, 60_000, _>")]
+    pub publish_timeout: Duration,
+    /// Redis: a connection without a sign of life for this long is built anew. A sign is sent every third of it.
+    #[serde(rename = "silent_after_ms", deserialize_with = "types::ms::<300, 60_000, _>")]
+    pub silent_after: Duration,
     /// What its end may take.
     #[serde(rename = "stop_budget_ms", deserialize_with = "types::ms::<1, 600_000, _>")]
     pub stop_budget: Duration,
@@ -293,12 +304,12 @@ fn store_url<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     }
 }
 
-fn bus_url<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    let url = types::text(from)?;
-    match url.split_once(':') {
-        Some(("memory", "")) => Ok(url),
-        Some(("redis" | "rediss", _)) => Err(Error::custom("redis is not supported yet, must be memory:")),
-        _ => Err(Error::custom("must be memory:")),
+fn prefix<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let prefix = types::text(from)?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte);
+    match (1..=64).contains(&prefix.len()) && prefix.bytes().all(allowed) {
+        true => Ok(prefix),
+        false => Err(Error::custom("must be 1 to 64 of a-z, A-Z, 0-9, _ . : and -")),
     }
 }
 

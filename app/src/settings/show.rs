@@ -9,6 +9,9 @@ use super::{Loaded, StopTable};
 /// The keys whose values nobody sees.
 const SECRETS: [&str; 1] = ["admin.token"];
 
+/// The keys whose values may be addresses with a password, however badly written.
+const ADDRESSES: [&str; 2] = ["bus.url", "otel.endpoint"];
+
 /// Longer values are cut, so that a stray file in a variable does not fill the screen.
 const SHOWN_MAX: usize = 200;
 
@@ -17,8 +20,19 @@ pub(super) fn value(key: &str, value: &Value) -> String {
     match value {
         Value::String(text) if SECRETS.contains(&key) => if text.is_empty() { "\"\"" } else { "[hidden]" }.to_owned(),
         _ if SECRETS.contains(&key) => "[hidden]".to_owned(),
+        Value::String(text) if ADDRESSES.contains(&key) => cut(Value::from(without_user(text)).to_string()),
         Value::String(text) => cut(Value::from(without_password(text)).to_string()),
         other => cut(other.to_string()),
+    }
+}
+
+/// A password may stand where no parser finds it, behind a `/` or a `#` that should have been escaped.
+fn without_user(text: &str) -> String {
+    match (without_password(text), text.split_once("://"), text.rsplit_once('@')) {
+        (hidden, ..) if hidden != text => hidden,
+        (_, Some((scheme, _)), Some((_, host))) => format!("{scheme}://hidden@{host}"),
+        (_, None, Some((_, host))) => format!("hidden@{host}"),
+        _ => text.to_owned(),
     }
 }
 
@@ -72,6 +86,18 @@ mod tests {
     #[test]
     fn a_password_in_an_address_is_hidden() {
         assert_eq!(value("otel.endpoint", &json!("https://me:pw@host/")), "\"https://me:hidden@host/\"");
+    }
+
+    #[test]
+    fn a_password_in_the_address_of_the_bus_is_hidden_however_badly_it_is_written() {
+        let all =
+            ["redis://:s3cret@h", "redis://s3cret@h", "redis://:s3/cret@h", "redis://:s3#cret@h", "redis:s3cret@h"];
+        let more = ["redis://u:1/s3cret@h", "redis://u:x@s3cret@h", "redis ://:s3cret@h"];
+        for text in all.into_iter().chain(more) {
+            let shown = value("bus.url", &json!(text));
+            assert!(!shown.contains("cret") && shown.contains('h'), "{text} is shown as {shown}");
+        }
+        assert_eq!(value("bus.url", &json!("redis://cache:6379")), "\"redis://cache:6379\"");
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::settings::{Settings, refused};
 /// The standard's switch, which silences everything.
 const DISABLED: &str = "OTEL_SDK_DISABLED";
 
+/// What we dial on this machine in production is most often a forgotten setting.
+const ON_LOOPBACK: &str = "must not be on loopback in production";
+
 impl Checks<'_> {
     pub(super) fn outside(&mut self, settings: &Settings, sources: &Sources) {
         self.store(settings);
@@ -27,6 +30,9 @@ impl Checks<'_> {
         let reason =
             format!("must be levels by target, such as info,scheduler=debug: {}", filter.as_deref().unwrap_or(""));
         self.require(&["log.filter"], filter.is_none(), reason);
+        let on_loopback = settings.bus.url.dialled().is_some_and(|address| is_loopback(&address));
+        let good = !on_loopback || settings.profile != Profile::Production;
+        self.require(&["bus.url"], good, ON_LOOPBACK);
         let variables = sources.variables();
         match settings.otlp(&variables) {
             Err(errors) => errors.into_iter().for_each(|error| self.export(error)),
@@ -72,16 +78,15 @@ impl Checks<'_> {
             self.require(&["otel.endpoint"], !silent, "must be off in production when no signal is exported");
         }
         destinations.dedup_by(|a, b| a.from == b.from);
-        let on_loopback = "must not be on loopback in production";
         for Destination { address, from, .. } in destinations {
             match from {
                 Source::Default => {
                     let reason = "must be an address or off in production, or OTEL_EXPORTER_OTLP_ENDPOINT must be set";
                     self.require(&["otel.endpoint"], false, reason);
                 }
-                Source::Setting => self.require(&["otel.endpoint"], !is_loopback(&address), on_loopback),
+                Source::Setting => self.require(&["otel.endpoint"], !is_loopback(&address), ON_LOOPBACK),
                 Source::Variable(name) if is_loopback(&address) => {
-                    self.faults.push(Fault::of_source(of_variable(&name), on_loopback));
+                    self.faults.push(Fault::of_source(of_variable(&name), ON_LOOPBACK));
                 }
                 Source::Variable(_) => {}
             }
