@@ -41,24 +41,25 @@ pub async fn edge(State(component): State<&'static str>, mut request: Request, n
     let context = context.with_request_id(Some(id.clone()));
     request.extensions_mut().insert(id.clone());
     let quiet = request.extensions().get::<MatchedPath>().is_some_and(|path| is_quiet(path.as_str()));
-    let mut response = if quiet {
+    let response = if quiet {
         Guarded { component, tenant: None, id: &id, route: "probe" }.run(next.run(request)).await
     } else {
         traced(component, &id, context, request, next).await
     };
-    response = as_problem(response, &id);
-    // An id is always a header's value.
-    if let Ok(id) = HeaderValue::try_from(id.as_str()) {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
-    response
+    with_id(as_problem(response, &id), &id)
 }
 
 /// The answer to a request that comes no further than its head.
 pub(super) fn refused(headers: &HeaderMap, problem: &Problem) -> Response {
-    let id = RequestId::of(headers);
-    let mut response = problem.write(id.as_str());
-    response.headers_mut().insert(REQUEST_ID, id.into_header());
+    let id = telemetry::context::extract(headers).request_id().cloned().unwrap_or_else(RequestId::make);
+    with_id(problem.write(id.as_str()), &id)
+}
+
+fn with_id(mut response: Response, id: &RequestId) -> Response {
+    // An id is always a header's value.
+    if let Ok(id) = HeaderValue::try_from(id.as_str()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
     response
 }
 
