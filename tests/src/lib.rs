@@ -9,6 +9,7 @@
 //! - [`raw`] speaks to a listener byte by byte.
 //! - [`Redis`] is a server of the test's own that can be killed, held and started again; [`Proxy`] can swallow everything.
 //! - [`Store`] is the service's database seen from outside.
+//! - [`transcript`] plays the commands of a page.
 //! - [`tools::find`] finds what Cargo does not bring, or says that the test was skipped.
 //! - [`eventually`] waits for a fact with a deadline; [`metrics`] reads `/metrics`.
 //! - [`mod@bench`] prints the rows of the benchmarks.
@@ -28,6 +29,7 @@ pub mod setup;
 pub mod socket;
 pub mod store;
 pub mod tools;
+pub mod transcript;
 pub mod wait;
 
 pub use client::{Answer, Client, DEMO_KEY};
