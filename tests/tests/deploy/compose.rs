@@ -88,9 +88,11 @@ fn what_a_profile_sets_is_a_variable_of_the_service_and_names_one_that_the_profi
 }
 
 #[test]
-fn with_a_collector_the_configuration_is_right_too() {
-    let checked = run(&["config", "check"], &environment(&environment_file("observe.env")));
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+fn with_what_each_profile_sets_the_configuration_is_right_too() {
+    for file in ["scale.env", "observe.env"] {
+        let checked = run(&["config", "check"], &environment(&environment_file(file)));
+        assert!(checked.status.success(), "{file}: {}", String::from_utf8_lossy(&checked.stderr));
+    }
 }
 
 #[test]
