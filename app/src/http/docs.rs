@@ -1,9 +1,6 @@
 //! `GET /openapi.json`, the document of the API, and `GET /docs`, a page to read it and try it out. The page is Swagger
 //! UI, compiled in: it works offline, and its policy forbids the browser to fetch anything from anywhere else.
 
-use std::borrow::Cow;
-use std::sync::Arc;
-
 use axum::extract::{Path, State};
 use axum::response::{Html, IntoResponse, Response};
 use bytes::Bytes;
@@ -11,7 +8,6 @@ use http::HeaderName;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use utoipa_swagger_ui::Config;
 
 use super::problem::Problem;
 
@@ -35,8 +31,13 @@ const START: &str =
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The files of Swagger UI that the page needs; the others are not served.
-const FILES: [&str; 3] = ["swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"];
+/// The files of the page, with their types: those of Swagger UI that it needs, and the one that starts it.
+const FILES: [(&str, &str, &[u8]); 4] = [
+    ("swagger-ui.css", "text/css", include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css"))),
+    ("swagger-ui-bundle.js", "text/javascript", include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui-bundle.js"))),
+    ("favicon-32x32.png", "image/png", include_bytes!(concat!(env!("OUT_DIR"), "/favicon-32x32.png"))),
+    ("start.js", "text/javascript", START.as_bytes()),
+];
 
 /// The routes. Nobody needs a key to read how to use one.
 pub fn router() -> OpenApiRouter<Written> {
@@ -74,18 +75,9 @@ async fn page() -> Response {
     responses((status = 200, description = "The file", content_type = "application/octet-stream"),
         (status = 404, description = "The page has no such file")))]
 async fn file(Path(file): Path<String>) -> Result<Response, Problem> {
-    if file == "start.js" {
-        return Ok(answer("text/javascript", START.into()));
-    }
-    let config = Arc::new(Config::from("/openapi.json"));
-    let known = FILES.iter().find(|known| **known == file);
-    let found = known.and_then(|known| utoipa_swagger_ui::serve(known, config).ok().flatten());
-    let found = found.ok_or_else(|| Problem::not_found("file"))?;
-    let bytes = match found.bytes {
-        Cow::Borrowed(compiled_in) => Bytes::from_static(compiled_in),
-        Cow::Owned(read) => read.into(),
-    };
-    Ok(answer(&found.content_type, bytes))
+    let found = FILES.iter().find(|(name, ..)| *name == file);
+    let (_, content_type, content) = found.ok_or_else(|| Problem::not_found("file"))?;
+    Ok(answer(content_type, Bytes::from_static(content)))
 }
 
 fn answer(content_type: &str, body: Bytes) -> Response {
