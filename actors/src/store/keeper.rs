@@ -155,7 +155,8 @@ mod tests {
     use supervision::{Heartbeats, StartError, Strategy, SupervisorSpec, Tree};
 
     use super::*;
-    use crate::store::{SqliteOptions, SqliteStore};
+    use crate::model::{TenantId, new_id};
+    use crate::store::{BeginRequest, BegunRequest, Fingerprint, SqliteOptions, SqliteStore};
 
     async fn start(url: &str) -> (SharedStore, Result<Tree, StartError>) {
         let shared: SharedStore = Arc::new(SqliteStore::new(url, SqliteOptions::default()).unwrap());
@@ -174,6 +175,36 @@ mod tests {
         shared.ping().await.unwrap();
         assert!(tree.stop().await.is_clean());
         assert!(shared.ping().await.unwrap_err().is_retryable());
+    }
+
+    #[tokio::test]
+    async fn requests_whose_time_is_over_are_forgotten_on_a_beat() {
+        let directory = tempfile::tempdir().unwrap();
+        let shared: SharedStore = Arc::new(
+            SqliteStore::new(&format!("sqlite://{}/store.db", directory.path().display()), SqliteOptions::default())
+                .unwrap(),
+        );
+        let spec =
+            SupervisorSpec::new("root", Strategy::OneForOne).child(store(shared.clone(), Duration::from_millis(20)));
+        let tree = Tree::start(spec, Heartbeats::new()).await.unwrap();
+        let begin = |key: &[u8]| BeginRequest {
+            tenant: TenantId::new("demo").unwrap(),
+            key: Fingerprint::of(&[key]),
+            fingerprint: Fingerprint::of(&[]),
+            effect: new_id(),
+            lease_ms: 1,
+            keep_ms: 1,
+            held_max: 1,
+        };
+        assert!(matches!(shared.begin_request(begin(b"first")).await.unwrap(), BegunRequest::First(_)));
+        // There is room for another as soon as the keeper has forgotten the first.
+        let forgotten = async {
+            while shared.begin_request(begin(b"second")).await.unwrap() == BegunRequest::Full {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), forgotten).await.unwrap();
+        tree.stop().await;
     }
 
     #[tokio::test]
