@@ -100,6 +100,7 @@ fn give_key(operation: &mut Operation) {
 /// What is refused before the handler has its say, by what the operation takes.
 fn refusals(operation: &Operation) -> Vec<(u16, &'static str)> {
     let mut refusals = vec![
+        (400, "A header or the body cannot be read"),
         (401, "There is no key, or it is nobody's"),
         (408, "The request was not complete and answered in time"),
         (429, "The tenant has reached a limit"),
@@ -108,7 +109,6 @@ fn refusals(operation: &Operation) -> Vec<(u16, &'static str)> {
     ];
     if operation.request_body.is_some() {
         refusals.extend([
-            (400, "The body is not JSON"),
             (413, "The body is too long"),
             (415, "The body is not said to be JSON"),
             (422, "Fields of the body are missing, unknown or out of bounds"),
@@ -183,7 +183,7 @@ mod tests {
         let (create, get) = (&paths["/v1/things"]["post"], &paths["/v1/things/{id}"]["get"]);
         let all = ["201", "400", "401", "408", "409", "413", "415", "422", "429", "500", "503"];
         assert_eq!(statuses(create), all);
-        assert_eq!(statuses(get), ["200", "401", "404", "408", "429", "500", "503"]);
+        assert_eq!(statuses(get), ["200", "400", "401", "404", "408", "429", "500", "503"]);
         assert_eq!(create["responses"]["422"]["description"], "Ours");
         let schema = json!({"$ref": "#/components/schemas/Problem"});
         assert_eq!(get["responses"]["404"]["content"]["application/problem+json"]["schema"], schema);
