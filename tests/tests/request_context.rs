@@ -101,6 +101,11 @@ async fn a_store_that_is_too_slow_for_the_caller_is_408_at_the_callers_deadline(
     let took = began.elapsed();
     lock.release().await;
     assert_eq!((late.status, &late.json()["title"]), (408, &json!("Request Timeout")), "{}", late.body);
+    assert!(
+        late.body.contains("the time that was given is up"),
+        "the store knew, and not only the gate: {}",
+        late.body
+    );
     assert!((400..3_000).contains(&took.as_millis()), "neither at once nor at our own limit: {took:?}");
     service.api().post("/v1/jobs", &job).await.expect(201);
 }

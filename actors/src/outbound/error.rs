@@ -168,6 +168,16 @@ impl OutboundError {
         }
     }
 
+    /// Whether the network was asked at all.
+    pub(super) fn was_sent(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::Denied(_) | Self::Invalid(_) => false,
+            Self::NotBegun { .. } | Self::Open { .. } | Self::Busy { .. } => false,
+            Self::Connect { .. } | Self::Timeout { .. } | Self::OutOfTime { .. } | Self::Broken { .. } => true,
+            Self::TooLong { .. } | Self::Unreadable { .. } | Self::Status { .. } => true,
+        }
+    }
+
     /// Whether it says that the other side is not well.
     pub(super) fn is_the_hosts(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::Timeout { .. } | Self::Broken { .. })
@@ -187,6 +197,7 @@ fn with_causes(error: &reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jobs::JobError;
 
     #[test]
     fn a_status_says_whether_to_repeat() {
@@ -194,6 +205,13 @@ mod tests {
             let status = StatusCode::from_u16(status).unwrap();
             OutboundError::Status { host: String::new(), status }.repeat()
         };
+        // What a handler of jobs makes of it.
+        let ends = |status: u16| {
+            let status = StatusCode::from_u16(status).unwrap();
+            JobError::from(OutboundError::Status { host: "https://example.com".to_owned(), status })
+        };
+        assert_eq!(ends(404), JobError::dead("https://example.com answered 404 Not Found"));
+        assert_eq!(ends(503), JobError::retry("https://example.com answered 503 Service Unavailable"));
         for (status, expected) in [
             (400, Repeat::Useless),
             (404, Repeat::Useless),

@@ -18,10 +18,12 @@ use super::error::OutboundError;
 use super::lines::{Limits, Ticket};
 
 telemetry::declare_metrics! {
-    /// Time from the start of a call to the head of its answer, by method and status, or by what failed. Not by host: tenants
-    /// choose hosts, and there is no end of them.
+    /// Time from the start of a call to the head of its answer, by method and status, or by what failed. Not by host:
+    /// tenants choose hosts, and there is no end of them.
     pub static DURATION: Histogram = ("http.client.request.duration", "s",
         [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0]);
+    /// Calls that were not sent, by reason.
+    pub static NOT_SENT: Counter = ("http.client.not_sent", "{request}");
     /// Calls that wait for a place or for the head of an answer.
     pub static ACTIVE: UpDownCounter = ("http.client.active_requests", "{request}");
 }
@@ -238,7 +240,12 @@ fn tell(span: &Span, active: &Active, result: &Result<Answer, OutboundError>) {
         }
         Err(error) => {
             span.record("otel.status_code", "ERROR").record("error.type", error.class());
-            DURATION.record(seconds, &[("http.request.method", active.method), ("error.type", error.class())]);
+            match error.was_sent() {
+                true => {
+                    DURATION.record(seconds, &[("http.request.method", active.method), ("error.type", error.class())])
+                }
+                false => NOT_SENT.add(1, &[("error.type", error.class())]),
+            }
         }
     }
 }

@@ -17,6 +17,8 @@ enum Act {
     Answer(Outcome),
     Panic,
     Hang,
+    /// Fails with what is left of its time, in whole milliseconds.
+    Tell,
 }
 
 struct Scripted(Act, Mutex<Vec<Message>>);
@@ -29,6 +31,10 @@ impl Channel for Scripted {
             Act::Answer(outcome) => outcome.clone(),
             Act::Panic => panic!("the adapter is broken"),
             Act::Hang => std::future::pending().await,
+            Act::Tell => {
+                let left = telemetry::context::remaining().map(|left| left.as_millis());
+                Outcome::Dead { reason: format!("{left:?}") }
+            }
         }
     }
 }
@@ -103,6 +109,15 @@ async fn a_delivery_is_sent_only_after_the_receivers_ok() {
     let row = desktop.row().await;
     assert_eq!((row.state, row.last_status, row.provider_id.as_deref()), (DeliveryState::Sent, Some(200), Some("p-1")));
     assert!(!desktop.failing());
+}
+
+#[tokio::test]
+async fn an_adapter_sees_the_attempts_time_as_its_deadline() {
+    let desktop = Desktop::open().await;
+    desktop.attempt(Act::Tell, 1).run().await;
+    let told = desktop.row().await.last_error.unwrap_or_default();
+    let left: Option<u64> = told.strip_prefix("Some(").and_then(|rest| rest.strip_suffix(')')?.parse().ok());
+    assert!(left.is_some_and(|ms| ms <= 10), "{told}");
 }
 
 #[tokio::test]
