@@ -21,6 +21,13 @@ use crate::banner;
 /// The name of the security scheme in the document.
 const KEY: &str = "key";
 
+/// What holds for every route.
+const ABOUT: &str = "Every error is a problem document by RFC 9457 that names the field and the reason.
+
+Every request may bring `traceparent`, `X-Request-ID` (made if it is absent, returned in any case), and \
+`X-Request-Timeout-Ms`: how long its caller waits, a whole number of milliseconds from 1. What is not done by then is \
+answered 408.";
+
 /// The document before any route is in it: what the product is, how a tenant shows its key, how errors look.
 pub fn frame() -> OpenApi {
     let key = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("The key of a tenant."));
@@ -31,8 +38,7 @@ pub fn frame() -> OpenApi {
         .security_scheme(KEY, SecurityScheme::Http(key.build()))
         .build();
     let info = InfoBuilder::new().title(banner::NAME).version(env!("CARGO_PKG_VERSION"));
-    let info =
-        info.description(Some("Every error is a problem document by RFC 9457 that names the field and the reason."));
+    let info = info.description(Some(ABOUT));
     OpenApiBuilder::new().info(info.build()).components(Some(components)).build()
 }
 
