@@ -6,7 +6,8 @@
 /// Everything was stopped in order, within its budget.
 pub const CLEAN: u8 = 0;
 
-/// The answer is no: `app healthcheck` found the service not ready, `app tenant create` found the name taken.
+/// The answer is no: `app healthcheck` found the service not ready, `app tenant` found the name taken, or nobody of
+/// that name.
 pub const NO: u8 = 1;
 
 /// Could not start: a dependency is away or an address is in use. The log names it.

@@ -108,8 +108,9 @@ fn refusals(operation: &Operation) -> Vec<(u16, &'static str)> {
     let mut refusals = vec![
         (400, "A header or the body cannot be read"),
         (401, "There is no key, or it is nobody's"),
+        (403, "The tenant is disabled"),
         (408, "The request was not complete and answered in time"),
-        (429, "The tenant has reached a limit"),
+        (429, "The tenant has reached a limit, or too many wrong keys came from the address"),
         (500, "A fault of ours; the detail names the incident"),
         (503, "The service is full, stopping, or without its store; come again"),
     ];

@@ -61,9 +61,10 @@ pub(crate) async fn changes_are_told_in_their_order_and_each_once(fixture: &Fixt
     let disabled = store.disable_tenant(&one).await.unwrap();
     let quotas = Quotas { sockets: Some(0), ..Quotas::default() };
     let limited = store.set_tenant_quotas(&two, quotas).await.unwrap();
-    assert_eq!(store.changed_tenants(0, 10).await.unwrap(), [disabled.clone(), limited.clone()]);
-    assert_eq!(store.changed_tenants(0, 1).await.unwrap(), std::slice::from_ref(&disabled));
-    assert_eq!(store.changed_tenants(disabled.version, 10).await.unwrap(), std::slice::from_ref(&limited));
+    let both = [disabled.clone(), limited.clone()];
+    assert_eq!(store.changed_tenants(0, 10).await.unwrap(), both);
+    assert_eq!(store.changed_tenants(0, 1).await.unwrap(), both[..1]);
+    assert_eq!(store.changed_tenants(disabled.version, 10).await.unwrap(), both[1..]);
     assert!(limited.key_version < disabled.version && limited.key_version > 0, "its key is older than its limits");
     assert_eq!(store.disable_tenant(&one).await.unwrap(), disabled, "the same again");
     assert!(store.changed_tenants(limited.version, 10).await.unwrap().is_empty());

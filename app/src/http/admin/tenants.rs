@@ -4,25 +4,21 @@
 use actors::model::TenantId;
 use actors::store::{KeyHash, Quotas, Tenant, new_key};
 use axum::Extension;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use http::header::LOCATION;
 use http::{HeaderName, StatusCode};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::AdminState;
 use crate::audit::Subject;
 use crate::http::allowance::Bounds;
 use crate::http::json::Json;
-use crate::http::problem::{FieldError, Problem};
+use crate::http::page::{Page, Query, Wanted};
+use crate::http::problem::Problem;
 use crate::http::resource::{Faults, time};
-
-/// Tenants in one page, if nobody says otherwise, and at most.
-const PAGE: u32 = 100;
-const PAGE_MAX: u32 = 1_000;
 
 /// The routes of this page.
 pub fn routes() -> OpenApiRouter<AdminState> {
@@ -48,7 +44,8 @@ pub struct NewTenantBody {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TenantResource {
     /// Its name.
-    pub id: String,
+    #[schema(value_type = String)]
+    pub id: TenantId,
     /// When it was made, RFC 3339.
     pub created_at: String,
     /// Since when it may do nothing, RFC 3339; null while it may.
@@ -100,33 +97,13 @@ pub struct InForce {
     subscriptions: usize,
 }
 
-/// A page of tenants, by name.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct TenantPage {
-    items: Vec<TenantResource>,
-    /// Where the next page begins; null at the end.
-    next_cursor: Option<String>,
-}
-
-/// Which page.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct PageQuery {
-    /// `next_cursor` of the page before.
-    #[param(value_type = Option<String>)]
-    cursor: Option<TenantId>,
-    /// How many, from 1 to 1000; 100 if it is left out.
-    limit: Option<u32>,
-}
-
 impl TenantResource {
     /// With what it may have if its row does not say otherwise.
     pub fn new(tenant: &Tenant, defaults: Bounds) -> Self {
         let bounds = defaults.of(&tenant.quotas);
         let Quotas { requests_per_s, requests_burst, requests_at_once, sockets, subscriptions } = tenant.quotas;
         Self {
-            id: tenant.id.to_string(),
+            id: tenant.id.clone(),
             created_at: time(tenant.created_at_ms),
             disabled_at: tenant.disabled_at_ms.map(time),
             quotas: QuotasBody { requests_per_s, requests_burst, requests_at_once, sockets, subscriptions },
@@ -155,27 +132,18 @@ impl QuotasBody {
     }
 }
 
-/// Tenants by name, page by page.
-#[utoipa::path(get, path = "/admin/tenants", tag = "tenants", params(PageQuery), responses(
-    (status = 200, description = "A page of tenants", body = TenantPage),
+/// Tenants by name, a page at a time.
+#[utoipa::path(get, path = "/admin/tenants", tag = "tenants",
+    params(("cursor" = Option<String>, Query), ("limit" = Option<u32>, Query)), responses(
+    (status = 200, description = "A page of tenants", body = Page<TenantResource>),
     (status = 422, description = "A parameter makes no sense"),
 ))]
-async fn list(
-    State(state): State<AdminState>,
-    query: Result<Query<PageQuery>, QueryRejection>,
-) -> Result<Json<TenantPage>, Problem> {
-    let Query(query) = query.map_err(unreadable)?;
-    let mut faults = Faults::default();
-    faults.within("limit", query.limit, 1, PAGE_MAX);
-    faults.check()?;
-    let limit = query.limit.unwrap_or(PAGE);
-    // One more tells whether there is another page.
-    let mut tenants = state.store.list_tenants(query.cursor.as_ref(), limit + 1).await?;
-    let more = tenants.len() > limit as usize;
-    tenants.truncate(limit as usize);
-    let next_cursor = tenants.last().filter(|_| more).map(|last| last.id.to_string());
-    let items = tenants.iter().map(|tenant| TenantResource::new(tenant, state.bounds)).collect();
-    Ok(Json(TenantPage { items, next_cursor }))
+async fn list(State(state): State<AdminState>, mut query: Query) -> Result<Json<Page<TenantResource>>, Problem> {
+    let wanted: Wanted<TenantId> = query.page("tenants");
+    query.finish()?;
+    let tenants = state.store.list_tenants(wanted.after.as_ref(), wanted.rows()).await?;
+    let tenants: Vec<_> = tenants.iter().map(|tenant| TenantResource::new(tenant, state.bounds)).collect();
+    Ok(Json(wanted.page(tenants, |last| last.id.clone())))
 }
 
 /// Makes a tenant and its key.
@@ -267,8 +235,4 @@ async fn changed(state: &AdminState, tenant: &Tenant) -> TenantResource {
 /// What is no name of a tenant names none.
 fn named(id: &str) -> Result<TenantId, Problem> {
     TenantId::new(id).map_err(|_| Problem::not_found("tenant"))
-}
-
-fn unreadable(rejection: QueryRejection) -> Problem {
-    Problem::invalid(vec![FieldError { field: "query".to_owned(), reason: rejection.body_text() }])
 }

@@ -192,10 +192,11 @@ async fn tenants_are_listed_page_by_page_and_a_bad_page_is_named() {
     let world = World::new().await;
     let router = || router(state(&world, Dev::Absent));
     let first = get(router(), "/admin/tenants?limit=1").await.json();
-    assert_eq!((&first["items"][0]["id"], &first["next_cursor"]), (&json!("demo"), &json!("demo")));
-    let last = get(router(), "/admin/tenants?limit=1&cursor=demo").await.json();
-    assert_eq!((&last["items"][0]["id"], &last["next_cursor"]), (&json!("other"), &json!(null)));
-    for bad in ["limit=0", "limit=1001", "limit=many", "page=2", "cursor=No%20Such"] {
+    assert_eq!((&first["items"][0]["id"], first["next_cursor"].is_string()), (&json!("demo"), true));
+    let next = first["next_cursor"].as_str().unwrap();
+    let last = get(router(), &format!("/admin/tenants?limit=1&cursor={next}")).await.json();
+    assert_eq!((&last["items"][0]["id"], last.get("next_cursor")), (&json!("other"), None));
+    for bad in ["limit=0", "limit=201", "limit=many", "page=2", "cursor=demo"] {
         get(router(), &format!("/admin/tenants?{bad}")).await.problem(422);
     }
 }
