@@ -188,9 +188,9 @@ mod tests {
     fn each_operation_says_what_is_refused_before_its_handler_is_asked() {
         let paths = &document()["paths"];
         let (create, get) = (&paths["/v1/things"]["post"], &paths["/v1/things/{id}"]["get"]);
-        let all = ["201", "400", "401", "408", "409", "413", "415", "422", "429", "500", "503"];
+        let all = ["201", "400", "401", "403", "408", "409", "413", "415", "422", "429", "500", "503"];
         assert_eq!(statuses(create), all);
-        assert_eq!(statuses(get), ["200", "400", "401", "404", "408", "429", "500", "503"]);
+        assert_eq!(statuses(get), ["200", "400", "401", "403", "404", "408", "429", "500", "503"]);
         assert_eq!(create["responses"]["422"]["description"], "Ours");
         let schema = json!({"$ref": "#/components/schemas/Problem"});
         assert_eq!(get["responses"]["404"]["content"]["application/problem+json"]["schema"], schema);
