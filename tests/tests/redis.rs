@@ -21,8 +21,7 @@ const PUBLISHING: i64 = 3_000;
 
 fn replica(bus: &str) -> Setup {
     // Failed jobs come back soon, so that the test does not wait for their backoff.
-    let setup = Service::setup().set("bus.url", bus).set("scheduler.retry_base_ms", 50);
-    setup.set("scheduler.retry_cap_ms", 500)
+    Service::setup().set("bus.url", bus).set("scheduler.retry_base_ms", 200).set("scheduler.retry_cap_ms", 1000)
 }
 
 /// What a socket saw, in order.
@@ -119,7 +118,7 @@ impl Traffic {
             let mut jobs = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
                 jobs.push(publish(&api, json!(jobs.len())).await);
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
             jobs
         });
@@ -134,7 +133,8 @@ impl Traffic {
 }
 
 async fn publish(api: &Client, data: Value) -> String {
-    let body = json!({"kind": "publish", "payload": {"topic": "t", "data": data}});
+    // More attempts than an outage can use up: here the bus is looked at, and not the dead letters.
+    let body = json!({"kind": "publish", "payload": {"topic": "t", "data": data}, "max_attempts": 100});
     api.post("/v1/jobs", &body).await.expect(201).json()["id"].as_str().unwrap().to_owned()
 }
 
