@@ -4,8 +4,8 @@
 //! connection, it does in a task of this actor. A backend that is away at the start is waited for, and then the process
 //! goes on without it.
 //!
-//! What this actor adds is the proof. On every beat it sends a probe through the bus's own path, and its heartbeat moves only when the probe is back. A bus
-//! that accepts everything and delivers nothing is stale within two beats.
+//! What this actor adds is the proof. On every beat it sends a probe through the bus's own path, and its heartbeat moves
+//! only when the probe is back. A bus that accepts everything and delivers nothing is stale within two beats.
 //!
 //! A backend that is away is no fault of the actor: it says so, and asks again on the next beat.
 
@@ -13,11 +13,23 @@ use std::{sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use supervision::{Address, ChildContext, ChildSpec, GuardSite, Heartbeat, Policy, guard};
-
 use tokio::time::sleep;
 
 use super::{Bus, BusError, PING_DURATION, PING_FAILED, START_WITHIN};
 use crate::pulse::pulse;
+
+/// Before a backend that panicked is driven again.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
+
+/// The backend's own work, as its panics are recorded.
+const CARRY: GuardSite<'static> = GuardSite {
+    component: "bus",
+    actor: "bus",
+    policy: Policy::KeepRunning,
+    phase: "carry",
+    tenant: None,
+    detail: Vec::new(),
+};
 
 /// The beat of the child `bus`.
 #[derive(Debug, Clone, Copy)]
@@ -136,15 +148,3 @@ fn carry(context: &ChildContext, bus: Arc<dyn Bus>) {
         token.run_until_cancelled(carrying).await;
     });
 }
-
-/// Before a backend that panicked is driven again.
-const PANIC_PAUSE: Duration = Duration::from_secs(1);
-
-const CARRY: GuardSite<'static> = GuardSite {
-    component: "bus",
-    actor: "bus",
-    policy: Policy::KeepRunning,
-    phase: "carry",
-    tenant: None,
-    detail: Vec::new(),
-};
