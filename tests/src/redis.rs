@@ -1,7 +1,7 @@
 //! A Redis of a test's own, which can be killed, started again on the same port, and held.
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -21,9 +21,17 @@ const SOON: Duration = Duration::from_secs(20);
 pub struct Redis {
     program: PathBuf,
     port: u16,
-    password: Option<String>,
+    lock: Lock,
     folder: TempDir,
     process: Mutex<Option<Process>>,
+}
+
+/// Who is let in.
+enum Lock {
+    Open,
+    Password(String),
+    /// Who speaks TLS and trusts this certificate.
+    Tls(PathBuf),
 }
 
 impl Redis {
@@ -36,9 +44,28 @@ impl Redis {
 
     /// One that answers to those who know the password.
     pub async fn with_password(password: &str) -> Option<Redis> {
-        let redis = Redis { password: Some(password.to_owned()), ..Redis::absent()? };
+        let redis = Redis { lock: Lock::Password(password.to_owned()), ..Redis::absent()? };
         redis.restart().await;
         Some(redis)
+    }
+
+    /// One that speaks TLS only, with a certificate of its own.
+    pub async fn with_tls() -> Option<Redis> {
+        let (openssl, redis) = (tools::find("openssl")?, Redis::absent()?);
+        let mut command = Command::new(openssl);
+        command.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=redis"]);
+        command.args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]);
+        let output = command.args(["-keyout", "key.pem", "-out", "cert.pem"]).current_dir(redis.folder.path()).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let redis = Redis { lock: Lock::Tls(redis.folder.path().join("cert.pem")), ..redis };
+        redis.restart().await;
+        Some(redis)
+    }
+
+    /// The certificate to trust, if it speaks TLS.
+    pub fn certificate(&self) -> Option<&Path> {
+        if let Lock::Tls(certificate) = &self.lock { Some(certificate) } else { None }
     }
 
     /// One whose port is chosen and that does not run yet: [`Redis::restart`] starts it.
@@ -46,7 +73,7 @@ impl Redis {
         let program = tools::find("redis-server")?;
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap();
-        Some(Redis { program, port, password: None, folder, process: Mutex::new(None) })
+        Some(Redis { program, port, lock: Lock::Open, folder, process: Mutex::new(None) })
     }
 
     /// `host:port`.
@@ -56,22 +83,36 @@ impl Redis {
 
     /// As the service takes it, with the password if there is one.
     pub fn url(&self) -> String {
-        match &self.password {
-            Some(password) => format!("redis://:{password}@{}", self.authority()),
-            None => format!("redis://{}", self.authority()),
+        match &self.lock {
+            Lock::Open => format!("redis://{}", self.authority()),
+            Lock::Password(password) => format!("redis://:{password}@{}", self.authority()),
+            Lock::Tls(_) => format!("rediss://{}", self.authority()),
         }
     }
 
     /// Starts it, on the same port each time, and waits until it answers.
     pub async fn restart(&self) {
         let mut command = Command::new(&self.program);
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        command.current_dir(self.folder.path());
-        if let Some(password) = &self.password {
-            command.args(["--requirepass", password]);
-        }
+        let port = self.port.to_string();
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]).current_dir(self.folder.path());
+        match &self.lock {
+            Lock::Open => command.args(["--port", &port]),
+            Lock::Password(password) => command.args(["--port", &port, "--requirepass", password]),
+            Lock::Tls(_) => command.args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"]).args([
+                "--tls-cert-file",
+                "cert.pem",
+                "--tls-key-file",
+                "key.pem",
+            ]),
+        };
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(Process::spawn(command));
-        eventually("redis-server answers", SOON, || async { self.say(b"PING\r\n").await.ok() }).await;
+        eventually("redis-server answers", SOON, || async {
+            match &self.lock {
+                Lock::Tls(_) => TcpStream::connect(self.authority()).await.ok().map(drop),
+                _ => self.say(b"PING\r\n").await.ok().map(drop),
+            }
+        })
+        .await;
     }
 
     /// Ends it as a crash would.

@@ -331,6 +331,19 @@ async fn a_wrong_password_is_told_and_no_password_ever_is() {
 }
 
 #[tokio::test]
+async fn redis_is_spoken_to_by_tls_and_only_if_its_certificate_is_trusted() {
+    let Some(redis) = Redis::with_tls().await else { return };
+    let stranger = replica(&redis.url()).start().await;
+    let certificate = redis.certificate().unwrap().display();
+    let trusting = replica(&redis.url()).env("SSL_CERT_FILE", certificate).start().await;
+    let ear = Ear::open(&trusting).await;
+    publish(trusting.api(), json!(1)).await;
+    eventually("the event", SOON, || async { ear.numbers().contains(&1).then_some(()) }).await;
+    let log = stranger.process().stderr().join("\n");
+    assert!(log.contains("starts without its backend") && log.contains("ertificate"), "{log}");
+}
+
+#[tokio::test]
 async fn whatever_a_stranger_says_on_the_channel_is_counted_and_hurts_nobody() {
     let Some(redis) = Redis::start().await else { return };
     let service = replica(&redis.url()).set("bus.prefix", "mine").start().await;

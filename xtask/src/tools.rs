@@ -15,7 +15,11 @@ struct Package {
     program: &'static str,
 }
 
-const PACKAGES: [Package; 1] = [Package { name: "redis-server", program: "/usr/bin/redis-server" }];
+const PACKAGES: [Package; 2] = [
+    Package { name: "redis-server", program: "/usr/bin/redis-server" },
+    // Makes the certificate of a server that speaks TLS.
+    Package { name: "openssl", program: "/usr/bin/openssl" },
+];
 
 /// Checkers from PyPI, each at the version that the tests were written for.
 const PYTHON: &[&str] = &[

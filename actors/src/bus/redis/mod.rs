@@ -14,8 +14,8 @@
 //! its caller was told that it failed.
 //!
 //! **Gaps.** A number that is missing is a gap of that many. Beats bear the last number, so that the loss of the last
-//! event shows within a second. After a time without a subscription nobody knows how many were missed: a gap of 1, which
-//! means at least one.
+//! event shows within a second; for that all replicas hear them, which is n² small messages a second for n replicas. After
+//! a time without a subscription nobody knows how many were missed: a gap of 1, which means at least one.
 //!
 //! **Coming back.** Redis does not tell a subscriber that it lost its subscription, and a connection into a partition is
 //! silent. So a beat is sent through Redis to ourselves every third of `silent_after`; when none came back for that
