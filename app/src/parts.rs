@@ -11,7 +11,7 @@ use actors::{
         Sweep,
         probes::{BusProbe, ChannelsProbe, Probe, StoreProbe},
     },
-    jobs::{Handlers, Notify, Panic, Publish},
+    jobs::{Handlers, Notify, Panic, Publish, Sleep},
     liveness_monitor::view::LivenessView,
     model::Poke,
     outbound::Outbound,
@@ -144,6 +144,7 @@ impl Parts {
             failures: self.failures.clone(),
             bounds: self.settings.for_tenants(),
             scheduler: self.scheduler.clone(),
+            bus: self.bus.clone(),
             hub: self.hub.clone(),
             sockets: sockets.clone(),
             targets: self.channels.target_rules(),
@@ -184,5 +185,5 @@ impl Parts {
 /// The kinds of jobs. A fork adds its own here.
 fn handlers(settings: &Settings, bus: &Arc<dyn Bus>) -> Handlers {
     let handlers = Handlers::new().with(Publish::new(bus.clone())).with(Notify);
-    if settings.is_development() { handlers.with(Panic) } else { handlers }
+    if settings.is_development() { handlers.with(Panic).with(Sleep) } else { handlers }
 }

@@ -4,7 +4,7 @@
 //! - [`RunOne`] runs one claimed job: its own span, its time limit, its panics, its cancellation.
 //! - [`RetryPolicy`] decides what follows; [`Cadence`] when a schedule fires. Both are pure.
 //!
-//! The kinds of this house are [`Publish`], [`Notify`] and, in development, [`Panic`]. Who claims jobs and when is the
+//! The kinds of this house are [`Publish`], [`Notify`] and, in development, [`Panic`] and [`Sleep`]. Who claims jobs and when is the
 //! business of [`scheduler`](crate::scheduler), where they live that of [`store`](crate::store).
 //!
 //! A handler runs **at least once**: its process may die after the work and before the answer is kept. What it does
@@ -29,6 +29,7 @@ mod panic;
 mod publish;
 mod retry;
 mod run;
+mod sleep;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -38,6 +39,7 @@ pub use panic::Panic;
 pub use publish::{Publish, PublishPayload};
 pub use retry::{ERROR_MAX, Ending, RetryPolicy};
 pub use run::{RunOne, RunSite};
+pub use sleep::Sleep;
 
 /// Runs jobs of one kind.
 #[async_trait]

@@ -140,6 +140,13 @@ impl Flight {
         expired.iter().filter(|fence| table.lose(fence)).count()
     }
 
+    /// One job is no longer ours: it is cancelled, and held no more. An end of it that waits to be written stays, and will
+    /// be late. Answers whether it was here.
+    pub(super) fn lose(&self, fence: &Fence) -> bool {
+        let mut table = self.table();
+        !table.is_ended(fence) && table.lose(fence)
+    }
+
     /// Cancels all that runs.
     pub(super) fn cancel_all(&self) {
         for held in self.table().held.values() {
@@ -235,6 +242,19 @@ mod tests {
         assert!(running.cancelled.is_cancelled());
         assert_eq!(flight.depart(9).unwrap().job.fence(), fences[2]);
         assert_eq!(flight.held(), [fences[2]]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_its_tenant_cancels_is_lost_unless_it_has_ended() {
+        let (flight, fences) = flight_of(3);
+        let running = flight.depart(1).unwrap();
+        assert!(flight.lose(&fences[0]) && flight.lose(&fences[1]));
+        assert!(running.cancelled.is_cancelled());
+        assert_eq!(flight.held(), [fences[2]]);
+        flight.depart(9).unwrap();
+        flight.ended(done(fences[2]));
+        assert!(!flight.lose(&fences[2]) && !flight.lose(&Fence { attempt: 7, ..fences[0] }));
+        assert_eq!(flight.oldest_ends(9), [done(fences[2])]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -40,8 +40,13 @@ use uuid::Uuid;
 use self::flight::Flight;
 pub use self::settings::{Settings, SettingsFault};
 use crate::jobs::{Handlers, RunOne};
-use crate::model::Poke;
-use crate::store::{Job, NewJob, NewSchedule, Result, Schedule, SharedStore};
+use crate::model::{Poke, TenantId};
+use crate::store::{Cancelled, Job, NewJob, NewSchedule, Result, Schedule, SharedStore};
+
+telemetry::declare_metrics! {
+    /// Jobs ended by their tenants.
+    pub static CANCELLED: Counter = ("job.cancelled", "{job}");
+}
 
 /// Where it stands in the tree.
 pub const ID: &str = "scheduler";
@@ -133,6 +138,33 @@ impl Scheduler {
         Ok(kept)
     }
 
+    /// Ends a job of a tenant for good, whatever it does. A handler that runs it here is told at once; one in another
+    /// process with the next heartbeat, as is one here whose claim is on its way at this very moment.
+    ///
+    /// # Errors
+    /// As [`Store::cancel_job`](crate::store::Store::cancel_job).
+    pub async fn cancel(&self, tenant: &TenantId, id: Uuid, reason: &str) -> Result<Option<Cancelled>> {
+        let cancelled = self.0.store.cancel_job(tenant, id, reason).await?;
+        if let Some(Cancelled::Now(job)) = &cancelled {
+            CANCELLED.add(1, &[]);
+            if self.0.flight.lose(&job.fence()) {
+                // There is room for another one.
+                self.0.claimer.poke();
+            }
+        }
+        Ok(cancelled)
+    }
+
+    /// Lets a paused schedule fire again, and wakes the firer.
+    ///
+    /// # Errors
+    /// As [`Store::resume_schedule`](crate::store::Store::resume_schedule).
+    pub async fn resume_schedule(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Schedule>> {
+        let resumed = self.0.store.resume_schedule(tenant, id).await?;
+        self.0.firer.poke();
+        Ok(resumed)
+    }
+
     /// Who can run what here.
     pub fn handlers(&self) -> &Handlers {
         &self.0.run.handlers
@@ -156,6 +188,7 @@ pub fn scheduler(scheduler: &Scheduler, restart: Intensity, backoff: Backoff) ->
     // Born at 0, or the first panic of a job would be hidden from `increase()`.
     let policy = Policy::KeepRunning.as_str();
     PANIC_RECOVERED.born(&[("component", ID), ("actor", RUNNERS_PATH), ("policy", policy)]);
+    CANCELLED.born(&[]);
     let shared = || Arc::clone(&scheduler.0);
     let children = [
         sweeper::child(shared()),

@@ -119,9 +119,10 @@ impl Working {
 }
 
 fn show(counts: JobCounts) {
-    let JobCounts { waiting, ready, running, done, dead } = counts;
-    let states = [("waiting", waiting), ("ready", ready), ("running", running), ("done", done), ("dead", dead)];
-    for (state, count) in states {
+    let JobCounts { waiting, ready, running, done, dead, cancelled } = counts;
+    let live = [("waiting", waiting), ("ready", ready), ("running", running)];
+    let finished = [("done", done), ("dead", dead), ("cancelled", cancelled)];
+    for (state, count) in live.into_iter().chain(finished) {
         KEPT.set(count as f64, &[("state", state)]);
     }
 }

@@ -1,6 +1,7 @@
 //! The whole subsystem under a real supervisor, on a real store in a directory of its own.
 
 mod battery;
+mod cancel;
 
 use std::collections::HashMap;
 use std::sync::Mutex;

@@ -1,5 +1,7 @@
 //! A job as it is kept, and what is asked of the store about jobs.
 
+use std::str::FromStr;
+
 use crate::model::TraceContext;
 use serde::Serialize;
 use serde_json::Value;
@@ -129,9 +131,15 @@ pub enum JobState {
     Done,
     /// Ended badly, and will not be tried again. `last_error` says why.
     Dead,
+    /// Ended by its tenant, whatever it did then. `last_error` says so.
+    Cancelled,
 }
 
 impl JobState {
+    /// All of them, in the order of a life.
+    pub const ALL: [Self; 7] =
+        [Self::Scheduled, Self::Ready, Self::Running, Self::Retrying, Self::Done, Self::Dead, Self::Cancelled];
+
     /// Its name, as in the HTTP surface.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -141,8 +149,43 @@ impl JobState {
             Self::Retrying => "retrying",
             Self::Done => "done",
             Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
         }
     }
+}
+
+impl FromStr for JobState {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = || Self::ALL.map(Self::as_str).join(", ");
+        let found = Self::ALL.into_iter().find(|state| state.as_str() == name);
+        found.ok_or_else(|| format!("is no state, must be one of: {}", known()))
+    }
+}
+
+/// Which jobs of a tenant to list; what is not said does not matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobFilter {
+    /// In any of these states; none is all.
+    pub states: Vec<JobState>,
+    /// Of this kind.
+    pub kind: Option<String>,
+    /// In this line.
+    pub queue: Option<String>,
+    /// Accepted after this time.
+    pub created_after_ms: Option<Millis>,
+    /// Accepted before this time.
+    pub created_before_ms: Option<Millis>,
+}
+
+/// What became of the wish to cancel a job. With the job as it is then.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cancelled {
+    /// It is cancelled. If it ran, its fence names the run that has lost it.
+    Now(Box<Job>),
+    /// It had ended before, and nothing has changed.
+    TooLate(Box<Job>),
 }
 
 /// One claim of one row. Whoever cannot name the present one has lost the row.
@@ -299,4 +342,6 @@ pub struct JobCounts {
     pub done: u64,
     /// Ended badly, and are not forgotten yet.
     pub dead: u64,
+    /// Ended by their tenants, and are not forgotten yet.
+    pub cancelled: u64,
 }

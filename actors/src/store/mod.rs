@@ -40,8 +40,8 @@ pub use delivery::{
 };
 pub use error::StoreError;
 pub use job::{
-    ClaimJobs, ClaimedJobs, Effect, Fault, Fence, Job, JobCounts, JobState, NewJob, Outcome, Prune, Settled,
-    Settlement, SweepReport,
+    Cancelled, ClaimJobs, ClaimedJobs, Effect, Fault, Fence, Job, JobCounts, JobFilter, JobState, NewJob, Outcome,
+    Prune, Settled, Settlement, SweepReport,
 };
 pub use keeper::store;
 pub use place::Place;
@@ -90,6 +90,21 @@ pub trait Store: Send + Sync + 'static {
     /// One job of a tenant, also a finished one.
     async fn get_job(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Job>>;
 
+    /// A tenant's jobs that pass the filter, live and finished, newest first, those behind `after` only, at most `limit`.
+    /// All are read at one moment: a job that ends meanwhile appears once.
+    async fn list_jobs(
+        &self,
+        tenant: &TenantId,
+        filter: &JobFilter,
+        after: Option<Place>,
+        limit: u32,
+    ) -> Result<Vec<Job>>;
+
+    /// Ends a job of a tenant at once and for good, whatever it does; `reason` is kept as its last error. One that runs
+    /// is lost to its runner: what that answers is [`Settled::Late`], and its next heartbeat tells it. `None` if the
+    /// tenant has no such job.
+    async fn cancel_job(&self, tenant: &TenantId, id: Uuid, reason: &str) -> Result<Option<Cancelled>>;
+
     /// How many jobs are in each state. Its cost grows with the number of rows: for a beat of seconds, not for a request.
     async fn job_counts(&self) -> Result<JobCounts>;
 
@@ -100,6 +115,19 @@ pub trait Store: Send + Sync + 'static {
 
     /// One schedule of a tenant.
     async fn get_schedule(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Schedule>>;
+
+    /// A tenant's schedules, newest first, those behind `after` only, at most `limit`.
+    async fn list_schedules(&self, tenant: &TenantId, after: Option<Place>, limit: u32) -> Result<Vec<Schedule>>;
+
+    /// Forgets a schedule of a tenant; its jobs stay. Answers whether there was one.
+    async fn delete_schedule(&self, tenant: &TenantId, id: Uuid) -> Result<bool>;
+
+    /// Stops a schedule of a tenant from firing until it is resumed. One that is paused already stays as it is.
+    async fn pause_schedule(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Schedule>>;
+
+    /// Lets a paused schedule of a tenant fire again, as one that is made now: nothing is made up for. One that is not
+    /// paused stays as it is.
+    async fn resume_schedule(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Schedule>>;
 
     /// Fires schedules that are due: for each, one transaction inserts the job and moves the schedule on. Any number of
     /// processes may call it at once; each fire happens once.

@@ -72,6 +72,8 @@ pub struct Schedule {
     pub last_fire_at_ms: Option<Millis>,
     /// When it was accepted.
     pub created_at_ms: Millis,
+    /// Since when its tenant has paused it.
+    pub paused_at_ms: Option<Millis>,
     /// Why it fires no more, if it broke.
     pub last_error: Option<String>,
     /// The span that asked for it, and the trace in which it all began.

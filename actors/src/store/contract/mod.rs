@@ -4,6 +4,7 @@
 pub(crate) mod channels;
 pub(crate) mod claims;
 pub(crate) mod jobs;
+pub(crate) mod lists;
 pub(crate) mod requests;
 pub(crate) mod schedules;
 pub(crate) mod tenants;
@@ -72,6 +73,18 @@ macro_rules! contract_tests {
             a_cron_schedule_fires_by_the_clock_of_its_place
             jitter_delays_the_job_and_not_the_fire
             a_schedule_reads_back_as_it_was_given
+        );
+        crate::store::contract::contract_tests!(@ $open; lists:
+            jobs_are_listed_newest_first_whatever_state_they_are_in
+            a_filter_leaves_out_what_it_does_not_name
+            times_of_a_filter_are_exclusive_at_both_ends
+            pages_stay_as_they_are_while_rows_are_added_and_jobs_end
+            a_cancelled_job_is_final_whatever_it_did
+            the_runner_of_a_cancelled_job_has_lost_it
+            nobody_cancels_another_tenants_job_or_one_that_has_ended
+            schedules_are_listed_newest_first
+            a_deleted_schedule_fires_no_more_and_its_jobs_stay
+            a_paused_schedule_does_not_fire_until_it_is_resumed
         );
         crate::store::contract::contract_tests!(@ $open; channels:
             a_channel_reads_back_with_its_secret

@@ -6,14 +6,14 @@ use crate::store::{FireDue, FireReport, NewSchedule, Schedule};
 
 const HOUR_MS: u64 = 3_600_000;
 
-async fn every(fixture: &Fixture, every_ms: u64) -> Schedule {
+pub(super) async fn every(fixture: &Fixture, every_ms: u64) -> Schedule {
     let cadence = Cadence::every(every_ms).unwrap();
     let schedule =
         NewSchedule { context: context(), ..NewSchedule::new(tenant("demo"), cadence, "publish", json!({})) };
     fixture.store.create_schedule(schedule).await.unwrap()
 }
 
-async fn fire(fixture: &Fixture) -> FireReport {
+pub(super) async fn fire(fixture: &Fixture) -> FireReport {
     fixture.store.fire_due(FireDue { limit: 100, misfire_window_ms: HOUR_MS }).await.unwrap()
 }
 

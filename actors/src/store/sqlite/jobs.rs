@@ -107,7 +107,8 @@ pub(super) async fn counts(store: &SqliteStore) -> Inner<JobCounts> {
                     + (SELECT count(*) FROM jobs WHERE state = 'ready' AND suspect = 1) AS ready,
                 (SELECT count(*) FROM jobs WHERE state = 'running') AS running,
                 (SELECT count(*) FROM jobs_done WHERE state = 'done') AS done,
-                (SELECT count(*) FROM jobs_done WHERE state = 'dead') AS dead",
+                (SELECT count(*) FROM jobs_done WHERE state = 'dead') AS dead,
+                (SELECT count(*) FROM jobs_done WHERE state = 'cancelled') AS cancelled",
     );
     let row = counts.fetch_one(&store.readers()?).await?;
     let count = |name: &str| row.try_get::<i64, _>(name).map(|count| count.max(0) as u64);
@@ -117,6 +118,7 @@ pub(super) async fn counts(store: &SqliteStore) -> Inner<JobCounts> {
         running: count("running")?,
         done: count("done")?,
         dead: count("dead")?,
+        cancelled: count("cancelled")?,
     })
 }
 

@@ -11,6 +11,7 @@ mod channels;
 mod claim;
 mod deliveries;
 mod jobs;
+mod list;
 mod open;
 mod requests;
 mod rows;
@@ -33,10 +34,10 @@ pub use open::SqliteOptions;
 
 use super::error::Trouble;
 use super::{
-    BeginRequest, BegunRequest, Channel, ClaimDeliveries, ClaimJobs, ClaimedDeliveries, ClaimedJobs, Delivery,
-    DeliveryOutcome, DueChannels, Fence, FireDue, FireReport, Job, JobCounts, KeyHash, NewChannel, NewDelivery, NewJob,
-    NewSchedule, Prune, Quotas, RequestEnd, RequestTicket, Result, Schedule, Settled, Settlement, Store, StoreError,
-    SweepReport, Tenant,
+    BeginRequest, BegunRequest, Cancelled, Channel, ClaimDeliveries, ClaimJobs, ClaimedDeliveries, ClaimedJobs,
+    Delivery, DeliveryOutcome, DueChannels, Fence, FireDue, FireReport, Job, JobCounts, JobFilter, KeyHash, NewChannel,
+    NewDelivery, NewJob, NewSchedule, Place, Prune, Quotas, RequestEnd, RequestTicket, Result, Schedule, Settled,
+    Settlement, Store, StoreError, SweepReport, Tenant,
 };
 use crate::model::{Clock, Millis, TenantId};
 
@@ -146,6 +147,20 @@ impl Store for SqliteStore {
         self.within("get_job", jobs::get(self, tenant, id)).await
     }
 
+    async fn list_jobs(
+        &self,
+        tenant: &TenantId,
+        filter: &JobFilter,
+        after: Option<Place>,
+        limit: u32,
+    ) -> Result<Vec<Job>> {
+        self.within("list_jobs", list::jobs(self, tenant, filter, after, limit)).await
+    }
+
+    async fn cancel_job(&self, tenant: &TenantId, id: Uuid, reason: &str) -> Result<Option<Cancelled>> {
+        self.within("cancel_job", settle::cancel(self, tenant, id, reason)).await
+    }
+
     async fn job_counts(&self) -> Result<JobCounts> {
         self.within("job_counts", jobs::counts(self)).await
     }
@@ -156,6 +171,22 @@ impl Store for SqliteStore {
 
     async fn get_schedule(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Schedule>> {
         self.within("get_schedule", schedules::get(self, tenant, id)).await
+    }
+
+    async fn list_schedules(&self, tenant: &TenantId, after: Option<Place>, limit: u32) -> Result<Vec<Schedule>> {
+        self.within("list_schedules", list::schedules(self, tenant, after, limit)).await
+    }
+
+    async fn delete_schedule(&self, tenant: &TenantId, id: Uuid) -> Result<bool> {
+        self.within("delete_schedule", schedules::delete(self, tenant, id)).await
+    }
+
+    async fn pause_schedule(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Schedule>> {
+        self.within("pause_schedule", schedules::pause(self, tenant, id)).await
+    }
+
+    async fn resume_schedule(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Schedule>> {
+        self.within("resume_schedule", schedules::resume(self, tenant, id)).await
     }
 
     async fn fire_due(&self, fire: FireDue) -> Result<FireReport> {

@@ -15,9 +15,10 @@ use crate::store::error::Trouble;
 use crate::store::{Store, StoreError};
 
 /// The migrations in their order, compiled in. A file that has been released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "first", include_str!("../../../migrations/sqlite/0001_first.sql")),
     (2, "tenants", include_str!("../../../migrations/sqlite/0002_tenants.sql")),
+    (3, "lists", include_str!("../../../migrations/sqlite/0003_lists.sql")),
     (4, "idempotency", include_str!("../../../migrations/sqlite/0004_idempotency.sql")),
     (6, "request context", include_str!("../../../migrations/sqlite/0006_request_context.sql")),
 ];
@@ -141,13 +142,17 @@ async fn create_directory(file: &Path) -> Result<(), StoreError> {
     })
 }
 
-async fn migrate(writer: &SqlitePool) -> Result<(), Opening> {
+fn known() -> Vec<Migration> {
     let known = MIGRATIONS.map(|(version, name, sql)| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     });
+    known.to_vec()
+}
+
+async fn migrate(writer: &SqlitePool) -> Result<(), Opening> {
     let newest = MIGRATIONS.map(|(version, ..)| version).into_iter().max().unwrap_or(0);
     let told = |found, hint| Opening::Schema(StoreError::Schema { found, newest, hint });
-    Migrator::with_migrations(known.to_vec()).run(writer).await.map_err(|error| match error {
+    Migrator::with_migrations(known()).run(writer).await.map_err(|error| match error {
         MigrateError::VersionMissing(found) if found > newest => {
             told(found, "a newer program wrote it; start that one, or restore a backup")
         }
@@ -279,6 +284,39 @@ mod tests {
         let store = SqliteStore::open(&url, SqliteOptions::default()).await.unwrap();
         let kept = store.get_job(&crate::model::TenantId::new("demo").unwrap(), id).await.unwrap().unwrap();
         assert!(kept.context.request_id().is_none() && kept.context.trace_id().is_some(), "{kept:?}");
+    }
+
+    #[tokio::test]
+    async fn finished_jobs_of_an_older_program_are_kept_and_may_be_cancelled_beside_new_ones() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = format!("sqlite://{}/store.db", directory.path().display());
+        let options = connect_options(&file, Duration::from_secs(5)).unwrap().create_if_missing(true);
+        let old = SqlitePool::connect_with(options).await.unwrap();
+        Migrator::with_migrations(known()[..1].to_vec()).run(&old).await.unwrap();
+        // Every column with a value of its own.
+        let row = "INSERT INTO jobs_done VALUES (?1, 'demo', 'q', 'publish', '{}', ?2, -1, 5, 2, 1, 9, 250, 11, 12, 13,
+                                                14, 'why', '[7]', ?3, 15, NULL, '4bf92f3577b34da6a3ce929d0e0e4736')";
+        let ids = [crate::model::new_id(), crate::model::new_id()];
+        for (id, state) in ids.iter().zip(["done", "dead"]) {
+            let insert = sqlx::query(row).bind(id.to_string()).bind(state).bind(ids[0].to_string());
+            insert.execute(&old).await.unwrap();
+        }
+        old.close().await;
+
+        let store = SqliteStore::open(&file, SqliteOptions::default()).await.unwrap();
+        let tenant = crate::model::TenantId::new("demo").unwrap();
+        for (id, state) in ids.iter().zip(["done", "dead"]) {
+            let job = store.get_job(&tenant, *id).await.unwrap().unwrap();
+            assert_eq!((job.state.as_str(), job.queue.as_str(), job.kind.as_str()), (state, "q", "publish"));
+            assert_eq!((job.priority, job.attempt, job.refunds, job.crashes, job.max_attempts), (-1, 5, 2, 1, 9));
+            assert_eq!((job.timeout_ms, job.run_at_ms, job.created_at_ms), (Some(250), 11, 12));
+            assert_eq!((job.claimed_at_ms, job.finished_at_ms, job.fired), (Some(13), Some(14), Some((ids[0], 15))));
+            assert_eq!((job.last_error.as_deref(), job.result), (Some("why"), Some(serde_json::json!([7]))));
+            assert_eq!(job.context.origin().as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+        }
+        let new = store.enqueue(vec![crate::store::contract::new_job("demo")]).await.unwrap().remove(0);
+        store.cancel_job(&tenant, new.id, "cancelled").await.unwrap();
+        assert_eq!(store.job_counts().await.unwrap().cancelled, 1);
     }
 
     #[tokio::test]

@@ -35,6 +35,7 @@ pub(super) fn finished_job(row: &SqliteRow) -> Inner<Job> {
     job.state = match row.try_get("state")? {
         "done" => JobState::Done,
         "dead" => JobState::Dead,
+        "cancelled" => JobState::Cancelled,
         other => return Err(unknown_state("job", job.id, other)),
     };
     Ok(job)
@@ -81,6 +82,7 @@ pub(super) fn schedule(row: &SqliteRow) -> Inner<Schedule> {
         next_fire_at_ms: row.try_get("next_fire_at_ms")?,
         last_fire_at_ms: row.try_get("last_fire_at_ms")?,
         created_at_ms: row.try_get("created_at_ms")?,
+        paused_at_ms: row.try_get("paused_at_ms")?,
         last_error: row.try_get("last_error")?,
         context: context(row)?,
     })

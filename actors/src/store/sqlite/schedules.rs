@@ -30,6 +30,14 @@ const ADVANCE: &str = "
 
 const BREAK: &str = "UPDATE schedules SET next_fire_at_ms = NULL, last_error = ?2 WHERE id = ?1";
 
+// A fire that is being prepared at this moment finds the schedule not due any more, and does nothing.
+const PAUSE: &str = "
+    UPDATE schedules SET next_fire_at_ms = NULL, paused_at_ms = coalesce(paused_at_ms, ?3)
+    WHERE id = ?1 AND tenant = ?2
+    RETURNING *";
+
+const RESUME: &str = "UPDATE schedules SET next_fire_at_ms = ?2, paused_at_ms = NULL WHERE id = ?1 RETURNING *";
+
 pub(super) async fn create(store: &SqliteStore, schedule: NewSchedule) -> Inner<Schedule> {
     let now = store.now();
     let cron = schedule.cadence.cron_line();
@@ -60,6 +68,34 @@ pub(super) async fn get(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inn
     let select = sqlx::query("SELECT * FROM schedules WHERE id = ?1 AND tenant = ?2");
     let row = select.bind(id.to_string()).bind(tenant.as_str()).fetch_optional(&store.readers()?).await?;
     row.map(|row| rows::schedule(&row)).transpose()
+}
+
+pub(super) async fn delete(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<bool> {
+    let delete = sqlx::query("DELETE FROM schedules WHERE id = ?1 AND tenant = ?2");
+    let deleted = delete.bind(id.to_string()).bind(tenant.as_str()).execute(&store.writer()?).await?;
+    Ok(deleted.rows_affected() > 0)
+}
+
+pub(super) async fn pause(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<Option<Schedule>> {
+    let pause = sqlx::query(PAUSE).bind(id.to_string()).bind(tenant.as_str()).bind(store.now());
+    let row = pause.fetch_optional(&store.writer()?).await?;
+    row.map(|row| rows::schedule(&row)).transpose()
+}
+
+pub(super) async fn resume(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<Option<Schedule>> {
+    let mut write = store.write().await?;
+    let select = sqlx::query("SELECT * FROM schedules WHERE id = ?1 AND tenant = ?2");
+    let Some(row) = select.bind(id.to_string()).bind(tenant.as_str()).fetch_optional(&mut *write).await? else {
+        return Ok(None);
+    };
+    let schedule = rows::schedule(&row)?;
+    if schedule.paused_at_ms.is_none() {
+        return Ok(Some(schedule));
+    }
+    let resume = sqlx::query(RESUME).bind(id.to_string()).bind(schedule.cadence.first(store.now()));
+    let row = resume.fetch_one(&mut *write).await?;
+    write.commit().await?;
+    rows::schedule(&row).map(Some)
 }
 
 pub(super) async fn fire_due(store: &SqliteStore, fire: FireDue) -> Inner<FireReport> {

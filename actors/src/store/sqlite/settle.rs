@@ -2,11 +2,12 @@
 
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use uuid::Uuid;
 
 use super::{Inner, SqliteStore, Write, deliveries, rows};
-use crate::model::Millis;
+use crate::model::{Millis, TenantId};
 use crate::store::error::Trouble;
-use crate::store::{Effect, Fault, Fence, Outcome, Settled, Settlement, SweepReport};
+use crate::store::{Cancelled, Effect, Fault, Fence, Outcome, Settled, Settlement, SweepReport};
 
 const FINISH: &str = "
     INSERT INTO jobs_done (id, tenant, queue, kind, payload, state, priority, attempt, refunds, crashes, max_attempts,
@@ -16,6 +17,16 @@ const FINISH: &str = "
            timeout_ms, run_at_ms, created_at_ms, claimed_at_ms, ?5, coalesce(?6, last_error), ?7,
            schedule_id, fire_at_ms, traceparent, origin_trace_id, request_id
     FROM jobs WHERE id = ?1 AND attempt = ?2 AND state = 'running'";
+
+const CANCEL: &str = "
+    INSERT INTO jobs_done (id, tenant, queue, kind, payload, state, priority, attempt, refunds, crashes, max_attempts,
+                           timeout_ms, run_at_ms, created_at_ms, claimed_at_ms, finished_at_ms, last_error,
+                           schedule_id, fire_at_ms, traceparent, origin_trace_id, request_id)
+    SELECT id, tenant, queue, kind, payload, 'cancelled', priority, attempt, refunds, crashes, max_attempts,
+           timeout_ms, run_at_ms, created_at_ms, claimed_at_ms, ?3, ?4,
+           schedule_id, fire_at_ms, traceparent, origin_trace_id, request_id
+    FROM jobs WHERE id = ?1 AND tenant = ?2
+    RETURNING *";
 
 const RETRY: &str = "
     UPDATE jobs SET state = 'waiting', run_at_ms = ?3, last_error = ?4, crashes = crashes + ?5, suspect = 0,
@@ -101,6 +112,20 @@ async fn finish_with_effects(
 enum End<'a> {
     Done { result: Option<serde_json::Value> },
     Dead { reason: &'a str, fault: Fault },
+}
+
+/// Ends a job in whatever state it is. No fence is asked for, and the one of a present claim is void from now on.
+pub(super) async fn cancel(store: &SqliteStore, tenant: &TenantId, id: Uuid, reason: &str) -> Inner<Option<Cancelled>> {
+    let mut write = store.write().await?;
+    let cancel = sqlx::query(CANCEL).bind(id.to_string()).bind(tenant.as_str()).bind(store.now()).bind(reason);
+    let Some(row) = cancel.fetch_optional(&mut *write).await? else {
+        let ended = sqlx::query("SELECT * FROM jobs_done WHERE id = ?1 AND tenant = ?2");
+        let row = ended.bind(id.to_string()).bind(tenant.as_str()).fetch_optional(&mut *write).await?;
+        return row.map(|row| Ok(Cancelled::TooLate(Box::new(rows::finished_job(&row)?)))).transpose();
+    };
+    sqlx::query("DELETE FROM jobs WHERE id = ?1").bind(id.to_string()).execute(&mut *write).await?;
+    write.commit().await?;
+    Ok(Some(Cancelled::Now(Box::new(rows::finished_job(&row)?))))
 }
 
 /// Ends a claimed job that cannot be read.

@@ -2,7 +2,9 @@
 
 mod admin;
 mod api;
+mod events;
 mod idempotency;
+mod lists;
 mod openapi;
 mod probes;
 mod resources;
@@ -89,6 +91,7 @@ impl World {
             store,
             scheduler,
             hub,
+            bus,
             sockets: TaskGroup::new("api"),
             targets: settings.for_channel_manager().target_rules(),
             probes,
@@ -125,7 +128,7 @@ impl World {
     /// How many jobs are kept, in whatever state.
     async fn jobs(&self) -> u64 {
         let counts = self.state.store.job_counts().await.unwrap();
-        counts.waiting + counts.ready + counts.running + counts.done + counts.dead
+        counts.waiting + counts.ready + counts.running + counts.done + counts.dead + counts.cancelled
     }
 }
 
