@@ -1,42 +1,80 @@
 //! What goes over the wire: JSON text, encoded once for all who get it.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::model::Event;
 
-/// One text message, shared by everyone to whom it is sent. Cloning counts a reference.
+/// One message, shared by everyone to whom it is sent. Cloning counts a reference.
+///
+/// It leaves in two forms, and both are slices of one buffer: the text of a WebSocket stands within the block of
+/// Server-Sent Events, as its `data`. So neither is made twice, and which one a subscriber takes costs nothing.
 ///
 /// It is always UTF-8: it can only be made from text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame(Bytes);
+pub struct Frame {
+    /// `id: ...\nevent: ...\ndata: TEXT\n\n`.
+    block: Bytes,
+    /// Where the text begins.
+    text_at: usize,
+}
+
+/// Ends the data and the block: <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
+const BLOCK_END: &str = "\n\n";
 
 impl Frame {
-    /// Its length in bytes.
+    /// An event, from its text. In Server-Sent Events it is a `message`, which is what a browser's `onmessage` gets.
+    pub fn event(id: Uuid, text: &str) -> Self {
+        Self::new(&format!("id: {id}\nevent: message\ndata: "), text)
+    }
+
+    /// Anything else that is said to a subscriber, from its text; in Server-Sent Events it has this name.
+    pub fn notice(name: &'static str, text: &str) -> Self {
+        Self::new(&format!("event: {name}\ndata: "), text)
+    }
+
+    /// The text must be one line, as JSON is if nobody makes it pretty.
+    fn new(head: &str, text: &str) -> Self {
+        debug_assert!(!text.contains(['\n', '\r']), "the text would end its own block");
+        Self { block: [head, text, BLOCK_END].concat().into(), text_at: head.len() }
+    }
+
+    /// The length of its text in bytes.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.block.len() - self.text_at - BLOCK_END.len()
     }
 
     /// True if it has no text.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 
     /// The text as bytes, still shared.
-    pub fn into_bytes(self) -> Bytes {
-        self.0
+    pub fn into_text(mut self) -> Bytes {
+        let len = self.len();
+        self.block.advance(self.text_at);
+        self.block.truncate(len);
+        self.block
+    }
+
+    /// The block of Server-Sent Events as bytes, still shared.
+    pub fn into_block(self) -> Bytes {
+        self.block
     }
 }
 
+#[cfg(test)]
 impl From<String> for Frame {
     fn from(text: String) -> Self {
-        Self(text.into())
+        Self::notice("test", &text)
     }
 }
 
-impl From<&'static str> for Frame {
-    fn from(text: &'static str) -> Self {
-        Self(Bytes::from_static(text.as_bytes()))
+#[cfg(test)]
+impl From<&str> for Frame {
+    fn from(text: &str) -> Self {
+        Self::notice("test", text)
     }
 }
 
@@ -45,7 +83,7 @@ impl From<&'static str> for Frame {
 ///
 /// It runs once for each event, on the relay. It may panic: that costs the event in hand.
 pub trait Encoder: Send + Sync + 'static {
-    /// The text for every subscriber of the event's topic.
+    /// The text for every subscriber of the event's topic, in one line.
     ///
     /// # Errors
     /// When the event cannot be written; it is then given up, counted and logged.
@@ -85,7 +123,7 @@ impl Encoder for JsonEncoder {
 /// Tells every subscriber that events are missing here. It does not say how many: the number would count the events
 /// of other tenants too.
 pub(super) fn gap() -> Frame {
-    Frame::from(r#"{"type":"gap"}"#)
+    Frame::notice("gap", r#"{"type":"gap"}"#)
 }
 
 #[cfg(test)]
@@ -118,6 +156,20 @@ mod tests {
     fn clones_of_a_frame_share_one_text() {
         let frame = Frame::from("x".repeat(1_000));
         let clone = frame.clone();
-        assert_eq!(frame.into_bytes().as_ptr(), clone.into_bytes().as_ptr());
+        assert_eq!(frame.into_text().as_ptr(), clone.into_text().as_ptr());
+    }
+
+    #[test]
+    fn both_forms_of_a_frame_are_one_buffer_and_the_text_is_the_data_of_the_block() {
+        let id = Uuid::now_v7();
+        let frame = Frame::event(id, r#"{"n":1}"#);
+        assert_eq!((frame.len(), frame.is_empty()), (7, false));
+        let (text, block) = (frame.clone().into_text(), frame.into_block());
+        assert_eq!(
+            (&text[..], &block[..]),
+            (&b"{\"n\":1}"[..], format!("id: {id}\nevent: message\ndata: {{\"n\":1}}\n\n").as_bytes())
+        );
+        assert_eq!(text.as_ptr() as usize - block.as_ptr() as usize, block.len() - 2 - text.len());
+        assert_eq!(&gap().into_block()[..], b"event: gap\ndata: {\"type\":\"gap\"}\n\n");
     }
 }

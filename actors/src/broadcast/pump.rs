@@ -171,7 +171,8 @@ impl Hub {
     fn encode(&self, event: &Event) -> Result<Frame, String> {
         match telemetry::panic::catch_sync(|| self.encoder().encode(event)) {
             Ok(Ok(text)) if text.len() > self.outbox_limits().bytes_max => Err("it is larger than an outbox".into()),
-            Ok(Ok(text)) => Ok(text.into()),
+            Ok(Ok(text)) if text.contains(['\n', '\r']) => Err("it is more than one line".into()),
+            Ok(Ok(text)) => Ok(Frame::event(event.id, &text)),
             Ok(Err(error)) => Err(error.to_string()),
             Err(panic) => {
                 let incident = telemetry::panic::record(encode_site(event), panic);

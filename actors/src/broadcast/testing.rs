@@ -38,7 +38,7 @@ pub fn topics<const N: usize>(names: [&str; N]) -> Vec<Topic> {
 pub fn texts(batch: &Batch) -> Vec<String> {
     let Batch::Frames(frames) = batch else { panic!("frames were expected, not {batch:?}") };
     let text = |frame: &super::Frame| {
-        let frame: Value = serde_json::from_slice(&frame.clone().into_bytes()).unwrap();
+        let frame: Value = serde_json::from_slice(&frame.clone().into_text()).unwrap();
         match frame["type"].as_str() {
             Some("event") => frame["data"].as_str().unwrap().to_owned(),
             other => format!("<{}>", other.unwrap_or("?")),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{Bus, BusError, BusItem, BusReceiver, PUBLISHED, REFUSED, Ring, RingLimits, measure};
+use super::{Bus, BusError, BusItem, BusReceiver, EVENT_BYTES_MAX, PUBLISHED, REFUSED, Ring, RingLimits, measure};
 use crate::model::Event;
 
 /// The limits of a [`MemoryBus`].
@@ -18,13 +18,13 @@ pub struct MemoryBusLimits {
     pub events_max: usize,
     /// Bytes held for the slowest receiver; 32 MiB.
     pub bytes_max: usize,
-    /// Bytes of one event, data and all; 256 KiB.
+    /// Bytes of one event, data and all; [`EVENT_BYTES_MAX`].
     pub event_bytes_max: usize,
 }
 
 impl Default for MemoryBusLimits {
     fn default() -> Self {
-        Self { events_max: 16_384, bytes_max: 32 << 20, event_bytes_max: 256 << 10 }
+        Self { events_max: 16_384, bytes_max: 32 << 20, event_bytes_max: EVENT_BYTES_MAX }
     }
 }
 

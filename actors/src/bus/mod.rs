@@ -165,6 +165,18 @@ impl BusError {
     }
 }
 
+/// Bytes of one event, data and all, on every bus; 256 KiB.
+pub const EVENT_BYTES_MAX: usize = 256 << 10;
+
+/// Whether a bus would take `event`, as far as the event itself goes: for whoever wants to know before the first of many
+/// is published.
+///
+/// # Errors
+/// [`BusError::TooLarge`] and [`BusError::Encode`].
+pub fn check(event: &Event) -> Result<(), BusError> {
+    measure(event, EVENT_BYTES_MAX).map(drop)
+}
+
 /// The size of an event as queues count it: its data as JSON, its topic, and its fixed part.
 ///
 /// # Errors

@@ -249,7 +249,7 @@ fn fault(error: axum::Error) -> End {
 
 /// A frame is text by construction, so the check that this repeats cannot fail.
 fn text(frame: Frame) -> Message {
-    Message::Text(Utf8Bytes::try_from(frame.into_bytes()).unwrap_or_default())
+    Message::Text(Utf8Bytes::try_from(frame.into_text()).unwrap_or_default())
 }
 
 fn close(code: u16, reason: &'static str) -> Message {
