@@ -1,7 +1,8 @@
-//! `/v1/jobs`: post one, look at one.
+//! `/v1/jobs`: post one, look at one or at many, cancel one.
 
 use actors::jobs::CheckError;
-use actors::store::{Job, NewJob};
+use actors::model::Millis;
+use actors::store::{Cancelled, Job, JobFilter, JobState, NewJob, Place};
 use axum::extract::State;
 use http::header::LOCATION;
 use http::{HeaderName, StatusCode};
@@ -14,11 +15,15 @@ use uuid::Uuid;
 use super::ApiState;
 use super::idempotency::Effect;
 use super::json::Json;
+use super::page::{Page, Query};
 use super::problem::Problem;
 use super::resource::{Caller, Faults, Id, time};
 
 /// How often a job may be tried at most.
 pub(super) const ATTEMPTS_MAX: u32 = 100;
+
+/// The longest reason for a cancellation, in characters.
+const REASON_MAX: usize = 500;
 
 /// How long one attempt may take at most, in milliseconds: one hour.
 const TIMEOUT_MAX_MS: u64 = 3_600_000;
@@ -44,6 +49,14 @@ pub struct NewJobBody {
     /// How long one attempt may take.
     #[schema(minimum = 1, maximum = 3_600_000)]
     timeout_ms: Option<u64>,
+}
+
+/// What `POST /v1/jobs/{id}/cancel` takes.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CancelBody {
+    /// Why, for whoever looks at the job later: it becomes a part of its `last_error`. At most 500 characters.
+    reason: Option<String>,
 }
 
 /// A job as its tenant sees it.
@@ -123,6 +136,83 @@ pub async fn get(
 ) -> Result<Json<JobResource>, Problem> {
     let job = state.store.get_job(&tenant, id).await?;
     job.map(|job| Json(job.into())).ok_or_else(|| Problem::not_found("job"))
+}
+
+/// The tenant's jobs, newest first, live and finished, a page at a time.
+///
+/// # Errors
+/// 422 with the parameters that make no sense, 503 if the store is away.
+#[utoipa::path(get, path = "/v1/jobs",
+    params(
+        ("state" = Option<Vec<String>>, Query, description = "Only in this state; as often as there are states", explode),
+        ("kind" = Option<String>, Query, description = "Only of this kind"),
+        ("queue" = Option<String>, Query, description = "Only of this queue"),
+        ("created_after" = Option<String>, Query, format = DateTime, description = "Only accepted after this time"),
+        ("created_before" = Option<String>, Query, format = DateTime, description = "Only accepted before this time"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "Jobs of a page; 50 if absent"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "A page", body = Page<JobResource>)))]
+pub async fn list(
+    State(state): State<ApiState>,
+    Caller(tenant): Caller,
+    mut query: Query,
+) -> Result<Json<Page<JobResource>>, Problem> {
+    let filter = JobFilter {
+        states: query.all("state", str::parse::<JobState>),
+        kind: query.one("kind", str::parse),
+        queue: query.one("queue", str::parse),
+        created_after_ms: query.one("created_after", instant),
+        created_before_ms: query.one("created_before", instant),
+    };
+    let wanted = query.page("jobs");
+    query.finish()?;
+    let jobs = state.store.list_jobs(&tenant, &filter, wanted.after, wanted.rows()).await?;
+    Ok(Json(wanted.page(jobs, |job| Place { at_ms: job.created_at_ms, id: job.id })))
+}
+
+/// Ends a job at once and for good, whatever it does. If it runs, its handler is told to stop, and what it still answers
+/// is refused; what it has done outside the store by then stays done.
+///
+/// # Errors
+/// 404 if the tenant has no such job, 409 if it has ended, 422 for a reason that is too long, 503 if the store is away.
+#[utoipa::path(post, path = "/v1/jobs/{id}/cancel", params(Id), request_body = Option<CancelBody>,
+    responses((status = 200, description = "The job, cancelled", body = JobResource),
+        (status = 409, description = "It had ended before, and stays as it is; or the key belongs to a request that is \
+                                      still being worked on")))]
+pub async fn cancel(
+    State(state): State<ApiState>,
+    Caller(tenant): Caller,
+    Id(id): Id,
+    effect: Effect,
+    body: Option<Json<CancelBody>>,
+) -> Result<Json<JobResource>, Problem> {
+    let mut faults = Faults::default();
+    let reason = body.and_then(|Json(body)| body.reason);
+    let fits = reason.as_ref().is_none_or(|reason| reason.chars().count() <= REASON_MAX);
+    faults.require("reason", fits, || format!("may have {REASON_MAX} characters at most"));
+    faults.check()?;
+    let cancelled = async {
+        let job = state.store.get_job(&tenant, id).await?;
+        Ok(job.filter(|job| job.state == JobState::Cancelled))
+    };
+    if let Some(job) = effect.earlier(cancelled).await? {
+        return Ok(Json(job.into()));
+    }
+    let reason = reason.map_or_else(|| "cancelled".to_owned(), |reason| format!("cancelled: {reason}"));
+    match state.scheduler.cancel(&tenant, id, &reason).await? {
+        Some(Cancelled::Now(job)) => Ok(Json((*job).into())),
+        Some(Cancelled::TooLate(job)) => {
+            let detail = format!("the job has ended before, it is {}", job.state.as_str());
+            Err(Problem::new(StatusCode::CONFLICT, detail))
+        }
+        None => Err(Problem::not_found("job")),
+    }
+}
+
+fn instant(text: &str) -> Result<Millis, String> {
+    let time = text.parse::<Timestamp>().map(Timestamp::as_millisecond);
+    time.map_err(|_| "is no time, expected one such as 2026-01-31T12:00:00Z".to_owned())
 }
 
 /// What jobs and schedules have in common: a kind that runs here, a payload that it can read, a queue.

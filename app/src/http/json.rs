@@ -1,7 +1,7 @@
 //! Bodies in, checked to the last field; bodies out.
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, OptionalFromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -40,6 +40,18 @@ impl<T: DeserializeOwned, S: BodyLimit + Sync> FromRequest<S> for Json<T> {
         }
         let body = read(request.into_body(), state.body_bytes_max()).await?;
         parse(&body).map(Json)
+    }
+}
+
+/// For a request that may go without a body: then it may go without a content type too.
+impl<T: DeserializeOwned, S: BodyLimit + Sync> OptionalFromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
+        if request.body().is_end_stream() {
+            return Ok(None);
+        }
+        <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
     }
 }
 
@@ -170,7 +182,7 @@ mod tests {
     async fn ask(content_type: &'static str, body: impl Into<Body>, limit: usize) -> Result<u32, Problem> {
         let mut request = Request::new(body.into());
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        Json::<Shape>::from_request(request, &Limit(limit)).await.map(|Json(shape)| shape.outer.n)
+        <Json<Shape> as FromRequest<_>>::from_request(request, &Limit(limit)).await.map(|Json(shape)| shape.outer.n)
     }
 
     async fn refusal(body: &'static str) -> (u16, String, Value) {
@@ -237,7 +249,7 @@ mod tests {
             let mut request = Request::new(Body::from(r#"{"outer":{"n":7}}"#));
             request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             request.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
-            let refused = Json::<Shape>::from_request(request, &Limit(100)).await.err();
+            let refused = <Json<Shape> as FromRequest<_>>::from_request(request, &Limit(100)).await.err();
             assert_eq!(refused.map(|problem| problem.status().as_u16()), status, "{coding}");
         }
     }

@@ -21,6 +21,7 @@ pub mod auth;
 mod channels;
 mod docs;
 pub mod edge;
+mod events;
 pub mod failures;
 mod head;
 mod idempotency;
@@ -37,6 +38,7 @@ pub mod resource;
 mod schedules;
 pub mod serve;
 pub mod socket;
+mod sse;
 pub mod tenants;
 mod transport;
 mod upgrade;
@@ -47,6 +49,7 @@ mod tests;
 use std::sync::Arc;
 
 use actors::broadcast::Hub;
+use actors::bus::Bus;
 use actors::outbound::TargetRules;
 use actors::scheduler::Scheduler;
 use actors::store::SharedStore;
@@ -76,6 +79,8 @@ pub struct ApiState {
     pub bounds: Bounds,
     /// Takes jobs and schedules, and knows what can run here.
     pub scheduler: Scheduler,
+    /// Where events are published.
+    pub bus: Arc<dyn Bus>,
     /// Where sockets connect to.
     pub hub: Arc<Hub>,
     /// Where the tasks of sockets belong.
@@ -124,10 +129,14 @@ pub fn router(state: ApiState) -> Router {
 /// The routes for which a key is needed.
 fn of_tenants() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
-        .routes(routes!(jobs::create))
+        .routes(routes!(jobs::create, jobs::list))
         .routes(routes!(jobs::get))
-        .routes(routes!(schedules::create))
-        .routes(routes!(schedules::get))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(schedules::create, schedules::list))
+        .routes(routes!(schedules::get, schedules::delete))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
+        .routes(routes!(events::publish, events::listen))
         .routes(routes!(channels::create))
         .routes(routes!(channels::get))
         .routes(routes!(channels::deliveries))

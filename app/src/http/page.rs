@@ -71,11 +71,6 @@ impl Query {
         Wanted { list, after, limit: limit.unwrap_or(LIMIT_DEFAULT) }
     }
 
-    /// Refuses `name` unless `good`, as any other fault.
-    pub fn require(&mut self, name: &str, good: bool, reason: impl FnOnce() -> String) {
-        self.faults.require(name, good, reason);
-    }
-
     /// The end of reading.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use actors::jobs::Cadence;
 use actors::model::now_ms;
-use actors::store::{NewSchedule, Schedule};
+use actors::store::{NewSchedule, Place, Schedule};
 use axum::extract::State;
 use http::header::LOCATION;
 use http::{HeaderName, StatusCode};
@@ -15,6 +15,7 @@ use super::ApiState;
 use super::idempotency::Effect;
 use super::jobs::{ATTEMPTS_MAX, check_work};
 use super::json::Json;
+use super::page::{Page, Query};
 use super::problem::Problem;
 use super::resource::{Caller, Faults, Id, time};
 
@@ -64,6 +65,8 @@ pub struct ScheduleResource {
     last_fire_at: Option<String>,
     #[schema(format = DateTime)]
     created_at: String,
+    /// Since when it is paused, if it is.
+    paused_at: Option<String>,
     last_error: Option<String>,
     origin_trace_id: Option<String>,
 }
@@ -120,6 +123,71 @@ pub async fn get(
     Id(id): Id,
 ) -> Result<Json<ScheduleResource>, Problem> {
     let schedule = state.store.get_schedule(&tenant, id).await?;
+    found(schedule)
+}
+
+/// The tenant's schedules, newest first, a page at a time.
+///
+/// # Errors
+/// 422 with the parameters that make no sense, 503 if the store is away.
+#[utoipa::path(get, path = "/v1/schedules",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "Schedules of a page; 50 if absent"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "A page", body = Page<ScheduleResource>)))]
+pub async fn list(
+    State(state): State<ApiState>,
+    Caller(tenant): Caller,
+    mut query: Query,
+) -> Result<Json<Page<ScheduleResource>>, Problem> {
+    let wanted = query.page("schedules");
+    query.finish()?;
+    let schedules = state.store.list_schedules(&tenant, wanted.after, wanted.rows()).await?;
+    Ok(Json(wanted.page(schedules, |schedule| Place { at_ms: schedule.created_at_ms, id: schedule.id })))
+}
+
+/// Forgets a schedule. Jobs that it has made stay, also those that run.
+///
+/// # Errors
+/// 404 if the tenant has no such schedule, 503 if the store is away.
+#[utoipa::path(delete, path = "/v1/schedules/{id}", params(Id),
+    responses((status = 204, description = "It is gone")))]
+pub async fn delete(State(state): State<ApiState>, Caller(tenant): Caller, Id(id): Id) -> Result<StatusCode, Problem> {
+    let was_there = state.store.delete_schedule(&tenant, id).await?;
+    if was_there { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found("schedule")) }
+}
+
+/// Stops a schedule from firing until it is resumed. One that is paused already stays as it is.
+///
+/// # Errors
+/// 404 if the tenant has no such schedule, 503 if the store is away.
+#[utoipa::path(post, path = "/v1/schedules/{id}/pause", params(Id),
+    responses((status = 200, description = "The schedule, paused", body = ScheduleResource)))]
+pub async fn pause(
+    State(state): State<ApiState>,
+    Caller(tenant): Caller,
+    Id(id): Id,
+) -> Result<Json<ScheduleResource>, Problem> {
+    found(state.store.pause_schedule(&tenant, id).await?)
+}
+
+/// Lets a paused schedule fire again, as one that is made now; nothing is made up for. One that is not paused stays as it
+/// is.
+///
+/// # Errors
+/// 404 if the tenant has no such schedule, 503 if the store is away.
+#[utoipa::path(post, path = "/v1/schedules/{id}/resume", params(Id),
+    responses((status = 200, description = "The schedule, firing again", body = ScheduleResource)))]
+pub async fn resume(
+    State(state): State<ApiState>,
+    Caller(tenant): Caller,
+    Id(id): Id,
+) -> Result<Json<ScheduleResource>, Problem> {
+    found(state.scheduler.resume_schedule(&tenant, id).await?)
+}
+
+fn found(schedule: Option<Schedule>) -> Result<Json<ScheduleResource>, Problem> {
     schedule.map(|schedule| Json(schedule.into())).ok_or_else(|| Problem::not_found("schedule"))
 }
 
@@ -158,6 +226,7 @@ impl From<Schedule> for ScheduleResource {
             next_fire_at: schedule.next_fire_at_ms.map(time),
             last_fire_at: schedule.last_fire_at_ms.map(time),
             created_at: time(schedule.created_at_ms),
+            paused_at: schedule.paused_at_ms.map(time),
             last_error: schedule.last_error,
             origin_trace_id: schedule.context.origin(),
         }

@@ -169,6 +169,26 @@ impl Door {
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
+/// Ends a connection from within an answer that nobody takes, for its body is not asked any more then. In the extensions
+/// of each request.
+#[derive(Debug, Clone, Default)]
+pub struct Hangup {
+    wanted: CancellationToken,
+    ended: CancellationToken,
+}
+
+impl Hangup {
+    /// Closes the connection as it is, with all that is under way on it.
+    pub fn hang_up(&self) {
+        self.wanted.cancel();
+    }
+
+    /// Resolves when the connection has ended, in whatever way.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
 struct Connection {
     server: Server,
     peer: SocketAddr,
@@ -180,18 +200,24 @@ impl Connection {
         let _counted = Counted::new(self.server.name);
         // Small answers must not wait for more of them.
         let _ = stream.set_nodelay(true);
-        let heard = CancellationToken::new();
+        let (heard, hangup) = (CancellationToken::new(), Hangup::default());
+        let _ended = hangup.ended.clone().drop_guard();
         let builder = self.builder();
-        let service = self.service(heard.clone());
+        let service = self.service(heard.clone(), hangup.clone());
         let stream = TokioIo::new(Transport::new(stream, self.server.limits.write_stall));
         let mut connection = pin!(builder.serve_connection_with_upgrades(stream, service));
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.time_to_go(&heard) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let to_its_end = async {
+            tokio::select! {
+                ended = connection.as_mut() => return ended,
+                () = self.time_to_go(&heard) => {}
             }
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        };
+        let ended = tokio::select! {
+            ended = to_its_end => ended,
             () = self.silent(&heard) => return,
+            () = hangup.wanted.cancelled() => return,
         };
         if let Err(error) = ended {
             tracing::debug!(listener = self.server.name, peer = %self.peer, %error, "a connection ended early");
@@ -202,12 +228,14 @@ impl Connection {
     fn service(
         &self,
         heard: CancellationToken,
+        hangup: Hangup,
     ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static> + use<> {
         let (router, lifecycle) = (self.server.router.clone(), Arc::clone(&self.server.lifecycle));
         let peer = Peer(self.peer);
         service_fn(move |mut request: Request<Incoming>| {
             heard.cancel();
             request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(hangup.clone());
             answer(router.clone(), Arc::clone(&lifecycle), request)
         })
     }

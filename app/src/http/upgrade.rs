@@ -10,8 +10,9 @@ use http::StatusCode;
 use http::request::Parts;
 
 use super::allowance::SocketQuota;
+use super::page::Query;
 use super::problem::Problem;
-use super::resource::{Caller, Faults};
+use super::resource::Caller;
 use super::socket;
 use super::{ApiState, auth};
 
@@ -58,19 +59,13 @@ pub async fn open(
 }
 
 fn topics(query: &str) -> Result<Vec<Topic>, Problem> {
-    let mut faults = Faults::default();
-    let mut topics = Vec::new();
-    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-        if name == "topic" {
-            topics.extend(faults.keep("topic", Topic::new(&value)));
-        } else {
-            faults.require(&name, false, || "is unknown, expected `topic`".to_owned());
-        }
-    }
-    faults.check().map(|()| topics)
+    let mut query = Query::parse(query);
+    let topics = query.all("topic", str::parse::<Topic>);
+    query.finish().map(|()| topics)
 }
 
-fn refused(refused: Refused) -> Problem {
+/// Why a subscriber was not taken, also of a stream.
+pub(super) fn refused(refused: Refused) -> Problem {
     match refused.retry_after() {
         Some(after) => Problem::unavailable(refused.to_string(), u32::try_from(after.as_secs()).unwrap_or(1).max(1)),
         None => Problem::new(StatusCode::TOO_MANY_REQUESTS, refused.to_string()),

@@ -117,7 +117,7 @@ async fn unknown_routes_are_404_and_wrong_methods_405_key_or_not() {
     world.send(Request::get("/v1/nothing").body(Body::empty()).unwrap()).await.problem(404);
     let wrong = world.send(world.authorized("DELETE", "/v1/jobs").body(Body::empty()).unwrap()).await;
     wrong.problem(405);
-    assert_eq!(wrong.headers["allow"], "POST");
+    assert_eq!(wrong.headers["allow"], "POST,GET,HEAD");
 }
 
 #[tokio::test]

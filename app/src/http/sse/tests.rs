@@ -1,0 +1,346 @@
+//! Streams, frame by frame, and over real connections where the connection is what matters.
+
+use std::sync::Arc;
+
+use actors::broadcast::{DrainPlan, Hub, HubSettings, Limits, OutboxLimits, Step};
+use actors::bus::{Bus, MemoryBus, MemoryBusLimits};
+use actors::model::{Event, TenantId, new_id, now_ms};
+use axum::extract::{Extension, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Router, routing::get};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use supervision::TaskGroup;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::yield_now;
+use uuid::Uuid;
+
+use super::*;
+use crate::http::lifecycle::Lifecycle;
+use crate::http::listener::Listener;
+use crate::http::serve::{ConnectionLimits, Server, serve};
+
+/// Longer than anything here takes on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A hub that turns and sweeps by itself.
+#[derive(Clone)]
+struct House {
+    bus: Arc<MemoryBus>,
+    hub: Arc<Hub>,
+    tasks: TaskGroup,
+    cancel: CancellationToken,
+}
+
+impl House {
+    fn new() -> Self {
+        Self::with(MemoryBusLimits::default())
+    }
+
+    fn with(limits: MemoryBusLimits) -> Self {
+        let bus = MemoryBus::new(limits);
+        let outbox = OutboxLimits { behind_max: Duration::from_millis(500), ..OutboxLimits::default() };
+        let hub = Hub::new(HubSettings { outbox, ..HubSettings::default() }, &*bus);
+        let tasks = TaskGroup::new("api");
+        tasks.spawn("crank", turn(hub.clone()));
+        tasks.spawn("reaper", sweep(hub.clone()));
+        Self { bus, hub, tasks, cancel: CancellationToken::new() }
+    }
+
+    /// The body of a stream of tenant `a` that listens to `x`.
+    fn listen(&self, returning: Returning, hangup: Hangup) -> Body {
+        let topics = [Topic::new("x").unwrap()];
+        let subscriber = self.hub.connect(TenantId::new("a").unwrap(), &topics, Limits::default()).unwrap();
+        let (stream, body) = open(subscriber, self.cancel.clone(), hangup);
+        self.tasks.spawn("sse", stream.run(returning));
+        body
+    }
+
+    async fn publish(&self, data: &str) -> Uuid {
+        let id = new_id();
+        let tenant = TenantId::new("a").unwrap();
+        let event =
+            Event { id, tenant, topic: "x".into(), data: data.into(), context: Default::default(), at_ms: now_ms() };
+        self.bus.publish(event).await.unwrap();
+        id
+    }
+
+    async fn until_sockets(&self, count: usize) {
+        let reached = async {
+            while self.hub.stats().sockets != count {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, reached).await.unwrap();
+    }
+
+    /// The streams behind a real listener.
+    fn serve(&self) -> Running {
+        let listener = Listener::new("127.0.0.1:0".parse().unwrap());
+        let router = Router::new().route("/", get(answer)).with_state(self.clone());
+        let server = Server {
+            name: "api",
+            router,
+            lifecycle: Arc::new(Lifecycle::default()),
+            tasks: self.tasks.clone(),
+            limits: ConnectionLimits {
+                connections: 100,
+                header_read: PATIENCE,
+                write_stall: PATIENCE,
+                header_bytes: 8_192,
+            },
+            finish_within: PATIENCE,
+        };
+        let (bound, stop) = (listener.open().unwrap(), CancellationToken::new());
+        let (ended, served) = tokio::sync::oneshot::channel();
+        let stopped = stop.clone();
+        self.tasks.spawn("server", async move {
+            serve(bound, server, stopped).await.unwrap();
+            ended.send(()).unwrap();
+        });
+        Running { listener, stop, served }
+    }
+}
+
+async fn answer(State(house): State<House>, Extension(hangup): Extension<Hangup>) -> Response {
+    house.listen(Returning::No, hangup).into_response()
+}
+
+async fn turn(hub: Arc<Hub>) {
+    loop {
+        hub.arrival().await;
+        while hub.step() != Step::Idle {
+            yield_now().await;
+        }
+    }
+}
+
+async fn sweep(hub: Arc<Hub>) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    loop {
+        ticks.tick().await;
+        assert_eq!(hub.sweep(0), None, "the tests open fewer streams than one step looks at");
+    }
+}
+
+/// A server of streams.
+struct Running {
+    listener: Listener,
+    stop: CancellationToken,
+    served: tokio::sync::oneshot::Receiver<()>,
+}
+
+impl Running {
+    /// A client that has asked, and has read the welcome.
+    async fn connect(&self) -> Client {
+        let mut client = self.connect_silently().await;
+        client.until("\"topics\":[\"x\"]}\n\n").await;
+        client
+    }
+
+    /// A client that has asked, and reads nothing.
+    async fn connect_silently(&self) -> Client {
+        let mut stream = TcpStream::connect(self.listener.address().unwrap()).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        Client(stream)
+    }
+}
+
+struct Client(TcpStream);
+
+impl Client {
+    /// Reads until `end` was read.
+    async fn until(&mut self, end: &str) -> String {
+        let mut read = Vec::new();
+        let reading = async {
+            while !String::from_utf8_lossy(&read).contains(end) {
+                assert!(self.0.read_buf(&mut read).await.unwrap() > 0, "closed after {read:?}");
+            }
+        };
+        timeout(PATIENCE, reading).await.expect("an answer");
+        String::from_utf8(read).unwrap()
+    }
+
+    /// All that comes up to the end of the connection.
+    async fn rest(&mut self) -> String {
+        let mut read = Vec::new();
+        // A connection that was reset is as closed as any.
+        let _ = timeout(PATIENCE, self.0.read_to_end(&mut read)).await.expect("the connection ends");
+        String::from_utf8_lossy(&read).into_owned()
+    }
+}
+
+/// What the body gives next, as text; nothing at its end.
+async fn next(body: &mut Body) -> Option<String> {
+    let frame = timeout(PATIENCE, body.frame()).await.expect("a frame in time")?;
+    Some(String::from_utf8(frame.unwrap().into_data().unwrap().to_vec()).unwrap())
+}
+
+/// The lines of one block with this name.
+fn field<'a>(block: &'a str, name: &str) -> &'a str {
+    block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap_or_else(|| panic!("{block}"))
+}
+
+fn data(block: &str) -> Value {
+    serde_json::from_str(field(block, "data")).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_welcomed_and_gets_its_events_with_their_ids() {
+    let house = House::new();
+    let mut body = house.listen(Returning::No, Hangup::default());
+    let welcome = next(&mut body).await.unwrap();
+    assert_eq!(welcome, "retry: 2000\n\nevent: welcome\ndata: {\"type\":\"welcome\",\"topics\":[\"x\"]}\n\n");
+    let id = house.publish("one").await;
+    let event = next(&mut body).await.unwrap();
+    assert_eq!((field(&event, "id"), field(&event, "event")), (id.to_string().as_str(), "message"));
+    assert_eq!((&data(&event)["type"], &data(&event)["data"]), (&json!("event"), &json!("one")));
+    assert!(event.ends_with("\n\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_is_told_that_nothing_was_recovered() {
+    let house = House::new();
+    let mut body = house.listen(Returning::Yes, Hangup::default());
+    assert_eq!(data(&next(&mut body).await.unwrap())["recovered"], json!(false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_ready_goes_out_in_one_chunk_and_in_order() {
+    let house = House::new();
+    let mut body = house.listen(Returning::No, Hangup::default());
+    next(&mut body).await.unwrap();
+    for n in 0..20 {
+        house.publish(&n.to_string()).await;
+    }
+    let chunk = next(&mut body).await.unwrap();
+    let sent: Vec<String> =
+        chunk.split_terminator("\n\n").map(|block| data(block)["data"].as_str().unwrap().into()).collect();
+    assert_eq!(sent, (0..20).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
+fn chunks_are_full_but_not_larger_and_a_single_block_is_shared_as_it_is() {
+    let frame = |bytes: usize| Frame::notice("test", &"x".repeat(bytes));
+    let large = frame(CHUNK_BYTES);
+    let sizes: Vec<usize> = chunks((0..100).map(|_| frame(1_000)).chain([large.clone(), frame(1)]).collect())
+        .iter()
+        .map(Bytes::len)
+        .collect();
+    let block = frame(1_000).into_block().len();
+    let full = CHUNK_BYTES / block;
+    assert_eq!(sizes[..100 / full], vec![full * block; 100 / full]);
+    assert_eq!(sizes.len(), 100_usize.div_ceil(full) + 2);
+    let only = chunks(vec![large.clone()]);
+    assert_eq!(only[0].as_ptr(), large.into_block().as_ptr());
+}
+
+#[tokio::test(start_paused = true)]
+async fn missing_events_are_shown_as_a_gap() {
+    let house = House::with(MemoryBusLimits { events_max: 2, ..MemoryBusLimits::default() });
+    let mut body = house.listen(Returning::No, Hangup::default());
+    next(&mut body).await.unwrap();
+    for n in 0..5 {
+        house.publish(&n.to_string()).await;
+    }
+    let mut sent = String::new();
+    while !sent.contains("\"data\":\"4\"") {
+        sent += &next(&mut body).await.unwrap();
+    }
+    let blocks: Vec<&str> = sent.split_terminator("\n\n").collect();
+    assert_eq!(blocks[0], "event: gap\ndata: {\"type\":\"gap\"}");
+    assert_eq!(blocks[1..].iter().map(|block| data(block)["data"].clone()).collect::<Vec<_>>(), ["3", "4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_nothing_happens_a_comment_every_15_seconds_keeps_it_open() {
+    let house = House::new();
+    let mut body = house.listen(Returning::No, Hangup::default());
+    next(&mut body).await.unwrap();
+    let began = tokio::time::Instant::now();
+    // Beyond the time after which a socket is pinged and given up, which a stream cannot answer.
+    for beat in 1..=10 {
+        let comment = timeout(Duration::from_secs(16), body.frame()).await.unwrap().unwrap().unwrap();
+        assert_eq!(comment.into_data().unwrap(), ": still here\n\n");
+        assert_eq!(began.elapsed().as_secs(), 15 * beat);
+    }
+    assert_eq!(house.hub.stats().sockets, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_the_body_cleanly_and_says_when_to_come_back() {
+    let house = House::new();
+    let mut body = house.listen(Returning::No, Hangup::default());
+    next(&mut body).await.unwrap();
+    house.publish("last").await;
+    let leave = async {
+        assert_eq!(data(&next(&mut body).await.unwrap())["data"], "last");
+        let goodbye = next(&mut body).await.unwrap();
+        let after_ms = data(&goodbye)["after_ms"].as_u64().unwrap();
+        assert!((1_000..=2_000).contains(&after_ms), "{goodbye}");
+        assert_eq!((field(&goodbye, "retry"), field(&goodbye, "event")), (after_ms.to_string().as_str(), "reconnect"));
+        assert_eq!(next(&mut body).await, None);
+    };
+    // The event has left the hub by then.
+    sleep(Duration::from_millis(1)).await;
+    let (report, ()) = tokio::join!(house.hub.drain(DrainPlan::default()), leave);
+    assert_eq!((report.asked, report.left), (1, 0));
+}
+
+#[tokio::test]
+async fn the_end_of_its_listener_ends_a_stream_and_the_stream_does_not_hold_up_the_listener() {
+    let house = House::new();
+    let running = house.serve();
+    let mut client = running.connect().await;
+    running.stop.cancel();
+    house.cancel.cancel();
+    let rest = client.rest().await;
+    assert!(rest.contains("event: reconnect") && rest.ends_with("\r\n0\r\n\r\n"), "{rest}");
+    timeout(PATIENCE, running.served).await.expect("the server ends").unwrap();
+    assert_eq!(house.hub.stats().sockets, 0);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_and_the_others_miss_nothing() {
+    let house = House::new();
+    let running = house.serve();
+    let (mut stalled, mut quick) = (running.connect_silently().await, running.connect().await);
+    house.until_sockets(2).await;
+    // 20 MB, more than the kernel buffers for the one that does not read.
+    let large = "x".repeat(100 << 10);
+    for n in 0..200 {
+        house.publish(&format!("{n} {large}")).await;
+        let block = quick.until("\"}\n\n").await;
+        assert!(block.contains(&format!("\"data\":\"{n} ")), "{n}");
+    }
+    house.until_sockets(1).await;
+    let cut = stalled.rest().await;
+    assert!(!cut.ends_with("0\r\n\r\n") && !cut.contains("event: reconnect"), "it was not told that this is all");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_take_its_leave_does_not_hold_up_the_stop() {
+    let house = House::new();
+    let running = house.serve();
+    let _stalled = running.connect_silently().await;
+    house.until_sockets(1).await;
+    let large = "x".repeat(200 << 10);
+    for _ in 0..50 {
+        house.publish(&large).await;
+        sleep(Duration::from_millis(2)).await;
+    }
+    running.stop.cancel();
+    house.cancel.cancel();
+    timeout(Duration::from_secs(5), running.served).await.expect("the server ends").unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_forgotten_at_once() {
+    let house = House::new();
+    let running = house.serve();
+    let client = running.connect().await;
+    house.until_sockets(1).await;
+    drop(client);
+    timeout(Duration::from_secs(2), house.until_sockets(0)).await.unwrap();
+}
