@@ -8,6 +8,7 @@
 //! - [`Socket`] is a WebSocket subscriber.
 //! - [`raw`] speaks to a listener byte by byte.
 //! - [`Redis`] is a server of the test's own that can be killed, held and started again; [`Proxy`] can swallow everything.
+//! - [`stream::EventStream`] is a subscriber on Server-Sent Events.
 //! - [`Store`] is the service's database seen from outside.
 //! - [`transcript`] plays the commands of a page.
 //! - [`tools::find`] finds what Cargo does not bring, or says that the test was skipped.
@@ -28,6 +29,7 @@ pub mod service;
 pub mod setup;
 pub mod socket;
 pub mod store;
+pub mod stream;
 pub mod tools;
 pub mod transcript;
 pub mod wait;
