@@ -5,6 +5,8 @@
 //!         `------------------ Hub::step, called by the relay ------------------'   `--- Subscriber::next_batch ---'
 //! ```
 //!
+//! A connection is a WebSocket or a stream of Server-Sent Events; only its task knows which.
+//!
 //! The [`Hub`] is made before the tree starts and outlives every actor. All state is in it: connections, the index,
 //! the subscription to the bus, even the fan-out that is in progress. The actors of [`crate::broadcaster`] only turn
 //! its crank, so one of them may panic at any moment and nobody's socket notices: its successor goes on where it was.

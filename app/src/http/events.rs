@@ -86,8 +86,7 @@ pub struct Published {
 /// some may have been published then, and the same ids sent again do no harm.
 #[utoipa::path(post, path = "/v1/events", request_body = PublishBody,
     responses((status = 202, description = "Published", body = Published),
-        (status = 413, description = "The body, or one event in it, is too long"),
-        (status = 503, description = "The service is full, stopping, or without its bus; come again")))]
+        (status = 413, description = "The body, or one event in it, is too long")))]
 pub async fn publish(
     State(state): State<ApiState>,
     Caller(tenant): Caller,

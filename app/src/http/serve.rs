@@ -5,7 +5,8 @@
 //!
 //! While the process drains, answers over HTTP/1 bear `Connection: close`, so that clients go elsewhere by themselves.
 //! When `stop` fires nobody is accepted any more, idle connections are closed, and what was accepted is finished, for as
-//! long as the budget lasts. Sockets (WebSocket) are no connections any more by then: their own tasks end them.
+//! long as the budget lasts. Sockets (WebSocket) are no connections any more by then: their own tasks end them, as they end
+//! streams, whose connections then end with them.
 
 use std::convert::Infallible;
 use std::future::Future;

@@ -138,6 +138,20 @@ async fn after_a_crash_between_effect_and_answer_the_effect_is_found_and_not_rep
 }
 
 #[tokio::test]
+async fn a_cancellation_whose_answer_was_lost_is_answered_again_and_not_as_too_late() {
+    let world = World::new().await;
+    let id = world.post("/v1/jobs", &job(1)).await.json()["id"].as_str().unwrap().to_owned();
+    let (path, body) = (format!("/v1/jobs/{id}/cancel"), json!({}));
+    world.begun("k", &path, &body, 0).await;
+    let demo = TenantId::new("demo").unwrap();
+    world.state.store.cancel_job(&demo, id.parse().unwrap(), "cancelled").await.unwrap().unwrap();
+    let again = world.post_with("k", &path, &body).await;
+    assert_eq!((again.status.as_u16(), &again.json()["state"]), (200, &json!("cancelled")), "{}", again.body);
+    assert!(replayed(&again));
+    world.post_with("another", &path, &body).await.problem(409);
+}
+
+#[tokio::test]
 async fn the_secret_of_a_channel_is_given_again_but_never_kept_with_an_answer() {
     let world = World::new().await;
     let body = json!({"kind": "webhook", "url": "https://example.com/hook"});
