@@ -67,13 +67,14 @@ async fn a_burst_of_large_events_does_not_make_a_subscriber_slow_that_takes_them
     assert_eq!(seen, 16);
 }
 
-/// Panics at the data `poison`, fails at `broken`, and is the usual format otherwise.
+/// Panics at the data `poison`, fails at `broken`, takes more than one line for `pretty`, and is the usual format otherwise.
 struct Fragile;
 
 impl Encoder for Fragile {
     fn encode(&self, event: &Event) -> Result<String, serde_json::Error> {
         match event.data.as_str() {
             Some("poison") => panic!("poison in {}", event.topic),
+            Some("pretty") => Ok("{\n}".to_owned()),
             Some("broken") => Err(serde::ser::Error::custom("broken")),
             _ => JsonEncoder.encode(event),
         }
@@ -85,13 +86,13 @@ async fn a_poison_event_costs_itself_and_its_incident_names_the_tenant() {
     telemetry::panic::install_hook();
     let house = House::with(MemoryBusLimits::default(), OutboxLimits::default(), Fragile);
     let (mut poisoned, mut other) = (house.connect("poisoned", ["x"]), house.connect("b", ["x"]));
-    for data in ["1", "poison", "2", "broken", "3"] {
+    for data in ["1", "poison", "2", "broken", "3", "pretty"] {
         house.publish("poisoned", "x", data).await;
         house.publish("b", "x", data.trim_start_matches(char::is_alphabetic)).await;
     }
     house.pump();
     assert_eq!(taken(&mut poisoned).await, ["1", "2", "3"]);
-    assert_eq!(taken(&mut other).await, ["1", "", "2", "", "3"]);
+    assert_eq!(taken(&mut other).await, ["1", "", "2", "", "3", ""]);
     let incidents = telemetry::incidents::recent(100);
     let of_poison = incidents.iter().filter(|incident| incident.tenant.as_deref() == Some("poisoned")).count();
     assert_eq!(of_poison, 1);

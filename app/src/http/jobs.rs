@@ -55,7 +55,8 @@ pub struct NewJobBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CancelBody {
-    /// Why, for whoever looks at the job later: it becomes a part of its `last_error`. At most 500 characters.
+    /// Why, for whoever looks at the job later: it becomes a part of its `last_error`.
+    #[schema(max_length = 500)]
     reason: Option<String>,
 }
 

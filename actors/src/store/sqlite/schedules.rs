@@ -78,7 +78,9 @@ pub(super) async fn delete(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> 
 
 pub(super) async fn pause(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<Option<Schedule>> {
     let pause = sqlx::query(PAUSE).bind(id.to_string()).bind(tenant.as_str()).bind(store.now());
-    let row = pause.fetch_optional(&store.writer()?).await?;
+    let mut write = store.write().await?;
+    let row = pause.fetch_optional(&mut *write).await?;
+    write.commit().await?;
     row.map(|row| rows::schedule(&row)).transpose()
 }
 
