@@ -26,12 +26,13 @@ use telemetry::panic::PANIC_RECOVERED;
 use uuid::Uuid;
 
 use self::couriers::Couriers;
-use self::dispatcher::{Dispatcher, NO_PLACE};
+use self::dispatcher::{Dispatcher, NO_PLACE, PRUNED};
 use self::roster::Roster;
 pub use self::settings::{Settings, SettingsFault};
-use crate::channels::attempt::{ATTEMPTS, Desk, UNSETTLED};
+use crate::channels::attempt::{ATTEMPTS, DISABLED, Desk, UNSETTLED};
 use crate::channels::board::Board;
-use crate::channels::{Adapters, WORDS};
+use crate::channels::pace::Senders;
+use crate::channels::{Adapters, Bases, WORDS};
 use crate::model::Poke;
 use crate::outbound::{BuildError, Outbound, TargetRules};
 use crate::store::SharedStore;
@@ -82,6 +83,7 @@ struct Shared {
     board: Board,
     roster: Roster,
     couriers: Couriers,
+    senders: Senders,
     poke: Poke,
 }
 
@@ -98,7 +100,8 @@ impl ChannelManager {
     ) -> Result<Self, ChannelManagerError> {
         checked(&settings)?;
         let outbound = outbound.with(|outbound| settings.limit(outbound))?;
-        Self::with_adapters(settings, store, poke, Adapters::standard(&outbound))
+        let adapters = Adapters::standard(&outbound, &settings.bases());
+        Self::with_adapters(settings, store, poke, adapters)
     }
 
     /// With adapters of the caller's choice.
@@ -115,6 +118,7 @@ impl ChannelManager {
         let desk = Desk {
             store,
             schedule: settings.schedule(),
+            disable: settings.disable(),
             request_timeout: Duration::from_millis(settings.request_timeout_ms),
             site: (ID, COURIER_ACTOR),
         };
@@ -127,6 +131,7 @@ impl ChannelManager {
             board,
             roster: Roster::default(),
             couriers: Couriers::default(),
+            senders: Senders::default(),
             poke,
         })))
     }
@@ -148,6 +153,22 @@ impl ChannelManager {
     #[must_use]
     pub fn target_rules(&self) -> TargetRules {
         self.0.settings.target_rules()
+    }
+
+    /// Where the providers are; a tenant's Slack webhook must be there.
+    #[must_use]
+    pub fn bases(&self) -> Bases {
+        self.0.settings.bases()
+    }
+
+    /// Says that a delivery was written, so that it does not wait for the next look.
+    pub fn poke(&self) {
+        self.0.poke.poke();
+    }
+
+    /// Closes the breaker of a channel that was enabled again, so that it does not wait for the end of a rest.
+    pub fn forget_failures(&self, channel: Uuid) {
+        self.0.board.forgive(channel);
     }
 
     /// The kinds of channels there are.
@@ -189,12 +210,14 @@ fn bear_counters(manager: &ChannelManager) {
     let policy = Policy::KeepRunning.as_str();
     PANIC_RECOVERED.born(&[("component", ID), ("actor", COURIER_ACTOR), ("policy", policy)]);
     for kind in manager.kinds() {
+        DISABLED.born(&[("kind", kind)]);
         for outcome in WORDS {
             ATTEMPTS.born(&[("kind", kind), ("outcome", outcome)]);
         }
     }
     UNSETTLED.born(&[]);
     NO_PLACE.born(&[]);
+    PRUNED.born(&[]);
 }
 
 impl Shared {

@@ -147,7 +147,7 @@ impl Parts {
             bus: self.bus.clone(),
             hub: self.hub.clone(),
             sockets: sockets.clone(),
-            targets: self.channels.target_rules(),
+            channels: self.channels.clone(),
             probes: self.probes(),
             limits: self.settings.limits.clone(),
             idempotency: self.settings.idempotency.clone(),

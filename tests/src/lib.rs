@@ -21,6 +21,7 @@ pub mod client;
 pub mod collector;
 pub mod metrics;
 pub mod process;
+pub mod providers;
 pub mod proxy;
 pub mod raw;
 pub mod receiver;

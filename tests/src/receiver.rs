@@ -8,6 +8,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode, Uri};
 use serde_json::Value;
 use standardwebhooks::Webhook;
@@ -23,6 +25,10 @@ pub enum Reply {
     Status(u16),
     /// This status, but only after so long.
     Late(Duration, u16),
+    /// This status, with a body.
+    Said(u16, &'static str),
+    /// This status with a `Retry-After` in seconds and a body.
+    Wait(u16, u32, &'static str),
 }
 
 /// A call as it came.
@@ -117,17 +123,19 @@ impl Drop for Receiver {
     }
 }
 
-async fn take(State(kept): State<Arc<Kept>>, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn take(State(kept): State<Arc<Kept>>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     kept.calls.lock().unwrap().push(Call { path: uri.path().to_owned(), headers, body });
     let reply = kept.script.lock().unwrap().pop_front().unwrap_or(Reply::Status(200));
-    let status = match reply {
-        Reply::Status(status) => status,
-        Reply::Late(time, status) => {
+    let status = |status| StatusCode::from_u16(status).unwrap();
+    match reply {
+        Reply::Status(code) => status(code).into_response(),
+        Reply::Late(time, code) => {
             tokio::time::sleep(time).await;
-            status
+            status(code).into_response()
         }
-    };
-    StatusCode::from_u16(status).unwrap()
+        Reply::Said(code, body) => (status(code), body).into_response(),
+        Reply::Wait(code, seconds, body) => (status(code), [(RETRY_AFTER, seconds.to_string())], body).into_response(),
+    }
 }
 
 #[cfg(test)]
@@ -141,7 +149,7 @@ mod tests {
     #[tokio::test]
     async fn calls_are_kept_and_answered_by_the_script_and_then_with_200() {
         let receiver = Receiver::start().await;
-        receiver.script([Reply::Status(503), Reply::Late(Duration::from_millis(1), 410)]);
+        receiver.script([Reply::Wait(503, 7, "busy"), Reply::Late(Duration::from_millis(1), 410)]);
         let client = Client::new(&receiver.url(""));
         let mut statuses = Vec::new();
         for _ in 0..3 {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use supervision::{Address, ChildContext, ChildSpec, Heartbeat, Intensity, OnGiveUp, Shutdown};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::courier::{Courier, Word};
@@ -20,6 +21,8 @@ telemetry::declare_metrics! {
     pub static BREAKERS_OPEN: Gauge = ("channel.breaker.open", "{channel}");
     /// Channels that had something to send and got no place, by a look.
     pub static NO_PLACE: Counter = ("channel.no_place", "{channel}");
+    /// Finished deliveries that were forgotten.
+    pub static PRUNED: Counter = ("channel.delivery.pruned", "{delivery}");
 }
 
 /// A courier's own restart budget; when it is used up, that channel is tried slowly, and no other one is touched.
@@ -30,6 +33,12 @@ const COURIER_RETRY: Duration = Duration::from_secs(300);
 
 /// Never look more often than this, whatever is due.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
+
+/// Time between two looks for finished deliveries that may be forgotten; after a full one the next follows at once.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+
+/// Deliveries forgotten at once.
+const PRUNE_MAX: u32 = 500;
 
 /// The one message: look now.
 #[derive(Debug)]
@@ -44,6 +53,7 @@ pub struct Working {
     shared: Arc<Shared>,
     heartbeat: Heartbeat,
     store_is_away: bool,
+    prune_at: Instant,
 }
 
 impl Actor for Dispatcher {
@@ -58,7 +68,7 @@ impl Actor for Dispatcher {
     ) -> Result<Working, ActorProcessingErr> {
         let interval = Duration::from_millis(shared.settings.interval_ms);
         let heartbeat = context.heartbeat("dispatch", interval);
-        let state = Working { context, shared, heartbeat, store_is_away: false };
+        let state = Working { context, shared, heartbeat, store_is_away: false, prune_at: Instant::now() };
         state.forget_the_gone();
         myself.cast(Beat)?;
         Ok(state)
@@ -99,6 +109,7 @@ impl Working {
         let next = due.next_due_in_ms.map(Duration::from_millis);
         self.serve(due).await;
         self.stop_idle().await;
+        self.prune().await;
         self.measure();
         next.unwrap_or(interval).clamp(PAUSE_MIN, interval.max(PAUSE_MIN))
     }
@@ -144,6 +155,21 @@ impl Working {
                 self.dismiss(id).await;
             }
         }
+    }
+
+    /// Forgets old deliveries, and senders that are at rest.
+    async fn prune(&mut self) {
+        if Instant::now() < self.prune_at {
+            return;
+        }
+        self.shared.senders.forget_idle();
+        let pruned = self.shared.desk.store.prune_deliveries(self.shared.settings.prune(PRUNE_MAX)).await;
+        match &pruned {
+            Ok(pruned) => PRUNED.add(*pruned, &[]),
+            Err(error) => tracing::warn!(%error, "old deliveries could not be forgotten"),
+        }
+        let full = pruned.is_ok_and(|pruned| pruned >= u64::from(PRUNE_MAX));
+        self.prune_at = Instant::now() + if full { Duration::ZERO } else { PRUNE_EVERY };
     }
 
     async fn dismiss(&self, id: Uuid) {

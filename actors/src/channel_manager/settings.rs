@@ -5,10 +5,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::channels::schedule::{RETRY_DELAYS_MS, RetrySchedule};
+use crate::channels::{Bases, slack, telegram};
 use crate::outbound::addresses::Reach;
 use crate::outbound::breaker::BreakerSettings;
 use crate::outbound::target::Schemes;
 use crate::outbound::{OutboundSettings, TargetRules};
+use crate::store::{DisableRules, Prune};
 
 /// What a lease must leave after the request: the adapter's overrun, and a few tries to write the end down.
 pub const LEASE_MARGIN_MS: u64 = 5_000;
@@ -42,6 +44,16 @@ pub struct Settings {
     pub breaker_failures_max: u32,
     /// How long that rest is.
     pub breaker_open_ms: u64,
+    /// Refusals (401, 403, 404) in a row after which a channel is disabled ...
+    pub refusals_max: u32,
+    /// ... if nothing has arrived for this long, in milliseconds.
+    pub refused_for_ms: u64,
+    /// A channel through which nothing arrives for this long is disabled.
+    pub failing_for_ms: u64,
+    /// How long finished deliveries are kept.
+    pub keep_finished_ms: u64,
+    /// How many finished deliveries are kept at most.
+    pub keep_finished_max: u64,
     /// The whole stop, in milliseconds; requests under way get what is left of it.
     pub stop_within_ms: u64,
     /// The `User-Agent` of every request.
@@ -52,6 +64,10 @@ pub struct Settings {
     pub allow_private_addresses: bool,
     /// Ports that a URL may name; empty allows all.
     pub ports: Vec<u16>,
+    /// Where Slack's incoming webhooks are. The rules for tenants' URLs hold here too.
+    pub slack_base_url: String,
+    /// Where Telegram's Bot API is; likewise.
+    pub telegram_base_url: String,
 }
 
 impl Default for Settings {
@@ -69,11 +85,18 @@ impl Default for Settings {
             retry_after_max_ms: 3_600_000,
             breaker_failures_max: 5,
             breaker_open_ms: 10_000,
+            refusals_max: 5,
+            refused_for_ms: 600_000,
+            failing_for_ms: 432_000_000,
+            keep_finished_ms: 604_800_000,
+            keep_finished_max: 100_000,
             stop_within_ms: 4_000,
             user_agent: concat!("webhooks/", env!("CARGO_PKG_VERSION")).to_owned(),
             allow_http: false,
             allow_private_addresses: false,
             ports: vec![443, 8_443],
+            slack_base_url: slack::BASE_URL.to_owned(),
+            telegram_base_url: telegram::BASE_URL.to_owned(),
         }
     }
 }
@@ -106,11 +129,40 @@ impl Settings {
         at_least("request_timeout_ms", self.request_timeout_ms, 1);
         at_least("lease_ms", self.lease_ms, self.request_timeout_ms.saturating_add(LEASE_MARGIN_MS));
         at_least("breaker_failures_max", u64::from(self.breaker_failures_max), 1);
+        at_least("refusals_max", u64::from(self.refusals_max), 1);
         at_least("stop_within_ms", self.stop_within_ms, 1_500);
         if self.user_agent.is_empty() || !self.user_agent.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
             faults.push(SettingsFault { key: "user_agent", reason: "must be printable ASCII, not empty".to_owned() });
         }
+        let rules = self.target_rules();
+        for (key, base) in [("slack_base_url", &self.slack_base_url), ("telegram_base_url", &self.telegram_base_url)] {
+            if let Err(error) = rules.check(base) {
+                faults.push(SettingsFault { key, reason: format!("must be a URL that may be called: {error}") });
+            }
+        }
         faults
+    }
+
+    /// Where the providers are.
+    #[must_use]
+    pub fn bases(&self) -> Bases {
+        Bases { slack: self.slack_base_url.clone(), telegram: self.telegram_base_url.clone() }
+    }
+
+    /// When a channel that only fails is disabled.
+    #[must_use]
+    pub fn disable(&self) -> DisableRules {
+        DisableRules {
+            refusals_max: self.refusals_max,
+            refused_for_ms: self.refused_for_ms,
+            failing_for_ms: self.failing_for_ms,
+        }
+    }
+
+    /// Which finished deliveries are forgotten, at most `limit` at once.
+    #[must_use]
+    pub fn prune(&self, limit: u32) -> Prune {
+        Prune { older_than_ms: self.keep_finished_ms, keep_max: self.keep_finished_max, limit }
     }
 
     /// Which URLs may be stored and called.
@@ -160,6 +212,16 @@ mod tests {
         assert!(rules.check("https://example.com/").is_ok());
         assert!(rules.check("http://example.com/").is_err());
         assert!(rules.check("https://127.0.0.1/").is_err());
+    }
+
+    #[test]
+    fn the_place_of_a_provider_must_be_one_that_may_be_called() {
+        let base = "http://127.0.0.1:9".to_owned();
+        let closed = Settings { telegram_base_url: base.clone(), ..Settings::default() };
+        let reason = "telegram_base_url: must be a URL that may be called: scheme http is not allowed, use https";
+        assert_eq!(closed.faults().iter().map(ToString::to_string).collect::<Vec<_>>(), [reason]);
+        let open = Settings { allow_http: true, allow_private_addresses: true, ports: Vec::new(), ..closed };
+        assert_eq!(open.faults(), []);
     }
 
     #[test]

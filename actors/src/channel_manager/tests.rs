@@ -1,6 +1,7 @@
 //! The subsystem as a whole: a real store, a real tree, receivers on the loopback address.
 
 mod battery;
+mod chats;
 mod lifecycle;
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::channels::test_support::{Kept, Receiver, SECRET, install_tls, until};
-use crate::channels::{Channel, Message, Outcome, webhook};
+use crate::channels::{Channel, Message, Report, webhook};
 use crate::outbound::OutboundSettings;
 use crate::store::{self, Delivery, DeliveryState, StoreError};
 
@@ -48,7 +49,7 @@ struct House {
 impl House {
     async fn start(settings: Settings) -> Self {
         install_tls();
-        let adapters = Adapters::standard(&outbound(&settings));
+        let adapters = Adapters::standard(&outbound(&settings), &settings.bases());
         Self::with(settings, adapters).await
     }
 
@@ -185,7 +186,7 @@ struct Broken;
 
 #[async_trait]
 impl Channel for Broken {
-    async fn send(&self, _message: &Message, _deadline: Instant) -> Outcome {
+    async fn send(&self, _message: &Message, _deadline: Instant) -> Report {
         panic!("this adapter is broken")
     }
 }
@@ -193,7 +194,8 @@ impl Channel for Broken {
 #[tokio::test]
 async fn a_panic_in_one_channel_leaves_anothers_deliveries_alone() {
     install_tls();
-    let adapters = Adapters::standard(&outbound(&settings())).with("broken", |_| Ok(Arc::new(Broken)));
+    let outbound = outbound(&settings());
+    let adapters = Adapters::standard(&outbound, &settings().bases()).with("broken", |_| Ok(Arc::new(Broken)));
     let house = House::with(settings(), adapters).await;
     let receiver = Receiver::answering(|_| StatusCode::OK).await;
     let bad = house.kept.channel("broken", "https://example.com/").await;
@@ -244,6 +246,7 @@ async fn one_tenants_many_failing_channels_do_not_hide_anothers_good_one() {
             kind: webhook::KIND.to_owned(),
             url: failing.url.clone(),
             secret: SECRET.to_owned().into(),
+            chat: None,
         };
         let channel = house.kept.store.create_channel(new).await.unwrap();
         for _ in 0..3 {

@@ -17,9 +17,12 @@ use tracing::field::Empty;
 
 use super::board::Entry;
 use super::schedule::RetrySchedule;
-use super::{Channel, Message, Outcome};
+use super::{Channel, Message, Outcome, Report};
 use crate::model::now_ms;
-use crate::store::{self, Delivery, DeliveryOutcome, Settled, SharedStore};
+use crate::store::{
+    self, ChannelNews, Delivery, DeliveryOutcome, DeliverySettled, DeliverySettlement, DisableRules, Failing,
+    NewAttempt, Settled, SharedStore,
+};
 
 telemetry::declare_metrics! {
     /// Attempts to deliver, by the kind of channel and by how they ended.
@@ -28,6 +31,8 @@ telemetry::declare_metrics! {
     pub static DURATION: Histogram = ("channel.delivery.duration", "s", [0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
     /// Time from the moment a delivery was accepted until the receiver said OK.
     pub static LATENCY: Histogram = ("channel.delivery.latency", "s", [0.05, 0.1, 0.5, 1.0, 5.0, 60.0, 600.0, 3600.0, 86400.0]);
+    /// Channels that were disabled because of what their receivers answered.
+    pub static DISABLED: Counter = ("channel.disabled", "{channel}");
     /// Attempts whose end could not be written down: the lease was lost, or the store stayed away.
     pub static UNSETTLED: Counter = ("channel.delivery.unsettled", "{attempt}");
 }
@@ -44,6 +49,8 @@ pub struct Desk {
     pub store: SharedStore,
     /// When a failed one is tried again.
     pub schedule: RetrySchedule,
+    /// When a channel that only fails is disabled.
+    pub disable: DisableRules,
     /// What one request may take.
     pub request_timeout: Duration,
     /// Where panics of adapters are recorded: the direct child of the root, and the actor below it.
@@ -91,34 +98,36 @@ impl Attempt {
 
     async fn send_and_settle(self) {
         let started = Instant::now();
-        let Some(outcome) = self.send().await else {
+        let Some(report) = self.send().await else {
             // Cut by the stop. Whether the receiver has it is unknown; its id makes a repetition harmless.
-            return self.settle(DeliveryOutcome::Release).await;
+            return self.settle(DeliverySettlement::new(self.delivery.fence(), DeliveryOutcome::Release)).await;
         };
-        DURATION.record(started.elapsed().as_secs_f64(), &[("kind", &self.channel.kind)]);
-        self.report(&outcome);
-        let gone = matches!(outcome, Outcome::Gone { .. });
-        let reason = outcome.fault().unwrap_or_default().to_owned();
-        self.settle(self.verdict(outcome)).await;
-        if gone {
-            self.disable(&reason).await;
-        }
+        let took = started.elapsed();
+        DURATION.record(took.as_secs_f64(), &[("kind", &self.channel.kind)]);
+        self.report(&report.outcome);
+        let settlement = DeliverySettlement {
+            fence: self.delivery.fence(),
+            log: Some(logged(&report, took)),
+            news: self.news(&report.outcome),
+            outcome: self.verdict(report.outcome),
+        };
+        self.settle(settlement).await;
     }
 
     /// `None` if it was cut.
-    async fn send(&self) -> Option<Outcome> {
+    async fn send(&self) -> Option<Report> {
         if self.cut.is_cancelled() {
             return None;
         }
-        let limit = self.desk.schedule.attempts_max();
+        let limit = self.attempts_max();
         if self.delivery.charged() > limit {
             // Its last attempt never reported back, and all are used up.
             let reason = format!("given up after {limit} attempts, the last one was lost");
-            return Some(Outcome::Dead { reason });
+            return Some(Outcome::Dead { status: None, reason }.into());
         }
         let adapter = match &self.adapter {
             Ok(adapter) => adapter,
-            Err(reason) => return Some(Outcome::Dead { reason: reason.clone() }),
+            Err(reason) => return Some(Outcome::Dead { status: None, reason: reason.clone() }.into()),
         };
         let message = self.message();
         let deadline = Instant::now() + self.desk.request_timeout;
@@ -127,7 +136,7 @@ impl Attempt {
             sent = guard(self.site(), with_deadline(deadline, adapter.send(&message, deadline))) => Some(sent.unwrap_or_else(panicked)),
             // Adapters keep their deadline themselves; this is for one that does not.
             () = tokio::time::sleep_until(deadline + OVERRUN) => {
-                Some(Outcome::Ambiguous { detail: "the adapter overran its deadline".to_owned() })
+                Some(Outcome::Ambiguous { detail: "the adapter overran its deadline".to_owned() }.into())
             }
             () = self.cut.cancelled() => None,
         }
@@ -138,8 +147,13 @@ impl Attempt {
             id: self.delivery.id,
             attempt: self.delivery.charged(),
             created_at_ms: self.delivery.created_at_ms,
+            text: self.delivery.text.clone(),
             data: self.delivery.data.clone(),
         }
+    }
+
+    fn attempts_max(&self) -> u32 {
+        self.delivery.attempts_max.unwrap_or_else(|| self.desk.schedule.attempts_max())
     }
 
     fn site(&self) -> GuardSite<'_> {
@@ -169,7 +183,10 @@ impl Attempt {
             let waited_ms = now_ms().saturating_sub(self.delivery.created_at_ms).max(0).unsigned_abs();
             return LATENCY.record(Duration::from_millis(waited_ms).as_secs_f64(), &[]);
         };
-        self.entry.failed();
+        // A message that the receiver cannot take says nothing about the receiver.
+        if !matches!(outcome, Outcome::Dead { .. }) {
+            self.entry.failed();
+        }
         span.record("otel.status_code", "ERROR");
         span.record("error.type", outcome.class());
         let (delivery, channel) = (self.delivery.id, self.channel.id);
@@ -182,15 +199,32 @@ impl Attempt {
         let status = outcome.status();
         match outcome {
             Outcome::Delivered { status, provider_id } => DeliveryOutcome::Sent { status, provider_id },
-            Outcome::Dead { reason } | Outcome::Gone { reason, .. } => DeliveryOutcome::Dead { status, reason },
+            Outcome::Dead { reason, .. } | Outcome::Gone { reason, .. } => DeliveryOutcome::Dead { status, reason },
             Outcome::Retry { after, detail, .. } => self.again(after, status, detail),
-            Outcome::Ambiguous { detail } => self.again(None, status, detail),
+            Outcome::Refused { detail, .. } | Outcome::Ambiguous { detail } => self.again(None, status, detail),
+        }
+    }
+
+    /// What it says about the channel. A wait that the receiver asks for holds all of its deliveries, not this one only.
+    fn news(&self, outcome: &Outcome) -> ChannelNews {
+        let fails = |how, reason: &str| ChannelNews::Fails { how, rules: self.desk.disable, reason: reason.to_owned() };
+        match outcome {
+            Outcome::Delivered { .. } => ChannelNews::Works,
+            Outcome::Retry { after: Some(after), .. } => {
+                let wait = (*after).min(self.desk.schedule.retry_after_max);
+                ChannelNews::Hold { for_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX) }
+            }
+            Outcome::Retry { class: "panic", .. } | Outcome::Dead { .. } => ChannelNews::None,
+            Outcome::Retry { detail, .. } | Outcome::Ambiguous { detail } => fails(Failing::Away, detail),
+            Outcome::Refused { detail, .. } => fails(Failing::Refuses, detail),
+            Outcome::Gone { reason, .. } => ChannelNews::Gone { reason: reason.clone() },
         }
     }
 
     fn again(&self, asked: Option<Duration>, status: Option<u16>, error: String) -> DeliveryOutcome {
         let attempt = self.delivery.charged();
-        match self.desk.schedule.delay_after(attempt, asked) {
+        let delay = self.desk.schedule.delay_after(attempt, asked).filter(|_| attempt < self.attempts_max());
+        match delay {
             Some(delay) => {
                 let after_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
                 DeliveryOutcome::Retry { after_ms, status, error }
@@ -200,12 +234,12 @@ impl Attempt {
     }
 
     /// Tries until the lease ends: an answer that is not written down would be sent once more.
-    async fn settle(&self, outcome: DeliveryOutcome) {
+    async fn settle(&self, settlement: DeliverySettlement) {
         let mut pause = SETTLE_PAUSES.0;
         loop {
-            let fault = match self.desk.store.settle_delivery(self.delivery.fence(), outcome.clone()).await {
-                Ok(Settled::Late) => "the lease was lost".to_owned(),
-                Ok(_) => return,
+            let fault = match self.desk.store.settle_delivery(settlement.clone()).await {
+                Ok(DeliverySettled { settled: Settled::Late, .. }) => "the lease was lost".to_owned(),
+                Ok(DeliverySettled { disabled, .. }) => return self.tell(disabled.as_deref()),
                 Err(error) if error.is_retryable() && Instant::now() + pause < self.lease_until => {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(SETTLE_PAUSES.1);
@@ -219,20 +253,31 @@ impl Attempt {
         }
     }
 
-    async fn disable(&self, reason: &str) {
-        match self.desk.store.disable_channel(self.channel.id, reason).await {
-            Ok(_) => {
-                tracing::warn!(channel = %self.channel.id, tenant = %self.channel.tenant, reason, "channel disabled")
-            }
-            // Its next delivery will be told 410 again.
-            Err(error) => tracing::warn!(channel = %self.channel.id, %error, "channel could not be disabled"),
+    fn tell(&self, disabled: Option<&str>) {
+        if let Some(reason) = disabled {
+            DISABLED.add(1, &[("kind", &self.channel.kind)]);
+            tracing::warn!(channel = %self.channel.id, tenant = %self.channel.tenant, reason, "channel disabled");
         }
     }
 }
 
-fn panicked(panicked: Panicked) -> Outcome {
+/// What is kept about an attempt.
+fn logged(report: &Report, took: Duration) -> NewAttempt {
+    let outcome = &report.outcome;
+    let failed = outcome.fault().is_some();
+    NewAttempt {
+        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        outcome: outcome.word().to_owned(),
+        class: failed.then(|| outcome.class().to_owned()),
+        status: outcome.status(),
+        error: outcome.fault().map(str::to_owned),
+        answer: report.answer.clone(),
+    }
+}
+
+fn panicked(panicked: Panicked) -> Report {
     let detail = format!("the adapter panicked (incident {})", panicked.incident);
-    Outcome::Retry { class: "panic", status: None, after: None, detail }
+    Outcome::Retry { class: "panic", status: None, after: None, detail }.into()
 }
 
 #[cfg(test)]

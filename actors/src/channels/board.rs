@@ -48,6 +48,13 @@ impl Board {
         lock(&self.0.entries).entry(channel).or_insert_with(|| Entry::new(settings)).clone()
     }
 
+    /// Closes the breaker of a channel, if it is in use.
+    pub fn forgive(&self, channel: Uuid) {
+        if let Some(entry) = lock(&self.0.entries).get(&channel) {
+            entry.succeeded();
+        }
+    }
+
     /// Forgets a channel that is no longer in use.
     pub fn forget(&self, channel: Uuid) {
         lock(&self.0.entries).remove(&channel);
@@ -166,6 +173,10 @@ mod tests {
         board.entry(a).failed();
         board.entry(b).succeeded();
         assert_eq!(board.tally(), Tally { in_use: 2, open: 1 });
+        board.forgive(a);
+        board.forgive(Uuid::from_u128(3));
+        assert_eq!(board.tally(), Tally { in_use: 2, open: 0 });
+        board.entry(a).failed();
         board.forget(a);
         assert_eq!(board.tally(), Tally { in_use: 1, open: 0 });
     }

@@ -25,8 +25,18 @@ pub enum Outcome {
         /// One line for the tenant.
         detail: String,
     },
-    /// It will never arrive; no retry would help.
+    /// The receiver does not know us, or wants nothing of us: a wrong key, a blocked sender, an unknown address. It is
+    /// tried again like `Retry`, for such answers are known to pass; a row of them disables the channel.
+    Refused {
+        /// The HTTP status, where there is one.
+        status: Option<u16>,
+        /// One line for the tenant.
+        detail: String,
+    },
+    /// It will never arrive; no retry would help. Another message may.
     Dead {
+        /// The HTTP status, where there is one.
+        status: Option<u16>,
         /// One line for the tenant.
         reason: String,
     },
@@ -46,14 +56,30 @@ pub enum Outcome {
 }
 
 /// Every word that [`Outcome::word`] can say.
-pub(crate) const WORDS: [&str; 5] = ["sent", "retry", "dead", "gone", "ambiguous"];
+pub(crate) const WORDS: [&str; 6] = ["sent", "retry", "refused", "dead", "gone", "ambiguous"];
+
+/// What an adapter tells about its one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The start of the receiver's answer in one line, without secrets, for the log of attempts.
+    pub answer: Option<String>,
+}
+
+impl From<Outcome> for Report {
+    /// An end without an answer.
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, answer: None }
+    }
+}
 
 /// A call without an answer. Its text names the receiver's origin only: a path is often a secret.
 impl From<OutboundError> for Outcome {
     fn from(error: OutboundError) -> Self {
         let detail = error.to_string();
         match error.repeat() {
-            Repeat::Useless => Self::Dead { reason: detail },
+            Repeat::Useless => Self::Dead { status: None, reason: detail },
             Repeat::Helps => Self::Retry { class: error.class(), status: None, after: None, detail },
             // The receiver may have it.
             Repeat::IfHarmless => Self::Ambiguous { detail },
@@ -62,12 +88,13 @@ impl From<OutboundError> for Outcome {
 }
 
 impl Outcome {
-    /// One word for the label of a metric: `sent`, `retry`, `dead`, `gone` or `ambiguous`.
+    /// One word for the label of a metric: `sent`, `retry`, `refused`, `dead`, `gone` or `ambiguous`.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
             Self::Delivered { .. } => "sent",
             Self::Retry { .. } => "retry",
+            Self::Refused { .. } => "refused",
             Self::Dead { .. } => "dead",
             Self::Gone { .. } => "gone",
             Self::Ambiguous { .. } => "ambiguous",
@@ -87,8 +114,12 @@ impl Outcome {
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match self {
-            Self::Delivered { status, .. } | Self::Retry { status, .. } | Self::Gone { status, .. } => *status,
-            Self::Dead { .. } | Self::Ambiguous { .. } => None,
+            Self::Delivered { status, .. }
+            | Self::Retry { status, .. }
+            | Self::Refused { status, .. }
+            | Self::Dead { status, .. }
+            | Self::Gone { status, .. } => *status,
+            Self::Ambiguous { .. } => None,
         }
     }
 
@@ -98,8 +129,9 @@ impl Outcome {
         match self {
             Self::Delivered { .. } => None,
             Self::Retry { detail: text, .. }
+            | Self::Refused { detail: text, .. }
             | Self::Ambiguous { detail: text }
-            | Self::Dead { reason: text }
+            | Self::Dead { reason: text, .. }
             | Self::Gone { reason: text, .. } => Some(text),
         }
     }

@@ -17,7 +17,13 @@ pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// A destination at `url` that signs with [`SECRET`].
 pub(crate) fn destination(url: &str) -> Destination {
-    Destination { url: url.to_owned(), secret: SecretString::from(SECRET) }
+    Destination { url: url.to_owned(), secret: SecretString::from(SECRET), chat: None }
+}
+
+/// A URL without a path at which nobody listens.
+pub(crate) async fn closed_base() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
 }
 
 /// A store in a directory of its own, with one tenant.
@@ -51,6 +57,7 @@ impl Kept {
             kind: kind.to_owned(),
             url: url.to_owned(),
             secret: SecretString::from(SECRET),
+            chat: None,
         };
         self.store.create_channel(new).await.unwrap()
     }

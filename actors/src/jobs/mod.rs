@@ -34,7 +34,7 @@ mod sleep;
 pub(crate) mod testing;
 
 pub use cadence::{Advance, Cadence, CadenceError, CronLine, EVERY_MAX_MS, EVERY_MIN_MS, PATTERN_MAX};
-pub use notify::{Notify, NotifyPayload};
+pub use notify::{CHANNELS_MAX, Notify, NotifyPayload, TEXT_MAX_CHARS};
 pub use panic::Panic;
 pub use publish::{Publish, PublishPayload};
 pub use retry::{ERROR_MAX, Ending, RetryPolicy};

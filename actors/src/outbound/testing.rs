@@ -66,6 +66,11 @@ impl Receiver {
         Self { url, requests }
     }
 
+    /// Its URL without a path.
+    pub(crate) fn base(&self) -> String {
+        self.url.trim_end_matches("/hook").to_owned()
+    }
+
     /// All requests so far.
     pub(crate) fn requests(&self) -> Vec<Received> {
         self.requests.lock().unwrap().clone()

@@ -16,7 +16,7 @@ use super::*;
 use crate::jobs::{Cadence, JobContext, JobDone, JobError, JobHandler, Notify, Panic, PayloadFault};
 use crate::model::{Clock, TenantId, TraceContext, new_id};
 use crate::store::contract::START_MS;
-use crate::store::{ClaimJobs, Effect, JobState, NewChannel, NewDelivery, SqliteOptions, SqliteStore, Store};
+use crate::store::{Before, ClaimJobs, Effect, JobState, NewChannel, NewDelivery, SqliteOptions, SqliteStore, Store};
 
 /// Longest wait for anything here; what is not there by then never will be.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -403,7 +403,7 @@ async fn an_end_that_cannot_be_written_holds_up_no_other() {
         let reason = dead.last_error.unwrap();
         assert!(reason.starts_with("its end could not be written: settle: UNIQUE constraint failed"), "{reason}");
     }
-    assert_eq!(house.store.list_deliveries(&tenant("demo"), channel, 10).await.unwrap().len(), 3);
+    assert_eq!(house.store.list_deliveries(&tenant("demo"), channel, None, Before::newest(10)).await.unwrap().len(), 3);
 }
 
 #[tokio::test]
@@ -417,7 +417,8 @@ async fn a_notification_is_a_delivery_of_the_same_story() {
     };
     let job = house.scheduler.enqueue(vec![notify]).await.unwrap().remove(0);
     timeout(PATIENCE, house.deliveries.wait()).await.unwrap();
-    let delivery = house.store.list_deliveries(&tenant("demo"), channel, 10).await.unwrap().remove(0);
+    let delivery =
+        house.store.list_deliveries(&tenant("demo"), channel, None, Before::newest(10)).await.unwrap().remove(0);
     assert_eq!((delivery.job, &delivery.data), (Some(job.id), &json!({ "n": 1 })));
     assert_eq!(delivery.context.origin().as_deref(), Some(origin));
     assert_eq!(house.read(&job).await.result, Some(json!({ "delivery": delivery.id })));
@@ -455,6 +456,7 @@ async fn new_channel(store: &dyn Store, of: &str) -> Uuid {
         kind: "webhook".to_owned(),
         url: "https://example.com/".to_owned(),
         secret: "whsec_c2VjcmV0".to_owned().into(),
+        chat: None,
     };
     store.create_channel(channel).await.unwrap().id
 }

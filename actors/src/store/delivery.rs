@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::{Fence, Settled};
 use crate::model::{Millis, TenantId, TraceContext, new_id};
 
 /// A channel that does not exist yet.
@@ -14,12 +15,14 @@ pub struct NewChannel {
     pub id: Uuid,
     /// Whose channel it is.
     pub tenant: TenantId,
-    /// Which adapter sends: `webhook`.
+    /// Which adapter sends: `webhook`, `slack`, `telegram`.
     pub kind: String,
-    /// Where to.
+    /// Where to, as far as it may be shown.
     pub url: String,
-    /// What the adapter signs with.
+    /// What the adapter signs with, or opens the receiver's door with.
     pub secret: SecretString,
+    /// Which chat, where the receiver has several.
+    pub chat: Option<String>,
 }
 
 /// A way out of the house that a tenant has set up.
@@ -29,16 +32,22 @@ pub struct Channel {
     pub id: Uuid,
     /// Whose channel it is.
     pub tenant: TenantId,
-    /// Which adapter sends: `webhook`.
+    /// Which adapter sends: `webhook`, `slack`, `telegram`.
     pub kind: String,
-    /// Where to.
+    /// Where to, as far as it may be shown.
     pub url: String,
-    /// What the adapter signs with. It never shows in a log.
+    /// What the adapter signs with, or opens the receiver's door with. It never shows in a log.
     pub secret: SecretString,
+    /// Which chat, where the receiver has several.
+    pub chat: Option<String>,
     /// When it was made.
     pub created_at_ms: Millis,
     /// Why it is disabled; `None` while it is in use.
     pub disabled: Option<String>,
+    /// Nothing is sent before this time, because the receiver asked for it.
+    pub not_before_ms: Option<Millis>,
+    /// Since when nothing has arrived.
+    pub failing_since_ms: Option<Millis>,
 }
 
 /// A delivery that does not exist yet.
@@ -52,8 +61,12 @@ pub struct NewDelivery {
     pub channel: Uuid,
     /// The job that caused it.
     pub job: Option<Uuid>,
+    /// What a chat is told.
+    pub text: Option<String>,
     /// What is sent.
     pub data: Value,
+    /// How often it is tried at most, if not as often as all others.
+    pub attempts_max: Option<u32>,
     /// The span that caused it, and the trace in which it all began.
     pub context: TraceContext,
 }
@@ -61,7 +74,8 @@ pub struct NewDelivery {
 impl NewDelivery {
     /// A delivery for now, caused by the current span.
     pub fn new(tenant: TenantId, channel: Uuid, data: Value) -> Self {
-        Self { id: new_id(), tenant, channel, job: None, data, context: TraceContext::current() }
+        let context = TraceContext::current();
+        Self { id: new_id(), tenant, channel, job: None, text: None, data, attempts_max: None, context }
     }
 }
 
@@ -76,8 +90,12 @@ pub struct Delivery {
     pub channel: Uuid,
     /// The job that caused it.
     pub job: Option<Uuid>,
+    /// What a chat is told.
+    pub text: Option<String>,
     /// What is sent.
     pub data: Value,
+    /// How often it is tried at most, if not as often as all others.
+    pub attempts_max: Option<u32>,
     /// Where it is in its life.
     pub state: DeliveryState,
     /// How often it was claimed. With the id it is the fence of every write.
@@ -107,8 +125,8 @@ impl Delivery {
     }
 
     /// What every write about the present claim must name.
-    pub fn fence(&self) -> super::Fence {
-        super::Fence { id: self.id, attempt: self.attempt }
+    pub fn fence(&self) -> Fence {
+        Fence { id: self.id, attempt: self.attempt }
     }
 }
 
@@ -135,6 +153,23 @@ impl DeliveryState {
             Self::Sent => "sent",
             Self::Dead => "dead",
         }
+    }
+}
+
+/// Asks for a page of a list, newest first.
+#[derive(Debug, Clone, Copy)]
+pub struct Before {
+    /// Only what is older than this; `None` begins with the newest.
+    pub id: Option<Uuid>,
+    /// How many at most.
+    pub limit: u32,
+}
+
+impl Before {
+    /// The newest `limit`.
+    #[must_use]
+    pub fn newest(limit: u32) -> Self {
+        Self { id: None, limit }
     }
 }
 
@@ -167,6 +202,112 @@ pub struct DueChannels {
     pub channels: Vec<Channel>,
     /// In how many milliseconds the next delivery of any other channel comes due.
     pub next_due_in_ms: Option<u64>,
+}
+
+/// The end of a claim of a delivery, and all that is written with it, in one transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliverySettlement {
+    /// Which claim.
+    pub fence: Fence,
+    /// What becomes of the delivery.
+    pub outcome: DeliveryOutcome,
+    /// What is kept about the attempt; `None` if none was made.
+    pub log: Option<NewAttempt>,
+    /// What it says about the channel as a whole.
+    pub news: ChannelNews,
+}
+
+impl DeliverySettlement {
+    /// An end without a log, that says nothing about the channel.
+    #[must_use]
+    pub fn new(fence: Fence, outcome: DeliveryOutcome) -> Self {
+        Self { fence, outcome, log: None, news: ChannelNews::None }
+    }
+}
+
+/// What became of a settlement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliverySettled {
+    /// Whether it was written.
+    pub settled: Settled,
+    /// Why the channel is disabled from now on, if this attempt was the last straw.
+    pub disabled: Option<String>,
+}
+
+/// What one attempt says about its channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChannelNews {
+    /// Nothing.
+    None,
+    /// It works: failures are counted from the start.
+    Works,
+    /// The receiver asks for a rest.
+    Hold {
+        /// Nothing is sent for so long.
+        for_ms: u64,
+    },
+    /// It failed, and how long that goes on may disable it.
+    Fails {
+        /// Whether it counts as a refusal.
+        how: Failing,
+        /// When enough is enough.
+        rules: DisableRules,
+        /// Why.
+        reason: String,
+    },
+    /// The receiver wants nothing any more.
+    Gone {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Two kinds of failure of a channel that are counted apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failing {
+    /// The receiver is away, or broken.
+    Away,
+    /// The receiver would have nothing of us.
+    Refuses,
+}
+
+/// When a channel that only fails is disabled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DisableRules {
+    /// After so many refusals in a row ...
+    pub refusals_max: u32,
+    /// ... and not before nothing has arrived for so long: a receiver may be set up anew in the meantime.
+    pub refused_for_ms: u64,
+    /// And after so long with nothing but failures of any kind.
+    pub failing_for_ms: u64,
+}
+
+/// One attempt, as it is written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewAttempt {
+    /// How long it took.
+    pub took_ms: u64,
+    /// How it ended, in one word.
+    pub outcome: String,
+    /// The kind of failure.
+    pub class: Option<String>,
+    /// The receiver's status.
+    pub status: Option<u16>,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// The start of the receiver's answer.
+    pub answer: Option<String>,
+}
+
+/// One attempt in the log of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedAttempt {
+    /// Which claim of the delivery made it; claims that were given back leave gaps.
+    pub attempt: u32,
+    /// When it ended.
+    pub at_ms: Millis,
+    /// What is kept about it.
+    pub kept: NewAttempt,
 }
 
 /// How one attempt to deliver ended.

@@ -318,7 +318,7 @@ pub struct SweepReport {
     pub quarantined: u64,
 }
 
-/// Which finished jobs to forget. Both bounds apply.
+/// Which finished jobs, or deliveries, to forget. Both bounds apply.
 #[derive(Debug, Clone, Copy)]
 pub struct Prune {
     /// Those that finished longer ago than this.

@@ -35,7 +35,8 @@ pub mod sqlite;
 mod tenant;
 
 pub use delivery::{
-    Channel, ClaimDeliveries, ClaimedDeliveries, Delivery, DeliveryOutcome, DeliveryState, DueChannels, NewChannel,
+    Before, Channel, ChannelNews, ClaimDeliveries, ClaimedDeliveries, Delivery, DeliveryOutcome, DeliverySettled,
+    DeliverySettlement, DeliveryState, DisableRules, DueChannels, Failing, LoggedAttempt, NewAttempt, NewChannel,
     NewDelivery,
 };
 pub use error::StoreError;
@@ -141,38 +142,69 @@ pub trait Store: Send + Sync + 'static {
     /// One channel of a tenant, also a disabled one.
     async fn get_channel(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Channel>>;
 
-    /// A tenant's channels, newest first, at most `limit`.
-    async fn list_channels(&self, tenant: &TenantId, limit: u32) -> Result<Vec<Channel>>;
+    /// A tenant's channels, newest first.
+    async fn list_channels(&self, tenant: &TenantId, page: Before) -> Result<Vec<Channel>>;
 
-    /// Stops a channel for good: its deliveries that were not sent are dead with the reason, new ones are refused.
-    /// Answers whether it was enabled before.
+    /// Stops a channel until it is enabled again: its deliveries that were not sent are dead with the reason, new ones
+    /// are refused. Answers whether it was enabled before.
     async fn disable_channel(&self, id: Uuid, reason: &str) -> Result<bool>;
 
-    /// Enabled channels that have a delivery to send now: the one that waits longest of each tenant, then the second of
+    /// Starts a channel anew: what was counted against it is forgotten, and it need not wait. What died stays dead until
+    /// it is redelivered. Answers whether the tenant has such a channel.
+    async fn enable_channel(&self, tenant: &TenantId, id: Uuid) -> Result<bool>;
+
+    /// Forgets a channel with all its deliveries and their logs. Answers whether the tenant had such a channel.
+    async fn delete_channel(&self, tenant: &TenantId, id: Uuid) -> Result<bool>;
+
+    /// Enabled channels that have a delivery to send now, and need not wait: the one that waits longest of each tenant, then the second of
     /// each, and so on, at most `limit` in all and `per_tenant` of one tenant. One that cannot be read is disabled.
     async fn due_channels(&self, limit: u32, per_tenant: u32) -> Result<DueChannels>;
 
-    /// Keeps a new delivery. [`StoreError::NotFound`] if the channel is not one of the tenant's,
-    /// [`StoreError::Conflict`] if it is disabled.
-    async fn create_delivery(&self, delivery: NewDelivery) -> Result<Delivery>;
+    /// Keeps new deliveries, all or none of them. [`StoreError::NotFound`] if a channel is not one of the tenant's,
+    /// [`StoreError::Conflict`] if one is disabled.
+    async fn create_deliveries(&self, deliveries: Vec<NewDelivery>) -> Result<Vec<Delivery>>;
+
+    /// Keeps one new delivery.
+    async fn create_delivery(&self, delivery: NewDelivery) -> Result<Delivery> {
+        let absent = || StoreError::Corrupt { verb: "create_deliveries", what: "no row was made".to_owned() };
+        self.create_deliveries(vec![delivery]).await?.pop().ok_or_else(absent)
+    }
 
     /// Takes due deliveries of one channel, oldest first. Those whose lease ran out are due too, and one that
-    /// cannot be read is dead.
+    /// cannot be read is dead. A channel that is disabled, or must wait, has none.
     async fn claim_deliveries(&self, claim: ClaimDeliveries) -> Result<ClaimedDeliveries>;
 
-    /// Writes down how an attempt to deliver ended.
-    async fn settle_delivery(&self, fence: Fence, outcome: DeliveryOutcome) -> Result<Settled>;
+    /// Writes down how an attempt to deliver ended, with its place in the log (the newest 50 of a delivery are kept), and
+    /// what follows for the channel: it must wait, or is disabled as by [`Store::disable_channel`].
+    async fn settle_delivery(&self, settlement: DeliverySettlement) -> Result<DeliverySettled>;
 
     /// Gives a claimed delivery back: it is due again, and the attempt is not charged.
     async fn release_delivery(&self, fence: Fence) -> Result<Settled> {
-        self.settle_delivery(fence, DeliveryOutcome::Release).await
+        let released = self.settle_delivery(DeliverySettlement::new(fence, DeliveryOutcome::Release)).await?;
+        Ok(released.settled)
     }
+
+    /// Makes a dead delivery due again, under the same id and with all its attempts. [`StoreError::NotFound`] if the
+    /// channel has no such delivery, [`StoreError::Conflict`] if it is not dead or the channel is disabled.
+    async fn redeliver(&self, tenant: &TenantId, channel: Uuid, id: Uuid) -> Result<Delivery>;
 
     /// One delivery of a tenant.
     async fn get_delivery(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Delivery>>;
 
-    /// A channel's deliveries, newest first, at most `limit`.
-    async fn list_deliveries(&self, tenant: &TenantId, channel: Uuid, limit: u32) -> Result<Vec<Delivery>>;
+    /// The log of a delivery, oldest attempt first.
+    async fn list_attempts(&self, delivery: Uuid) -> Result<Vec<LoggedAttempt>>;
+
+    /// A channel's deliveries, newest first; only those in `state` if one is given.
+    async fn list_deliveries(
+        &self,
+        tenant: &TenantId,
+        channel: Uuid,
+        state: Option<DeliveryState>,
+        page: Before,
+    ) -> Result<Vec<Delivery>>;
+
+    /// Forgets finished deliveries and their logs. Answers how many.
+    async fn prune_deliveries(&self, prune: Prune) -> Result<u64>;
 
     // ---- tenants ----
 

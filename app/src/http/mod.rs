@@ -19,6 +19,7 @@ pub mod admin;
 pub mod allowance;
 pub mod auth;
 mod channels;
+mod deliveries;
 mod docs;
 pub mod edge;
 mod events;
@@ -30,6 +31,7 @@ mod json;
 pub mod lifecycle;
 mod limits;
 pub mod listener;
+mod notifications;
 mod openapi;
 mod page;
 pub mod probes;
@@ -50,7 +52,7 @@ use std::sync::Arc;
 
 use actors::broadcast::Hub;
 use actors::bus::Bus;
-use actors::outbound::TargetRules;
+use actors::channel_manager::ChannelManager;
 use actors::scheduler::Scheduler;
 use actors::store::SharedStore;
 use axum::Router;
@@ -85,8 +87,8 @@ pub struct ApiState {
     pub hub: Arc<Hub>,
     /// Where the tasks of sockets belong.
     pub sockets: TaskGroup,
-    /// Where a tenant's receivers may be.
-    pub targets: TargetRules,
+    /// Where a tenant's receivers may be, and who sends to them.
+    pub channels: ChannelManager,
     /// The probes.
     pub probes: Probes,
     /// What requests may take.
@@ -137,8 +139,15 @@ fn of_tenants() -> OpenApiRouter<ApiState> {
         .routes(routes!(schedules::pause))
         .routes(routes!(schedules::resume))
         .routes(routes!(events::publish, events::listen))
-        .routes(routes!(channels::create))
-        .routes(routes!(channels::get))
-        .routes(routes!(channels::deliveries))
+        .routes(routes!(channels::create, channels::list))
+        .routes(routes!(channels::get, channels::delete))
+        .routes(routes!(channels::test))
+        .routes(routes!(channels::disable))
+        .routes(routes!(channels::enable))
+        .routes(routes!(deliveries::deliveries))
+        .routes(routes!(deliveries::delivery))
+        .routes(routes!(deliveries::redeliver))
+        .routes(routes!(notifications::create))
+        .routes(routes!(notifications::get))
         .routes(routes!(upgrade::open))
 }

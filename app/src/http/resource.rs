@@ -30,6 +30,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
+/// The two ids in a path such as `/v1/channels/{id}/deliveries/{delivery}`; as [`Id`].
+#[derive(Debug, Clone, Copy, IntoParams)]
+#[into_params(names("id", "delivery"), parameter_in = Path)]
+pub struct Ids(pub Uuid, pub Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for Ids {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| Problem::not_found("id"))?;
+        let mut ids = params.iter().map(|(_, value)| Uuid::parse_str(value).ok());
+        let pair = ids.next().flatten().zip(ids.next().flatten());
+        pair.map(|(outer, inner)| Self(outer, inner)).ok_or_else(|| Problem::not_found("id"))
+    }
+}
+
 /// The tenant that the key belongs to; a route without the middleware that finds it refuses everyone.
 #[derive(Debug, Clone)]
 pub struct Caller(pub TenantId);

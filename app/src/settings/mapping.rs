@@ -173,10 +173,17 @@ impl Settings {
             retry_after_max_ms: ms(section.retry_after_max),
             breaker_failures_max: section.breaker_failures_max,
             breaker_open_ms: ms(section.breaker_open),
+            refusals_max: section.refusals_max,
+            refused_for_ms: ms(section.refused_for),
+            failing_for_ms: ms(section.failing_for),
+            keep_finished_ms: ms(section.keep_finished),
+            keep_finished_max: section.keep_finished_max,
             stop_within_ms: ms(section.stop_budget),
             allow_http: section.allow_http,
             allow_private_addresses: section.allow_private_addresses,
             ports: section.ports.clone(),
+            slack_base_url: section.slack_base_url.clone(),
+            telegram_base_url: section.telegram_base_url.clone(),
             ..channel_manager::Settings::default()
         }
     }

@@ -169,6 +169,21 @@ pub struct ChannelManager {
     /// How long that rest is.
     #[serde(rename = "breaker_open_ms", deserialize_with = "types::ms::<1, 86_400_000, _>")]
     pub breaker_open: Duration,
+    /// Refusals (401, 403, 404) in a row after which a channel is disabled ...
+    #[serde(deserialize_with = "types::int::<1, 1_000, _, _>")]
+    pub refusals_max: u32,
+    /// ... if nothing has arrived for this long.
+    #[serde(rename = "refused_for_ms", deserialize_with = "types::ms::<0, 31_622_400_000, _>")]
+    pub refused_for: Duration,
+    /// A channel through which nothing arrives for this long is disabled.
+    #[serde(rename = "failing_for_ms", deserialize_with = "types::ms::<1_000, 31_622_400_000, _>")]
+    pub failing_for: Duration,
+    /// How long finished deliveries are kept, with the log of their attempts.
+    #[serde(rename = "keep_finished_ms", deserialize_with = "types::ms::<0, 31_622_400_000, _>")]
+    pub keep_finished: Duration,
+    /// How many finished deliveries are kept at most.
+    #[serde(deserialize_with = "types::int::<0, 1_000_000_000, _, _>")]
+    pub keep_finished_max: u64,
     /// Whether receivers may be called by plain `http`. Refused in production.
     #[serde(deserialize_with = "types::boolean")]
     pub allow_http: bool,
@@ -178,6 +193,12 @@ pub struct ChannelManager {
     /// Ports that a receiver's URL may name; none means any.
     #[serde(deserialize_with = "types::list_of_int::<1, 65_535, _, _>")]
     pub ports: Vec<u16>,
+    /// Where Slack's incoming webhooks are. The rules for receivers hold here, too.
+    #[serde(deserialize_with = "types::text")]
+    pub slack_base_url: String,
+    /// Where Telegram's Bot API is; likewise.
+    #[serde(deserialize_with = "types::text")]
+    pub telegram_base_url: String,
     /// Its restart budget, and that of each part of it.
     pub restart: Restart,
     /// Its backoff, and that of each part of it.

@@ -7,7 +7,7 @@ use super::*;
 
 async fn shared() -> (Arc<Shared>, Kept) {
     let kept = Kept::open().await;
-    let adapters = Adapters::standard(&outbound(&settings()));
+    let adapters = Adapters::standard(&outbound(&settings()), &settings().bases());
     // So long that every wait is cut by the end of the actor.
     let settings = Settings { interval_ms: 60_000, idle_after_ms: 60_000, ..settings() };
     let manager = ChannelManager::with_adapters(settings, Arc::clone(&kept.store), Poke::new(), adapters).unwrap();

@@ -25,10 +25,10 @@ struct Scripted(Act, Mutex<Vec<Message>>);
 
 #[async_trait]
 impl Channel for Scripted {
-    async fn send(&self, message: &Message, _deadline: Instant) -> Outcome {
+    async fn send(&self, message: &Message, _deadline: Instant) -> Report {
         self.1.lock().unwrap().push(message.clone());
         match &self.0 {
-            Act::Answer(outcome) => outcome.clone(),
+            Act::Answer(outcome) => outcome.clone().into(),
             Act::Panic => panic!("the adapter is broken"),
             Act::Hang => std::future::pending().await,
             Act::Tell => {
@@ -65,6 +65,7 @@ impl Desktop {
         let desk = Desk {
             store: Arc::clone(&self.kept.store),
             schedule,
+            disable: DisableRules { refusals_max: 2, refused_for_ms: 0, failing_for_ms: 60_000 },
             request_timeout: Duration::from_millis(10),
             site: ("channel_manager", "channel_manager.channels.channel"),
         };
@@ -201,4 +202,51 @@ async fn a_channel_that_cannot_be_opened_kills_its_deliveries_with_the_reason() 
     let row = desktop.row().await;
     assert_eq!(row.state, DeliveryState::Dead);
     assert_eq!(row.last_error.as_deref(), Some("the channel's URL is refused"));
+}
+
+#[tokio::test]
+async fn a_wait_that_the_receiver_asks_for_holds_the_whole_channel_within_the_limit() {
+    let desktop = Desktop::open().await;
+    let after = Some(Duration::from_secs(1_000_000));
+    let asked = Outcome::Retry { class: "throttled", status: Some(429), after, detail: "slow down".to_owned() };
+    desktop.attempt(Act::Answer(asked), 1).run().await;
+    let channel = desktop.kept.store.get_channel(&desktop.kept.tenant, desktop.channel.id).await.unwrap().unwrap();
+    assert_eq!(channel.not_before_ms, Some(desktop.clock.now_ms() + 3_600_000));
+}
+
+#[tokio::test]
+async fn a_row_of_refusals_disables_the_channel_and_buries_the_delivery_with_the_reason() {
+    let mut desktop = Desktop::open().await;
+    let refused = || Act::Answer(Outcome::Refused { status: Some(403), detail: "blocked".to_owned() });
+    desktop.attempt(refused(), 5).run().await;
+    assert_eq!(desktop.row().await.state, DeliveryState::Pending);
+    desktop.clock.advance(100_000);
+    desktop.delivery = claim(&desktop.kept, desktop.channel.id).await;
+    desktop.attempt(refused(), 5).run().await;
+    let reason = "refused 2 times in a row, at last: blocked";
+    let channel = desktop.kept.store.get_channel(&desktop.kept.tenant, desktop.channel.id).await.unwrap().unwrap();
+    assert_eq!(channel.disabled.as_deref(), Some(reason));
+    assert_eq!(desktop.row().await.last_error, Some(format!("the channel is disabled: {reason}")));
+}
+
+#[tokio::test]
+async fn a_message_that_the_receiver_cannot_take_is_dead_and_says_nothing_about_the_channel() {
+    let desktop = Desktop::open().await;
+    let bad = Outcome::Dead { status: Some(400), reason: "invalid_payload".to_owned() };
+    desktop.attempt(Act::Answer(bad), 5).run().await;
+    let row = desktop.row().await;
+    assert_eq!((row.state, row.last_status), (DeliveryState::Dead, Some(400)));
+    assert!(!desktop.failing());
+    let log = desktop.kept.store.list_attempts(row.id).await.unwrap();
+    assert_eq!((log[0].kept.outcome.as_str(), log[0].kept.status), ("dead", Some(400)));
+    assert_eq!(log[0].kept.error.as_deref(), Some("invalid_payload"));
+}
+
+#[tokio::test]
+async fn a_delivery_with_a_limit_of_its_own_is_tried_no_more_often() {
+    let mut desktop = Desktop::open().await;
+    desktop.delivery.attempts_max = Some(1);
+    desktop.attempt(Act::Answer(Outcome::Ambiguous { detail: "no answer".to_owned() }), 5).run().await;
+    let row = desktop.row().await;
+    assert_eq!(row.last_error.as_deref(), Some("given up after 1 attempts: no answer"));
 }

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::response::IntoResponse;
 use http::StatusCode;
@@ -6,10 +7,15 @@ use serde_json::{Value, json};
 
 use super::super::test_support::{Received, Receiver, SECRET, destination, install_tls, outbound_settings};
 use super::*;
+use crate::channels::exchange::QUOTE_MAX_CHARS;
 
 fn message() -> Message {
     Message {
-        id: uuid::Uuid::now_v7(), attempt: 1, created_at_ms: 1_700_000_000_000, data: json!({"n": 1, "ü": "ß"})
+        id: uuid::Uuid::now_v7(),
+        attempt: 1,
+        created_at_ms: 1_700_000_000_000,
+        text: None,
+        data: json!({"n": 1, "ü": "ß"}),
     }
 }
 
@@ -19,7 +25,7 @@ fn webhook(url: &str) -> Webhook {
 }
 
 async fn send(url: &str, message: &Message) -> Outcome {
-    webhook(url).send(message, Instant::now() + Duration::from_secs(5)).await
+    webhook(url).send(message, Instant::now() + Duration::from_secs(5)).await.outcome
 }
 
 fn verify(received: &Received) {
@@ -109,7 +115,7 @@ async fn a_long_answer_is_read_up_to_the_cap_and_quoted_briefly() {
 async fn a_receiver_that_does_not_answer_in_time_may_have_got_it() {
     let script = |_| (Duration::from_secs(60), StatusCode::OK.into_response());
     let receiver = Receiver::start(Arc::new(script)).await;
-    let outcome = webhook(&receiver.url).send(&message(), Instant::now() + Duration::from_millis(100)).await;
+    let outcome = webhook(&receiver.url).send(&message(), Instant::now() + Duration::from_millis(100)).await.outcome;
     let Outcome::Ambiguous { detail } = outcome else { panic!("{outcome:?}") };
     assert!(detail.ends_with("before the caller's deadline") && !detail.contains("/hook"), "{detail}");
     assert_eq!(receiver.requests().len(), 1);

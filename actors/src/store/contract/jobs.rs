@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::store::contract::channels::webhook;
-use crate::store::{Effect, Fault, JobState, NewDelivery, Prune};
+use crate::store::{Before, Effect, Fault, JobState, NewDelivery, Prune};
 
 const DONE: Outcome = Outcome::Done { result: None };
 
@@ -192,7 +192,7 @@ pub(crate) async fn an_effect_is_committed_with_the_end_of_its_job_only(fixture:
     let batch = vec![with_effect(stale), with_effect(job.fence()), with_effect(job.fence())];
     let answers = fixture.store.settle(batch).await.unwrap();
     assert_eq!(answers, [Settled::Late, Settled::Applied, Settled::Late]);
-    let kept = fixture.store.list_deliveries(&job.tenant, channel.id, 10).await.unwrap();
+    let kept = fixture.store.list_deliveries(&job.tenant, channel.id, None, Before::newest(10)).await.unwrap();
     assert_eq!(kept.len(), 1, "an effect without its end, or twice");
 }
 
@@ -213,7 +213,9 @@ pub(crate) async fn an_impossible_effect_costs_its_own_job_only(fixture: &Fixtur
     assert_eq!(answers, [Settled::Refused { reason: reason.clone() }, Settled::Applied]);
     let dead = fixture.read(&jobs[0]).await;
     assert_eq!((dead.state, dead.last_error), (JobState::Dead, Some(reason)));
-    assert!(fixture.store.list_deliveries(&foreign.tenant, foreign.id, 10).await.unwrap().is_empty());
+    assert!(
+        fixture.store.list_deliveries(&foreign.tenant, foreign.id, None, Before::newest(10)).await.unwrap().is_empty()
+    );
 }
 
 pub(crate) async fn finished_jobs_are_forgotten_by_age_and_by_number(fixture: &Fixture) {

@@ -4,13 +4,14 @@ use secrecy::ExposeSecret;
 use sqlx::Row;
 use uuid::Uuid;
 
-use super::{Inner, SqliteStore, rows};
+use super::{Inner, SqliteStore, Write, rows};
 use crate::model::{Millis, TenantId};
 use crate::store::error::Trouble;
-use crate::store::{Channel, DueChannels, NewChannel};
+use crate::store::{Before, Channel, DueChannels, NewChannel};
 
 const INSERT: &str = "
-    INSERT INTO channels (id, tenant, kind, url, secret, created_at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING *";
+    INSERT INTO channels (id, tenant, kind, url, secret, created_at_ms, chat) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+    RETURNING *";
 
 // A walk that jumps over the index from one channel to the next: its cost follows the number of channels that have
 // something to send at any time, never the number of deliveries.
@@ -28,7 +29,7 @@ const DUE: &str = "
     ), ranked (channel_id, since, place) AS (
         SELECT channel_id, since, row_number() OVER (PARTITION BY channels.tenant ORDER BY since, channel_id)
         FROM due CROSS JOIN channels ON channels.id = due.channel_id
-        WHERE since <= ?1 AND channels.disabled IS NULL
+        WHERE since <= ?1 AND channels.disabled IS NULL AND coalesce(channels.not_before_ms, 0) <= ?1
               AND NOT EXISTS (SELECT 1 FROM tenants WHERE tenants.id = channels.tenant
                                                           AND tenants.disabled_at_ms IS NOT NULL)
     )
@@ -36,7 +37,15 @@ const DUE: &str = "
     WHERE place <= ?3
     ORDER BY place, since, channels.id LIMIT ?2";
 
-const NEXT: &str = "SELECT min(due_at_ms) FROM deliveries WHERE state IN ('pending', 'sending') AND due_at_ms > ?1";
+// A channel that must wait may have nothing to send by then: one look too many, and no harm.
+const NEXT: &str = "
+    SELECT min(next) FROM (
+        SELECT min(due_at_ms) AS next FROM deliveries WHERE state IN ('pending', 'sending') AND due_at_ms > ?1
+        UNION ALL SELECT min(not_before_ms) FROM channels WHERE not_before_ms IS NOT NULL AND not_before_ms > ?1)";
+
+const ENABLE: &str = "
+    UPDATE channels SET disabled = NULL, not_before_ms = NULL, failing_since_ms = NULL, refusals = 0
+    WHERE id = ?1 AND tenant = ?2";
 
 const KILL: &str = "
     UPDATE deliveries SET state = 'dead', finished_at_ms = ?2, last_error = ?3, owner = NULL
@@ -51,6 +60,7 @@ pub(super) async fn create(store: &SqliteStore, channel: NewChannel) -> Inner<Ch
         .bind(channel.url)
         .bind(channel.secret.expose_secret())
         .bind(store.now())
+        .bind(channel.chat)
         .fetch_one(&mut *write)
         .await?;
     write.commit().await?;
@@ -63,9 +73,11 @@ pub(super) async fn get(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inn
     row.map(|row| rows::channel(&row)).transpose()
 }
 
-pub(super) async fn list(store: &SqliteStore, tenant: &TenantId, limit: u32) -> Inner<Vec<Channel>> {
-    let select = sqlx::query("SELECT * FROM channels WHERE tenant = ?1 ORDER BY id DESC LIMIT ?2");
-    let found = select.bind(tenant.as_str()).bind(limit).fetch_all(&store.readers()?).await?;
+pub(super) async fn list(store: &SqliteStore, tenant: &TenantId, page: Before) -> Inner<Vec<Channel>> {
+    let select = "SELECT * FROM channels WHERE tenant = ?1 AND (?3 IS NULL OR id < ?3) ORDER BY id DESC LIMIT ?2";
+    let before = page.id.map(|id| id.to_string());
+    let bound = sqlx::query(select).bind(tenant.as_str()).bind(page.limit).bind(before);
+    let found = bound.fetch_all(&store.readers()?).await?;
     found.iter().map(rows::channel).collect()
 }
 
@@ -93,15 +105,37 @@ pub(super) async fn disable(store: &SqliteStore, id: Uuid, reason: &str) -> Inne
     stop(store, &id.to_string(), reason).await
 }
 
+pub(super) async fn enable(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<bool> {
+    let update = sqlx::query(ENABLE).bind(id.to_string()).bind(tenant.as_str());
+    Ok(update.execute(&store.writer()?).await?.rows_affected() > 0)
+}
+
+pub(super) async fn delete(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<bool> {
+    let id = id.to_string();
+    let mut write = store.write().await?;
+    let deliveries = sqlx::query("DELETE FROM deliveries WHERE channel_id = ?1 AND tenant = ?2");
+    deliveries.bind(&id).bind(tenant.as_str()).execute(&mut *write).await?;
+    let channel = sqlx::query("DELETE FROM channels WHERE id = ?1 AND tenant = ?2");
+    let deleted = channel.bind(&id).bind(tenant.as_str()).execute(&mut *write).await?.rows_affected() > 0;
+    write.commit().await?;
+    Ok(deleted)
+}
+
 async fn stop(store: &SqliteStore, id: &str, reason: &str) -> Inner<bool> {
     let mut write = store.write().await?;
+    let disabled = stop_within(&mut write, id, reason, store.now()).await?;
+    write.commit().await?;
+    Ok(disabled)
+}
+
+/// Disables a channel and buries what it had to send. Answers whether it was enabled before.
+pub(super) async fn stop_within(write: &mut Write, id: &str, reason: &str, now: Millis) -> Inner<bool> {
     let update = sqlx::query("UPDATE channels SET disabled = ?2 WHERE id = ?1 AND disabled IS NULL");
-    let disabled = update.bind(id).bind(reason).execute(&mut *write).await?.rows_affected() > 0;
+    let disabled = update.bind(id).bind(reason).execute(&mut **write).await?.rows_affected() > 0;
     if disabled {
         let told = format!("the channel is disabled: {reason}");
-        sqlx::query(KILL).bind(id).bind(store.now()).bind(told).execute(&mut *write).await?;
+        sqlx::query(KILL).bind(id).bind(now).bind(told).execute(&mut **write).await?;
     }
-    write.commit().await?;
     Ok(disabled)
 }
 

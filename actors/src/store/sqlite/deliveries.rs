@@ -1,4 +1,4 @@
-//! Deliveries: keeping new ones, claiming those of one channel, writing down how each attempt ended.
+//! Deliveries: keeping new ones, claiming those of one channel, sending dead ones again, forgetting old ones.
 
 use sqlx::Row;
 use telemetry::context::RequestId;
@@ -7,12 +7,12 @@ use uuid::Uuid;
 use super::{Inner, SqliteStore, Write, rows};
 use crate::model::{Millis, TenantId};
 use crate::store::error::Trouble;
-use crate::store::{ClaimDeliveries, ClaimedDeliveries, Delivery, DeliveryOutcome, Fence, NewDelivery, Settled};
+use crate::store::{Before, ClaimDeliveries, ClaimedDeliveries, Delivery, DeliveryState, NewDelivery, Prune};
 
 const INSERT: &str = "
     INSERT INTO deliveries (id, tenant, channel_id, job_id, data, state, due_at_ms, created_at_ms, traceparent,
-                            origin_trace_id, request_id)
-    VALUES (?1, ?2, ?3, ?4, ?5, 'pending', ?6, ?6, ?7, ?8, ?9)
+                            origin_trace_id, request_id, text, attempts_max)
+    VALUES (?1, ?2, ?3, ?4, ?5, 'pending', ?6, ?6, ?7, ?8, ?9, ?10, ?11)
     RETURNING *";
 
 // One that is `sending` and due again lost its sender: its lease ran out.
@@ -20,7 +20,7 @@ const CLAIM: &str = "
     UPDATE deliveries SET state = 'sending', attempt = attempt + 1, owner = ?1, due_at_ms = ?2
     WHERE id IN (SELECT deliveries.id FROM deliveries JOIN channels ON channels.id = deliveries.channel_id
                  WHERE channel_id = ?3 AND state IN ('pending', 'sending') AND due_at_ms <= ?4
-                       AND channels.disabled IS NULL
+                       AND channels.disabled IS NULL AND coalesce(channels.not_before_ms, 0) <= ?4
                        AND NOT EXISTS (SELECT 1 FROM tenants WHERE tenants.id = channels.tenant
                                                                    AND tenants.disabled_at_ms IS NOT NULL)
                  ORDER BY due_at_ms, deliveries.id LIMIT ?5)
@@ -30,36 +30,43 @@ const NEXT: &str = "
     SELECT min(due_at_ms) FROM deliveries
     WHERE channel_id = ?1 AND state IN ('pending', 'sending') AND due_at_ms > ?2";
 
-const SETTLE: &str = "
-    UPDATE deliveries SET state = ?3, due_at_ms = ?4, finished_at_ms = ?5, owner = NULL,
-                          last_status = coalesce(?6, last_status), last_error = ?7, provider_id = ?8
-    WHERE id = ?1 AND attempt = ?2 AND state = 'sending'";
+// Nothing of its past attempts is charged, so that it gets all of them again.
+const REDELIVER: &str = "
+    UPDATE deliveries SET state = 'pending', due_at_ms = ?2, refunds = attempt, finished_at_ms = NULL
+    WHERE id = ?1 AND state = 'dead' RETURNING *";
 
-const RELEASE: &str = "
-    UPDATE deliveries SET state = 'pending', due_at_ms = ?3, refunds = refunds + 1, owner = NULL
-    WHERE id = ?1 AND attempt = ?2 AND state = 'sending'";
+const PRUNE: &str = "
+    DELETE FROM deliveries WHERE
+        rowid IN (SELECT rowid FROM deliveries WHERE finished_at_ms IS NOT NULL AND finished_at_ms < ?1
+                  ORDER BY finished_at_ms LIMIT ?3)
+        OR rowid IN (SELECT rowid FROM deliveries WHERE finished_at_ms IS NOT NULL
+                     ORDER BY finished_at_ms LIMIT min(?2, ?3))";
 
 const BURY: &str =
     "UPDATE deliveries SET state = 'dead', finished_at_ms = ?2, last_error = ?3, owner = NULL WHERE id = ?1";
 
-pub(super) async fn create(store: &SqliteStore, delivery: NewDelivery) -> Inner<Delivery> {
+pub(super) async fn create(store: &SqliteStore, deliveries: Vec<NewDelivery>) -> Inner<Vec<Delivery>> {
+    let now = store.now();
     let mut write = store.write().await?;
-    check(&mut write, &delivery).await?;
-    let kept = insert(&mut write, &delivery, store.now()).await?;
+    let mut kept = Vec::with_capacity(deliveries.len());
+    for delivery in &deliveries {
+        check(&mut write, &delivery.tenant, delivery.channel).await?;
+        kept.push(insert(&mut write, delivery, now).await?);
+    }
     write.commit().await?;
     Ok(kept)
 }
 
 /// Whether the channel is there, is the tenant's own, and is enabled. Another tenant's is as absent as none.
-pub(super) async fn check(write: &mut Write, delivery: &NewDelivery) -> Inner<()> {
+pub(super) async fn check(write: &mut Write, tenant: &TenantId, channel: Uuid) -> Inner<()> {
     let select = sqlx::query("SELECT disabled FROM channels WHERE id = ?1 AND tenant = ?2");
-    let bound = select.bind(delivery.channel.to_string()).bind(delivery.tenant.as_str());
+    let bound = select.bind(channel.to_string()).bind(tenant.as_str());
     let Some(row) = bound.fetch_optional(&mut **write).await? else {
-        return Err(Trouble::NotFound(format!("the tenant has no channel {}", delivery.channel)));
+        return Err(Trouble::NotFound(format!("the tenant has no channel {channel}")));
     };
     match row.try_get::<Option<String>, _>("disabled")? {
         None => Ok(()),
-        Some(why) => Err(Trouble::Conflict(format!("the channel {} is disabled: {why}", delivery.channel))),
+        Some(why) => Err(Trouble::Conflict(format!("the channel {channel} is disabled: {why}"))),
     }
 }
 
@@ -75,6 +82,8 @@ pub(super) async fn insert(write: &mut Write, delivery: &NewDelivery, now: Milli
         .bind(delivery.context.traceparent())
         .bind(delivery.context.origin())
         .bind(delivery.context.request_id().map(RequestId::as_str))
+        .bind(&delivery.text)
+        .bind(delivery.attempts_max)
         .fetch_one(&mut **write)
         .await?;
     rows::delivery(&row)
@@ -115,64 +124,58 @@ async fn bury(write: &mut Write, id: &str, what: &str, now: Millis) -> Inner<()>
     Ok(())
 }
 
-pub(super) async fn settle(store: &SqliteStore, fence: Fence, outcome: DeliveryOutcome) -> Inner<Settled> {
-    let now = store.now();
-    let id = fence.id.to_string();
-    let written = match outcome {
-        DeliveryOutcome::Release => {
-            sqlx::query(RELEASE).bind(&id).bind(fence.attempt).bind(now).execute(&store.writer()?).await?
-        }
-        ended => {
-            let end = End::of(ended, now);
-            sqlx::query(SETTLE)
-                .bind(&id)
-                .bind(fence.attempt)
-                .bind(end.state)
-                .bind(end.due_at)
-                .bind(end.finished_at)
-                .bind(end.status)
-                .bind(end.error)
-                .bind(end.provider_id)
-                .execute(&store.writer()?)
-                .await?
-        }
-    };
-    Ok(if written.rows_affected() > 0 { Settled::Applied } else { Settled::Late })
-}
-
-/// The columns that an attempt changes.
-struct End {
-    state: &'static str,
-    due_at: Millis,
-    finished_at: Option<Millis>,
-    status: Option<u16>,
-    error: Option<String>,
-    provider_id: Option<String>,
-}
-
-impl End {
-    fn of(outcome: DeliveryOutcome, now: Millis) -> Self {
-        let (state, due_at, status, error, provider_id) = match outcome {
-            DeliveryOutcome::Sent { status, provider_id } => ("sent", now, status, None, provider_id),
-            DeliveryOutcome::Dead { status, reason } => ("dead", now, status, Some(reason), None),
-            DeliveryOutcome::Retry { after_ms, status, error } => {
-                ("pending", now.saturating_add(rows::signed(after_ms)), status, Some(error), None)
-            }
-            DeliveryOutcome::Release => ("pending", now, None, None, None),
-        };
-        let finished_at = (state != "pending").then_some(now);
-        Self { state, due_at, finished_at, status, error, provider_id }
-    }
-}
-
 pub(super) async fn get(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<Option<Delivery>> {
     let select = sqlx::query("SELECT * FROM deliveries WHERE id = ?1 AND tenant = ?2");
     let row = select.bind(id.to_string()).bind(tenant.as_str()).fetch_optional(&store.readers()?).await?;
     row.map(|row| rows::delivery(&row)).transpose()
 }
 
-pub(super) async fn list(store: &SqliteStore, tenant: &TenantId, channel: Uuid, limit: u32) -> Inner<Vec<Delivery>> {
-    let select = "SELECT * FROM deliveries WHERE channel_id = ?1 AND tenant = ?2 ORDER BY id DESC LIMIT ?3";
-    let bound = sqlx::query(select).bind(channel.to_string()).bind(tenant.as_str()).bind(limit);
+pub(super) async fn list(
+    store: &SqliteStore,
+    tenant: &TenantId,
+    channel: Uuid,
+    state: Option<DeliveryState>,
+    page: Before,
+) -> Inner<Vec<Delivery>> {
+    // Two statements, so that each has its index.
+    let select = match state {
+        None => {
+            "SELECT * FROM deliveries WHERE channel_id = ?1 AND tenant = ?2 AND (?3 IS NULL OR id < ?3)
+             ORDER BY id DESC LIMIT ?4"
+        }
+        Some(_) => {
+            "SELECT * FROM deliveries WHERE channel_id = ?1 AND tenant = ?2 AND (?3 IS NULL OR id < ?3) AND state = ?5
+             ORDER BY id DESC LIMIT ?4"
+        }
+    };
+    let before = page.id.map(|id| id.to_string());
+    let bound = sqlx::query(select).bind(channel.to_string()).bind(tenant.as_str()).bind(before).bind(page.limit);
+    let bound = if let Some(state) = state { bound.bind(state.as_str()) } else { bound };
     bound.fetch_all(&store.readers()?).await?.iter().map(rows::delivery).collect()
+}
+
+pub(super) async fn redeliver(store: &SqliteStore, tenant: &TenantId, channel: Uuid, id: Uuid) -> Inner<Delivery> {
+    let mut write = store.write().await?;
+    let select = sqlx::query("SELECT state FROM deliveries WHERE id = ?1 AND tenant = ?2 AND channel_id = ?3");
+    let bound = select.bind(id.to_string()).bind(tenant.as_str()).bind(channel.to_string());
+    let Some(row) = bound.fetch_optional(&mut *write).await? else {
+        return Err(Trouble::NotFound(format!("the channel has no delivery {id}")));
+    };
+    let state: &str = row.try_get("state")?;
+    check(&mut write, tenant, channel).await?;
+    let update = sqlx::query(REDELIVER).bind(id.to_string()).bind(store.now()).fetch_optional(&mut *write).await?;
+    let Some(row) = update else {
+        return Err(Trouble::Conflict(format!("the delivery {id} is {state}, only a dead one can be sent again")));
+    };
+    write.commit().await?;
+    rows::delivery(&row)
+}
+
+pub(super) async fn prune(store: &SqliteStore, prune: Prune) -> Inner<u64> {
+    let oldest_ms = store.now().saturating_sub(rows::signed(prune.older_than_ms));
+    let count = "SELECT count(*) FROM deliveries WHERE finished_at_ms IS NOT NULL";
+    let kept: i64 = sqlx::query_scalar(count).fetch_one(&store.readers()?).await?;
+    let above = kept.saturating_sub(rows::signed(prune.keep_max)).max(0);
+    let deleted = sqlx::query(PRUNE).bind(oldest_ms).bind(above).bind(prune.limit).execute(&store.writer()?).await?;
+    Ok(deleted.rows_affected())
 }

@@ -7,6 +7,7 @@
 //!   when another process wrote in between, whatever the `busy_timeout`.
 //! - Its clock is the machine's, or the one it is given.
 
+mod attempts;
 mod channels;
 mod claim;
 mod deliveries;
@@ -34,10 +35,10 @@ pub use open::SqliteOptions;
 
 use super::error::Trouble;
 use super::{
-    BeginRequest, BegunRequest, Cancelled, Channel, ClaimDeliveries, ClaimJobs, ClaimedDeliveries, ClaimedJobs,
-    Delivery, DeliveryOutcome, DueChannels, Fence, FireDue, FireReport, Job, JobCounts, JobFilter, KeyHash, NewChannel,
-    NewDelivery, NewJob, NewSchedule, Place, Prune, Quotas, RequestEnd, RequestTicket, Result, Schedule, Settled,
-    Settlement, Store, StoreError, SweepReport, Tenant,
+    Before, BeginRequest, BegunRequest, Cancelled, Channel, ClaimDeliveries, ClaimJobs, ClaimedDeliveries, ClaimedJobs,
+    Delivery, DeliverySettled, DeliverySettlement, DeliveryState, DueChannels, Fence, FireDue, FireReport, Job,
+    JobCounts, JobFilter, KeyHash, LoggedAttempt, NewChannel, NewDelivery, NewJob, NewSchedule, Place, Prune, Quotas,
+    RequestEnd, RequestTicket, Result, Schedule, Settled, Settlement, Store, StoreError, SweepReport, Tenant,
 };
 use crate::model::{Clock, Millis, TenantId};
 
@@ -201,36 +202,62 @@ impl Store for SqliteStore {
         self.within("get_channel", channels::get(self, tenant, id)).await
     }
 
-    async fn list_channels(&self, tenant: &TenantId, limit: u32) -> Result<Vec<Channel>> {
-        self.within("list_channels", channels::list(self, tenant, limit)).await
+    async fn list_channels(&self, tenant: &TenantId, page: Before) -> Result<Vec<Channel>> {
+        self.within("list_channels", channels::list(self, tenant, page)).await
     }
 
     async fn disable_channel(&self, id: Uuid, reason: &str) -> Result<bool> {
         self.within("disable_channel", channels::disable(self, id, reason)).await
     }
 
+    async fn enable_channel(&self, tenant: &TenantId, id: Uuid) -> Result<bool> {
+        self.within("enable_channel", channels::enable(self, tenant, id)).await
+    }
+
+    async fn delete_channel(&self, tenant: &TenantId, id: Uuid) -> Result<bool> {
+        self.within("delete_channel", channels::delete(self, tenant, id)).await
+    }
+
     async fn due_channels(&self, limit: u32, per_tenant: u32) -> Result<DueChannels> {
         self.within("due_channels", channels::due(self, limit, per_tenant)).await
     }
 
-    async fn create_delivery(&self, delivery: NewDelivery) -> Result<Delivery> {
-        self.within("create_delivery", deliveries::create(self, delivery)).await
+    async fn create_deliveries(&self, deliveries: Vec<NewDelivery>) -> Result<Vec<Delivery>> {
+        self.within("create_deliveries", deliveries::create(self, deliveries)).await
     }
 
     async fn claim_deliveries(&self, claim: ClaimDeliveries) -> Result<ClaimedDeliveries> {
         self.within("claim_deliveries", deliveries::claim(self, claim)).await
     }
 
-    async fn settle_delivery(&self, fence: Fence, outcome: DeliveryOutcome) -> Result<Settled> {
-        self.within("settle_delivery", deliveries::settle(self, fence, outcome)).await
+    async fn settle_delivery(&self, settlement: DeliverySettlement) -> Result<DeliverySettled> {
+        self.within("settle_delivery", attempts::settle(self, settlement)).await
+    }
+
+    async fn redeliver(&self, tenant: &TenantId, channel: Uuid, id: Uuid) -> Result<Delivery> {
+        self.within("redeliver", deliveries::redeliver(self, tenant, channel, id)).await
     }
 
     async fn get_delivery(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Delivery>> {
         self.within("get_delivery", deliveries::get(self, tenant, id)).await
     }
 
-    async fn list_deliveries(&self, tenant: &TenantId, channel: Uuid, limit: u32) -> Result<Vec<Delivery>> {
-        self.within("list_deliveries", deliveries::list(self, tenant, channel, limit)).await
+    async fn list_attempts(&self, delivery: Uuid) -> Result<Vec<LoggedAttempt>> {
+        self.within("list_attempts", attempts::list(self, delivery)).await
+    }
+
+    async fn list_deliveries(
+        &self,
+        tenant: &TenantId,
+        channel: Uuid,
+        state: Option<DeliveryState>,
+        page: Before,
+    ) -> Result<Vec<Delivery>> {
+        self.within("list_deliveries", deliveries::list(self, tenant, channel, state, page)).await
+    }
+
+    async fn prune_deliveries(&self, prune: Prune) -> Result<u64> {
+        self.within("prune_deliveries", deliveries::prune(self, prune)).await
     }
 
     async fn create_tenant(&self, id: &TenantId, key: &KeyHash) -> Result<Tenant> {

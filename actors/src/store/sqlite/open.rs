@@ -20,6 +20,7 @@ const MIGRATIONS: [(i64, &str, &str); 5] = [
     (2, "tenants", include_str!("../../../migrations/sqlite/0002_tenants.sql")),
     (3, "lists", include_str!("../../../migrations/sqlite/0003_lists.sql")),
     (4, "idempotency", include_str!("../../../migrations/sqlite/0004_idempotency.sql")),
+    (5, "channels", include_str!("../../../migrations/sqlite/0005_channels.sql")),
     (6, "request context", include_str!("../../../migrations/sqlite/0006_request_context.sql")),
 ];
 /// Opening and migrating may take this much longer than a call: it happens once, and rewrites tables.
@@ -256,6 +257,7 @@ mod tests {
             kind: "webhook".to_owned(),
             url: "https://example.com/".to_owned(),
             secret: "whsec_c2VjcmV0".to_owned().into(),
+            chat: None,
         };
         let every = crate::jobs::Cadence::every(60_000).unwrap();
         let schedule = crate::store::NewSchedule::new(tenant, every, "publish", serde_json::json!({}));

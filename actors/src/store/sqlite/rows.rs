@@ -11,7 +11,7 @@ use super::Inner;
 use crate::jobs::Cadence;
 use crate::model::{Millis, TenantId, TraceContext};
 use crate::store::error::Trouble;
-use crate::store::{Channel, Delivery, DeliveryState, Job, JobState, Schedule};
+use crate::store::{Channel, Delivery, DeliveryState, Job, JobState, LoggedAttempt, NewAttempt, Schedule};
 
 /// A job of `jobs`, whose states depend on the time.
 pub(super) fn live_job(row: &SqliteRow, now: Millis) -> Inner<Job> {
@@ -104,8 +104,11 @@ pub(super) fn channel(row: &SqliteRow) -> Inner<Channel> {
         kind: row.try_get("kind")?,
         url: row.try_get("url")?,
         secret: SecretString::from(row.try_get::<String, _>("secret")?),
+        chat: row.try_get("chat")?,
         created_at_ms: row.try_get("created_at_ms")?,
         disabled: row.try_get("disabled")?,
+        not_before_ms: row.try_get("not_before_ms")?,
+        failing_since_ms: row.try_get("failing_since_ms")?,
     })
 }
 
@@ -124,7 +127,9 @@ pub(super) fn delivery(row: &SqliteRow) -> Inner<Delivery> {
         tenant: tenant(row.try_get("tenant")?)?,
         channel: id(row.try_get("channel_id")?)?,
         job: row.try_get::<Option<&str>, _>("job_id")?.map(id).transpose()?,
+        text: row.try_get("text")?,
         data: json(row.try_get("data")?)?,
+        attempts_max: row.try_get("attempts_max")?,
         state,
         attempt: row.try_get("attempt")?,
         refunds: row.try_get("refunds")?,
@@ -136,6 +141,19 @@ pub(super) fn delivery(row: &SqliteRow) -> Inner<Delivery> {
         provider_id: row.try_get("provider_id")?,
         context: context(row)?,
     })
+}
+
+/// A row of `attempts`.
+pub(super) fn attempt(row: &SqliteRow) -> Inner<LoggedAttempt> {
+    let kept = NewAttempt {
+        took_ms: unsigned(row.try_get("took_ms")?),
+        outcome: row.try_get("outcome")?,
+        class: row.try_get("class")?,
+        status: row.try_get("status")?,
+        error: row.try_get("error")?,
+        answer: row.try_get("answer")?,
+    };
+    Ok(LoggedAttempt { attempt: row.try_get("attempt")?, at_ms: row.try_get("at_ms")?, kept })
 }
 
 fn context(row: &SqliteRow) -> Inner<TraceContext> {

@@ -91,7 +91,7 @@ async fn finish_with_effects(
     now: Millis,
 ) -> Inner<Settled> {
     for Effect::Deliver(delivery) in &effects {
-        let reason = match deliveries::check(write, delivery).await {
+        let reason = match deliveries::check(write, &delivery.tenant, delivery.channel).await {
             Ok(()) => continue,
             Err(Trouble::NotFound(reason) | Trouble::Conflict(reason)) => reason,
             Err(other) => return Err(other),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actors::model::{TenantId, new_id};
-use actors::store::{BeginRequest, BegunRequest, Fingerprint};
+use actors::store::{Before, BeginRequest, BegunRequest, Fingerprint};
 use axum::body::Body;
 use http::Request;
 use serde_json::{Value, json};
@@ -160,7 +160,7 @@ async fn the_secret_of_a_channel_is_given_again_but_never_kept_with_an_answer() 
     let again = world.post_with("k", "/v1/channels", &body).await;
     assert_eq!((again.json(), replayed(&again)), (made.json(), true));
     assert!(made.json()["secret"].as_str().unwrap().starts_with("whsec_"));
-    let channels = world.state.store.list_channels(&TenantId::new("demo").unwrap(), 10).await.unwrap();
+    let channels = world.state.store.list_channels(&TenantId::new("demo").unwrap(), Before::newest(10)).await.unwrap();
     assert_eq!(channels.len(), 1);
     let kept = BeginRequest {
         tenant: TenantId::new("demo").unwrap(),
@@ -227,4 +227,26 @@ async fn while_the_store_is_away_a_request_with_a_key_is_503_and_nothing_is_done
     assert_eq!(world.get("/v1/jobs/x").await.status, 404);
     world.state.store.close().await;
     world.post_with("k", "/v1/jobs", &job(1)).await.problem(503);
+}
+
+#[tokio::test]
+async fn a_notification_to_several_channels_is_found_again_whole() {
+    let world = World::new().await;
+    let mut channels = Vec::new();
+    for n in 0..3 {
+        let body = json!({"kind": "webhook", "url": format!("https://example.com/{n}")});
+        channels.push(world.post("/v1/channels", &body).await.json()["id"].clone());
+    }
+    let body = json!({"channels": channels, "text": "hi"});
+    let effect = world.begun("k", "/v1/notifications", &body, 0).await;
+    let first = world.post_with("k", "/v1/notifications", &body).await;
+    assert_eq!((first.status.as_u16(), replayed(&first)), (202, false), "{}", first.body);
+    assert_eq!(first.json()["deliveries"][0]["id"], effect.to_string());
+    let again = world.post_with("k", "/v1/notifications", &body).await;
+    assert_eq!((again.json(), replayed(&again)), (first.json(), true));
+    for (n, channel) in channels.iter().enumerate() {
+        let kept = world.get(&format!("/v1/channels/{}/deliveries", channel.as_str().unwrap())).await.json();
+        assert_eq!(kept["items"].as_array().unwrap().len(), 1);
+        assert_eq!(kept["items"][0]["id"], first.json()["deliveries"][n]["id"]);
+    }
 }

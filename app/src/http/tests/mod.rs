@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use actors::broadcast::{Hub, HubSettings};
 use actors::bus::{Bus, MemoryBus, MemoryBusLimits};
+use actors::channel_manager::ChannelManager;
+use actors::channels::Adapters;
 use actors::health_sweep::{Sweep, probes::Probe};
 use actors::jobs::{Handlers, Notify, Publish};
 use actors::liveness_monitor::view::LivenessView;
@@ -84,6 +86,10 @@ impl World {
         let jobs = Arc::clone(&store);
         let scheduler = Scheduler::new(settings.for_scheduler(), jobs, handlers, Poke::new()).unwrap();
         let hub = Hub::new(HubSettings::default(), &*bus);
+        // Nobody sends here: there is no tree.
+        let section = settings.for_channel_manager();
+        let channels =
+            ChannelManager::with_adapters(section, Arc::clone(&store), Poke::new(), Adapters::default()).unwrap();
         let state = ApiState {
             tenants: Tenants::new(Arc::clone(&store), Arc::clone(&hub), DemoKey::Accepted),
             failures: Failures::new(settings.limits.auth_failures_per_min),
@@ -93,7 +99,7 @@ impl World {
             hub,
             bus,
             sockets: TaskGroup::new("api"),
-            targets: settings.for_channel_manager().target_rules(),
+            channels,
             probes,
             limits: settings.limits.clone(),
             idempotency: settings.idempotency.clone(),

@@ -8,6 +8,8 @@ use super::World;
 
 const METHODS: [&str; 7] = ["get", "put", "post", "delete", "options", "patch", "trace"];
 
+const UNKNOWN: &str = "018f0000-0000-7000-8000-000000000000";
+
 async fn document(world: &World) -> Value {
     let answer = world.send(Request::get("/openapi.json").body(Body::empty()).unwrap()).await;
     assert_eq!((answer.status.as_u16(), &answer.headers["content-type"]), (200, &"application/json".parse().unwrap()));
@@ -15,7 +17,7 @@ async fn document(world: &World) -> Value {
 }
 
 fn filled(path: &str) -> String {
-    path.replace("{id}", "018f0000-0000-7000-8000-000000000000").replace("{file}", "start.js")
+    path.replace("{id}", UNKNOWN).replace("{delivery}", UNKNOWN).replace("{file}", "start.js")
 }
 
 #[tokio::test]

@@ -83,8 +83,150 @@ async fn a_channel_to_where_we_may_not_go_is_refused_with_its_reason() {
         let problem = world.post("/v1/channels", &json!({"kind": "webhook", "url": url})).await.problem(422);
         assert_eq!(problem["errors"][0]["field"], "url", "{url}");
     }
-    let both = world.post("/v1/channels", &json!({"kind": "pigeon", "url": "x"})).await.problem(422);
-    assert_eq!(both["errors"].as_array().unwrap().len(), 2);
+}
+
+/// The fields that a channel is refused for.
+async fn refused(world: &World, body: &Value) -> Vec<String> {
+    let problem = world.post("/v1/channels", body).await.problem(422);
+    let errors = problem["errors"].as_array().unwrap().iter();
+    errors.map(|error| error["field"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn every_field_that_does_not_fit_the_kind_is_named_and_no_secret_repeated() {
+    let world = World::new().await;
+    for (body, fields) in [
+        (json!({"kind": "pigeon", "url": "x"}), vec!["kind"]),
+        (json!({"kind": "webhook"}), vec!["url"]),
+        (
+            json!({"kind": "webhook", "url": "https://example.com/", "bot_token": "x", "chat_id": 1}),
+            vec!["bot_token", "chat_id"],
+        ),
+        (json!({"kind": "slack", "url": "https://example.com/services/T/B/my-secret"}), vec!["url"]),
+        (json!({"kind": "telegram"}), vec!["bot_token", "chat_id"]),
+        (json!({"kind": "telegram", "bot_token": "my-secret", "chat_id": "me"}), vec!["bot_token", "chat_id"]),
+    ] {
+        assert_eq!(refused(&world, &body).await, fields, "{body}");
+        let answer = world.post("/v1/channels", &body).await;
+        assert!(!answer.body.contains("my-secret"), "{}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn a_chats_secret_is_never_shown_not_even_once() {
+    let world = World::new().await;
+    let token = "123456:ABC-DEF1234ghIkl-zyx57W2v1u123ew11";
+    for (body, shown) in [
+        (
+            json!({"kind": "slack", "url": "https://hooks.slack.com/services/T0/B0/zyx57W2v1u123ew11"}),
+            json!({"url": "https://hooks.slack.com/services/T0/B0/...", "kind": "slack"}),
+        ),
+        (
+            json!({"kind": "telegram", "bot_token": token, "chat_id": -100}),
+            json!({"chat_id": "-100", "kind": "telegram"}),
+        ),
+    ] {
+        let made = world.post("/v1/channels", &body).await;
+        assert_eq!(made.status, 201, "{}", made.body);
+        let read = world.get(made.headers["location"].to_str().unwrap()).await;
+        let list = world.get("/v1/channels").await;
+        for answer in [&made, &read, &list] {
+            assert!(!answer.body.contains("zyx57W2v1u123ew11"), "{}", answer.body);
+        }
+        assert_eq!(read.json(), made.json());
+        for (field, value) in shown.as_object().unwrap() {
+            assert_eq!(&read.json()[field], value);
+        }
+        assert!(read.json().get("secret").is_none());
+    }
+}
+
+#[tokio::test]
+async fn channels_are_listed_by_page_disabled_enabled_and_deleted() {
+    let world = World::new().await;
+    let mut ids = Vec::new();
+    for n in 0..3 {
+        let body = json!({"kind": "webhook", "url": format!("https://example.com/{n}")});
+        ids.insert(0, world.post("/v1/channels", &body).await.json()["id"].as_str().unwrap().to_owned());
+    }
+    let first = world.get("/v1/channels?limit=2").await.json();
+    let second =
+        world.get(&format!("/v1/channels?limit=2&cursor={}", first["next_cursor"].as_str().unwrap())).await.json();
+    let listed = [&first, &second].map(|page| page["items"].as_array().unwrap().clone()).concat();
+    assert_eq!(listed.iter().map(|channel| channel["id"].as_str().unwrap()).collect::<Vec<_>>(), ids);
+    world.get("/v1/channels?limit=0").await.problem(422);
+
+    let path = format!("/v1/channels/{}", ids[0]);
+    let at = async |end: &str| world.post(&format!("{path}/{end}"), &json!({})).await;
+    assert_eq!(at("disable").await.json()["disabled"], "by its tenant");
+    at("test").await.problem(409);
+    let notify = json!({"channel": ids[0], "text": "hi"});
+    world.post("/v1/notifications", &notify).await.problem(409);
+    assert_eq!(at("enable").await.json()["disabled"], Value::Null);
+    assert_eq!(world.post("/v1/notifications", &notify).await.status, 202);
+    let delete = world.authorized("DELETE", &path).body(axum::body::Body::empty()).unwrap();
+    assert_eq!(world.send(delete).await.status, 204);
+    world.get(&path).await.problem(404);
+    for end in ["enable", "disable", "test", "deliveries/018f0000-0000-7000-8000-000000000000/redeliver"] {
+        at(end).await.problem(404);
+    }
+}
+
+#[tokio::test]
+async fn a_notification_is_kept_for_each_channel_or_for_none() {
+    let world = World::new().await;
+    let make = async |body: Value| world.post("/v1/channels", &body).await.json()["id"].as_str().unwrap().to_owned();
+    let hook = make(json!({"kind": "webhook", "url": "https://example.com/"})).await;
+    let chat = make(json!({"kind": "slack", "url": "https://hooks.slack.com/services/T0/B0/secret"})).await;
+    for (body, field) in [
+        (json!({"text": "hi"}), "channel"),
+        (json!({"channel": hook}), "text"),
+        (json!({"channels": [hook, chat], "data": {"n": 1}}), "text"),
+        (json!({"channels": [hook, "018f0000-0000-7000-8000-000000000000"], "text": "hi"}), "channels[1]"),
+        (json!({"channel": hook, "text": "hi", "blocks": []}), "blocks"),
+    ] {
+        let problem = world.post("/v1/notifications", &body).await.problem(422);
+        assert_eq!(problem["errors"][0]["field"], field, "{body}");
+    }
+    let kept =
+        async |channel: &str| world.get(&format!("/v1/channels/{channel}/deliveries")).await.json()["items"].clone();
+    assert_eq!(kept(&hook).await, json!([]), "nothing of what was refused");
+    let told = world.post("/v1/notifications", &json!({"channels": [hook, chat], "text": "hi"})).await;
+    assert_eq!(told.status, 202, "{}", told.body);
+    let deliveries = told.json()["deliveries"].clone();
+    assert_eq!([&deliveries[0]["channel"], &deliveries[1]["channel"]], [&hook, &chat]);
+    let shown = world.get(&format!("/v1/notifications/{}", deliveries[0]["id"].as_str().unwrap())).await.json();
+    assert_eq!((&shown["text"], &shown["data"]), (&json!("hi"), &json!({"text": "hi"})));
+    assert_eq!((&shown["state"], &shown["attempts"]), (&json!("pending"), &json!([])));
+    assert_eq!(kept(&hook).await[0]["id"], deliveries[0]["id"]);
+    world.get("/v1/notifications/018f0000-0000-7000-8000-000000000000").await.problem(404);
+}
+
+#[tokio::test]
+async fn dead_deliveries_are_listed_apart_and_can_be_sent_again() {
+    let world = World::new().await;
+    let made = world.post("/v1/channels", &json!({"kind": "webhook", "url": "https://example.com/"})).await.json();
+    let path = format!("/v1/channels/{}", made["id"].as_str().unwrap());
+    let told = world.post("/v1/notifications", &json!({"channel": made["id"], "data": 1})).await.json();
+    let id = told["deliveries"][0]["id"].as_str().unwrap();
+    let again = format!("{path}/deliveries/{id}/redeliver");
+    let early = world.post(&again, &json!({})).await.problem(409);
+    assert!(early["detail"].as_str().unwrap().ends_with("is pending, only a dead one can be sent again"), "{early}");
+    world.post(&format!("{path}/disable"), &json!({})).await;
+    let dead = world.get(&format!("{path}/deliveries?state=dead")).await.json();
+    assert_eq!(dead["items"][0]["last_error"], "the channel is disabled: by its tenant");
+    assert_eq!(world.get(&format!("{path}/deliveries?state=sent")).await.json(), json!({"items": []}));
+    let wrong = world.get(&format!("{path}/deliveries?state=lost")).await.problem(422);
+    assert_eq!(wrong["errors"][0]["field"], "state");
+    world.post(&again, &json!({})).await.problem(409);
+    world.post(&format!("{path}/enable"), &json!({})).await;
+    let due = world.post(&again, &json!({})).await;
+    assert_eq!((due.status.as_u16(), &due.json()["state"], &due.json()["id"]), (202, &json!("pending"), &json!(id)));
+    assert_eq!(world.get(&format!("{path}/deliveries/{id}")).await.json()["state"], "pending");
+    let other = world.post("/v1/channels", &json!({"kind": "webhook", "url": "https://example.com/"})).await.json();
+    let other = format!("/v1/channels/{}/deliveries/{id}", other["id"].as_str().unwrap());
+    world.get(&other).await.problem(404);
+    world.get("/v1/channels/x/deliveries/y").await.problem(404);
 }
 
 #[tokio::test]

@@ -1,0 +1,160 @@
+//! The end of an attempt to deliver: its row, its place in the log, and what follows for the channel.
+
+use sqlx::Row;
+use uuid::Uuid;
+
+use super::{Inner, SqliteStore, Write, channels, rows};
+use crate::model::Millis;
+use crate::store::{
+    ChannelNews, DeliveryOutcome, DeliverySettled, DeliverySettlement, DisableRules, Failing, Fence, LoggedAttempt,
+    NewAttempt, Settled,
+};
+
+/// How many attempts of one delivery are kept: more than any schedule has, a few redeliveries included.
+const KEPT_MAX: u32 = 50;
+
+const SETTLE: &str = "
+    UPDATE deliveries SET state = ?3, due_at_ms = ?4, finished_at_ms = ?5, owner = NULL,
+                          last_status = coalesce(?6, last_status), last_error = ?7, provider_id = ?8
+    WHERE id = ?1 AND attempt = ?2 AND state = 'sending' RETURNING channel_id";
+
+const RELEASE: &str = "
+    UPDATE deliveries SET state = 'pending', due_at_ms = ?3, refunds = refunds + 1, owner = NULL
+    WHERE id = ?1 AND attempt = ?2 AND state = 'sending' RETURNING channel_id";
+
+const LOG: &str = "
+    INSERT INTO attempts (delivery_id, attempt, at_ms, took_ms, outcome, class, status, error, answer)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+
+const WORKS: &str = "
+    UPDATE channels SET failing_since_ms = NULL, refusals = 0
+    WHERE id = ?1 AND (failing_since_ms IS NOT NULL OR refusals > 0)";
+
+// Answers of one moment may overtake each other: the longest wait counts.
+const HOLD: &str = "UPDATE channels SET not_before_ms = max(coalesce(not_before_ms, 0), ?2) WHERE id = ?1";
+
+const FAILS: &str = "
+    UPDATE channels SET failing_since_ms = coalesce(failing_since_ms, ?2),
+                        refusals = CASE WHEN ?3 THEN refusals + 1 ELSE 0 END
+    WHERE id = ?1 RETURNING failing_since_ms, refusals";
+
+pub(super) async fn settle(store: &SqliteStore, settlement: DeliverySettlement) -> Inner<DeliverySettled> {
+    let now = store.now();
+    let DeliverySettlement { fence, outcome, log, news } = settlement;
+    let mut write = store.write().await?;
+    let Some(channel) = end(&mut write, fence, outcome, now).await? else {
+        return Ok(DeliverySettled { settled: Settled::Late, disabled: None });
+    };
+    if let Some(attempt) = log {
+        keep(&mut write, fence, attempt, now).await?;
+    }
+    let disabled = tell(&mut write, &channel, news, now).await?;
+    write.commit().await?;
+    Ok(DeliverySettled { settled: Settled::Applied, disabled })
+}
+
+/// Writes the delivery's own row. Answers its channel, or `None` if the claim was lost.
+async fn end(write: &mut Write, fence: Fence, outcome: DeliveryOutcome, now: Millis) -> Inner<Option<String>> {
+    let id = fence.id.to_string();
+    let update = match outcome {
+        DeliveryOutcome::Release => sqlx::query_scalar(RELEASE).bind(id).bind(fence.attempt).bind(now),
+        ended => {
+            let end = End::of(ended, now);
+            sqlx::query_scalar(SETTLE)
+                .bind(id)
+                .bind(fence.attempt)
+                .bind(end.state)
+                .bind(end.due_at)
+                .bind(end.finished_at)
+                .bind(end.status)
+                .bind(end.error)
+                .bind(end.provider_id)
+        }
+    };
+    Ok(update.fetch_optional(&mut **write).await?)
+}
+
+/// The columns that an attempt changes.
+struct End {
+    state: &'static str,
+    due_at: Millis,
+    finished_at: Option<Millis>,
+    status: Option<u16>,
+    error: Option<String>,
+    provider_id: Option<String>,
+}
+
+impl End {
+    fn of(outcome: DeliveryOutcome, now: Millis) -> Self {
+        let (state, due_at, status, error, provider_id) = match outcome {
+            DeliveryOutcome::Sent { status, provider_id } => ("sent", now, status, None, provider_id),
+            DeliveryOutcome::Dead { status, reason } => ("dead", now, status, Some(reason), None),
+            DeliveryOutcome::Retry { after_ms, status, error } => {
+                ("pending", now.saturating_add(rows::signed(after_ms)), status, Some(error), None)
+            }
+            DeliveryOutcome::Release => ("pending", now, None, None, None),
+        };
+        let finished_at = (state != "pending").then_some(now);
+        Self { state, due_at, finished_at, status, error, provider_id }
+    }
+}
+
+async fn keep(write: &mut Write, fence: Fence, attempt: NewAttempt, now: Millis) -> Inner<()> {
+    let id = fence.id.to_string();
+    sqlx::query(LOG)
+        .bind(&id)
+        .bind(fence.attempt)
+        .bind(now)
+        .bind(rows::signed(attempt.took_ms))
+        .bind(attempt.outcome)
+        .bind(attempt.class)
+        .bind(attempt.status)
+        .bind(attempt.error)
+        .bind(attempt.answer)
+        .execute(&mut **write)
+        .await?;
+    let forget = "DELETE FROM attempts WHERE delivery_id = ?1 AND attempt + ?3 <= ?2";
+    sqlx::query(forget).bind(&id).bind(fence.attempt).bind(KEPT_MAX).execute(&mut **write).await?;
+    Ok(())
+}
+
+/// Writes what the attempt says about its channel. Answers why it is disabled from now on.
+async fn tell(write: &mut Write, channel: &str, news: ChannelNews, now: Millis) -> Inner<Option<String>> {
+    let why = match news {
+        ChannelNews::None => None,
+        ChannelNews::Works => {
+            sqlx::query(WORKS).bind(channel).execute(&mut **write).await?;
+            None
+        }
+        ChannelNews::Hold { for_ms } => {
+            let until = now.saturating_add(rows::signed(for_ms));
+            sqlx::query(HOLD).bind(channel).bind(until).execute(&mut **write).await?;
+            None
+        }
+        ChannelNews::Fails { how, rules, reason } => {
+            let refused = how == Failing::Refuses;
+            let row = sqlx::query(FAILS).bind(channel).bind(now).bind(refused).fetch_one(&mut **write).await?;
+            let since: Millis = row.try_get("failing_since_ms")?;
+            enough(row.try_get("refusals")?, now.saturating_sub(since), rules, &reason)
+        }
+        ChannelNews::Gone { reason } => Some(reason),
+    };
+    let Some(why) = why else { return Ok(None) };
+    Ok(channels::stop_within(write, channel, &why, now).await?.then_some(why))
+}
+
+/// Whether a channel has failed enough, and how that is told.
+fn enough(refusals: u32, failing_ms: Millis, rules: DisableRules, reason: &str) -> Option<String> {
+    if refusals >= rules.refusals_max && failing_ms >= rows::signed(rules.refused_for_ms) {
+        return Some(format!("refused {refusals} times in a row, at last: {reason}"));
+    }
+    let hours = failing_ms / 3_600_000;
+    (failing_ms >= rows::signed(rules.failing_for_ms))
+        .then(|| format!("nothing has arrived for {hours} h, at last: {reason}"))
+}
+
+pub(super) async fn list(store: &SqliteStore, delivery: Uuid) -> Inner<Vec<LoggedAttempt>> {
+    let select = sqlx::query("SELECT * FROM attempts WHERE delivery_id = ?1 ORDER BY attempt");
+    let found = select.bind(delivery.to_string()).fetch_all(&store.readers()?).await?;
+    found.iter().map(rows::attempt).collect()
+}
