@@ -3,6 +3,7 @@
 
 pub(crate) mod channels;
 pub(crate) mod claims;
+pub(crate) mod deliveries;
 pub(crate) mod jobs;
 pub(crate) mod lists;
 pub(crate) mod requests;
@@ -88,26 +89,28 @@ macro_rules! contract_tests {
         );
         crate::store::contract::contract_tests!(@ $open; channels:
             a_channel_reads_back_with_its_secret
+            a_disabled_channel_buries_its_deliveries_with_the_reason
+            a_channel_that_must_wait_is_neither_due_nor_claimed
+            a_channel_that_only_refuses_is_disabled_after_a_while
+            a_channel_through_which_nothing_arrives_is_disabled_in_the_end
+            an_enabled_channel_starts_anew
+            a_deleted_channel_takes_its_deliveries_with_it
+            due_channels_are_those_with_something_to_send
+            a_tenant_with_many_due_channels_hides_no_other
+            the_store_answers_a_ping
+        );
+        crate::store::contract::contract_tests!(@ $open; deliveries:
             a_delivery_for_no_channel_or_anothers_is_refused
             deliveries_of_a_channel_are_claimed_oldest_first
             a_late_answer_about_a_delivery_is_refused
             a_delivery_whose_sender_was_lost_is_due_again
             a_failed_delivery_waits_and_a_sent_one_is_final
             a_released_delivery_is_not_charged
-            a_disabled_channel_buries_its_deliveries_with_the_reason
             deliveries_are_kept_all_or_none
             every_attempt_is_in_the_log_of_its_delivery
-            a_channel_that_must_wait_is_neither_due_nor_claimed
-            a_channel_that_only_refuses_is_disabled_after_a_while
-            a_channel_through_which_nothing_arrives_is_disabled_in_the_end
-            an_enabled_channel_starts_anew
             a_dead_delivery_is_sent_again_under_its_id_with_all_its_attempts
             deliveries_are_listed_by_state_and_by_page
             finished_deliveries_are_forgotten_by_age_and_by_number
-            a_deleted_channel_takes_its_deliveries_with_it
-            due_channels_are_those_with_something_to_send
-            a_tenant_with_many_due_channels_hides_no_other
-            the_store_answers_a_ping
         );
         crate::store::contract::contract_tests!(@ $open; requests:
             a_request_that_comes_again_is_pending_and_then_answered_the_same

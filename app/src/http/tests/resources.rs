@@ -173,6 +173,15 @@ async fn channels_are_listed_by_page_disabled_enabled_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_test_whose_turn_does_not_come_is_202_within_the_time_of_a_request() {
+    let world = World::with(&[("APP__LIMITS__REQUEST_MS", "2000")]).await;
+    let made = world.post("/v1/channels", &json!({"kind": "webhook", "url": "https://example.com/"})).await.json();
+    let test = world.post(&format!("/v1/channels/{}/test", made["id"].as_str().unwrap()), &json!({})).await;
+    assert_eq!((test.status.as_u16(), &test.json()["state"]), (202, &json!("pending")), "{}", test.body);
+    assert_eq!(test.json()["attempts"], json!([]));
+}
+
+#[tokio::test]
 async fn a_notification_is_kept_for_each_channel_or_for_none() {
     let world = World::new().await;
     let make = async |body: Value| world.post("/v1/channels", &body).await.json()["id"].as_str().unwrap().to_owned();
