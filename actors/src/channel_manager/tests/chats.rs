@@ -70,7 +70,7 @@ async fn a_429_holds_the_whole_channel_for_as_long_as_it_says() {
     let second = house.until_state(second, DeliveryState::Sent).await;
     assert_eq!(first.charged() + second.charged(), 3, "the one that was not tried waited with the other");
     assert!(second.provider_id.is_some());
-    let times = times.lock().unwrap();
+    let times = times.lock().unwrap().clone();
     assert!(times[1] - times[0] >= Duration::from_secs(3), "{times:?}");
     let log = house.kept.store.list_attempts(first.id).await.unwrap();
     assert_eq!((log.len(), log[0].kept.class.as_deref(), log[0].kept.status), (2, Some("throttled"), Some(429)));

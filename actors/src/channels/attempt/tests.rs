@@ -33,7 +33,7 @@ impl Channel for Scripted {
             Act::Hang => std::future::pending().await,
             Act::Tell => {
                 let left = telemetry::context::remaining().map(|left| left.as_millis());
-                Outcome::Dead { reason: format!("{left:?}") }
+                Outcome::Dead { status: None, reason: format!("{left:?}") }.into()
             }
         }
     }
