@@ -117,7 +117,7 @@ pub async fn publish(
 /// `Last-Event-ID` is welcomed with `"recovered": false`.
 ///
 /// # Errors
-/// 406 if the client does not accept a stream, 422 without a topic or with one that is none, 429 at the tenant's limit of
+/// 406 if the client does not accept a stream, 422 without a topic, with one that is none or one too many, 429 at the tenant's limit of
 /// open streams and sockets, 503 while draining or full.
 #[utoipa::path(get, path = "/v1/events",
     params(

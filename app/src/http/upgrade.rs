@@ -1,17 +1,18 @@
 //! `/v1/socket`: the door to the broadcaster. What is refused is refused here, as plain HTTP; what comes after the
 //! upgrade is the business of `socket.rs`.
 
+use std::time::Duration;
+
 use actors::broadcast::{Refused, Topic};
 use actors::store::KeyHash;
 use axum::Extension;
 use axum::extract::{FromRequestParts, RawQuery, State, WebSocketUpgrade};
 use axum::response::Response;
-use http::StatusCode;
 use http::request::Parts;
 
 use super::allowance::SocketQuota;
 use super::page::Query;
-use super::problem::Problem;
+use super::problem::{FieldError, Problem};
 use super::resource::Caller;
 use super::socket;
 use super::{ApiState, auth};
@@ -31,7 +32,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
 /// Upgrades to a WebSocket that hears the topics: `?topic=a&topic=b`.
 ///
 /// # Errors
-/// 422 for a topic that is none, 429 at the tenant's limit, 503 while draining or full; 426 or 400 if it is no upgrade.
+/// 422 for a topic that is none or one too many, 429 at the tenant's limit, 503 while draining or full; 426 or 400 if it is no upgrade.
 #[utoipa::path(get, path = "/v1/socket",
     params(("topic" = Option<Vec<String>>, Query, description = "What to listen to; as often as there are topics", explode)),
     responses((status = 101, description = "A WebSocket"),
@@ -64,11 +65,21 @@ fn topics(query: &str) -> Result<Vec<Topic>, Problem> {
     query.finish().map(|()| topics)
 }
 
+/// A tenant whose connections are all open comes again after this long: they last, so sooner is of little use.
+const ALL_OPEN_RETRY_AFTER: Duration = Duration::from_secs(10);
+
 /// Why a subscriber was not taken, also of a stream.
 pub(super) fn refused(refused: Refused) -> Problem {
-    match refused.retry_after() {
-        Some(after) => Problem::unavailable(refused.to_string(), u32::try_from(after.as_secs()).unwrap_or(1).max(1)),
-        None => Problem::new(StatusCode::TOO_MANY_REQUESTS, refused.to_string()),
+    if let Some(after) = refused.retry_after() {
+        return Problem::unavailable(refused.to_string(), u32::try_from(after.as_secs()).unwrap_or(1).max(1));
+    }
+    match refused {
+        // The same request is refused whenever it comes again.
+        Refused::SocketTopics { limit } => Problem::invalid(vec![FieldError {
+            field: "topic".to_owned(),
+            reason: format!("may be given {limit} times"),
+        }]),
+        other => Problem::too_many(other.to_string(), ALL_OPEN_RETRY_AFTER),
     }
 }
 
@@ -98,6 +109,6 @@ mod tests {
     #[test]
     fn a_limit_of_the_tenant_is_429_and_a_full_house_503() {
         assert_eq!(refused(Refused::TenantSockets { limit: 1 }).status(), 429);
-        assert_eq!(refused(Refused::Full { retry_after: std::time::Duration::from_millis(1_500) }).status(), 503);
+        assert_eq!(refused(Refused::Full { retry_after: Duration::from_millis(1_500) }).status(), 503);
     }
 }

@@ -93,6 +93,14 @@ async fn a_stream_is_for_those_who_accept_one_and_name_their_topics() {
 }
 
 #[tokio::test]
+async fn more_topics_than_one_stream_may_have_are_422_for_waiting_does_not_help() {
+    let mut world = World::new().await;
+    world.state.bounds.sockets.topics_per_socket_max = 1;
+    let problem = world.get("/v1/events?topic=a&topic=b").await.problem(422);
+    assert_eq!(problem["errors"][0]["field"], "topic");
+}
+
+#[tokio::test]
 async fn a_stream_counts_against_the_sockets_of_its_tenant_and_keeps_no_place_of_the_gate() {
     let mut world = World::with(&[("APP__LIMITS__CONCURRENCY", "1")]).await;
     world.state.bounds.sockets.sockets_max = 1;
@@ -103,7 +111,9 @@ async fn a_stream_counts_against_the_sockets_of_its_tenant_and_keeps_no_place_of
     let mut body = open.into_body();
     let welcome = body.frame().await.unwrap().unwrap().into_data().unwrap();
     assert!(welcome.starts_with(b"retry: 2000\n\nevent: welcome\n"), "{welcome:?}");
-    world.send(listen()).await.problem(429);
+    let refused = world.send(listen()).await;
+    refused.problem(429);
+    assert_eq!(refused.headers["retry-after"], "10");
     assert_eq!(world.get("/v1/jobs").await.status, 200);
     drop(body);
     let freed = async {
