@@ -11,6 +11,7 @@ use http::{HeaderName, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use telemetry::context::remaining;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -26,7 +27,7 @@ use super::resource::{Caller, Faults, Id, time};
 /// What a test message says.
 const TEST_TEXT: &str = "A test of this channel.";
 
-/// The share of a request's time in which a test waits for its end.
+/// The share of what is left of a request's time in which a test waits for its end.
 const TEST_SHARE: f64 = 0.8;
 
 /// Time between two looks at a test message.
@@ -224,7 +225,7 @@ pub async fn test(
         None => state.store.create_delivery(test_message(&tenant, id, &effect)).await?,
     };
     state.channels.poke();
-    let until = Instant::now() + state.limits.request.mul_f64(TEST_SHARE);
+    let until = Instant::now() + remaining().unwrap_or(state.limits.request).mul_f64(TEST_SHARE);
     while is_under_way(delivery.state) && Instant::now() < until {
         tokio::time::sleep(TEST_LOOK).await;
         let now = state.store.get_delivery(&tenant, delivery.id).await?;

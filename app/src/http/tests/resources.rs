@@ -182,6 +182,16 @@ async fn a_test_whose_turn_does_not_come_is_202_within_the_time_of_a_request() {
 }
 
 #[tokio::test]
+async fn a_test_waits_no_longer_than_its_caller() {
+    let world = World::new().await;
+    let made = world.post("/v1/channels", &json!({"kind": "webhook", "url": "https://example.com/"})).await.json();
+    let path = format!("/v1/channels/{}/test", made["id"].as_str().unwrap());
+    let request = world.authorized("POST", &path).header("x-request-timeout-ms", "1000");
+    let test = world.send(request.body(axum::body::Body::empty()).unwrap()).await;
+    assert_eq!((test.status.as_u16(), &test.json()["state"]), (202, &json!("pending")), "{}", test.body);
+}
+
+#[tokio::test]
 async fn a_notification_is_kept_for_each_channel_or_for_none() {
     let world = World::new().await;
     let make = async |body: Value| world.post("/v1/channels", &body).await.json()["id"].as_str().unwrap().to_owned();
