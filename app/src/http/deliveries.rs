@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::ApiState;
+use super::idempotency::Effect;
 use super::json::Json;
 use super::page::{Page, Query};
 use super::problem::Problem;
@@ -126,7 +127,15 @@ pub async fn redeliver(
     State(state): State<ApiState>,
     Caller(tenant): Caller,
     Ids(channel, id): Ids,
+    effect: Effect,
 ) -> Result<(StatusCode, Json<DeliveryResource>), Problem> {
+    let revived = async {
+        let found = state.store.get_delivery(&tenant, id).await?;
+        Ok(found.filter(|delivery| delivery.channel == channel && delivery.state != DeliveryState::Dead))
+    };
+    if let Some(delivery) = effect.earlier(revived).await? {
+        return Ok((StatusCode::ACCEPTED, Json(delivery.into())));
+    }
     let delivery = state.store.redeliver(&tenant, channel, id).await?;
     state.channels.poke();
     Ok((StatusCode::ACCEPTED, Json(delivery.into())))

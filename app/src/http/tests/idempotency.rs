@@ -152,6 +152,25 @@ async fn a_cancellation_whose_answer_was_lost_is_answered_again_and_not_as_too_l
 }
 
 #[tokio::test]
+async fn a_redelivery_whose_answer_was_lost_is_answered_again_and_not_refused() {
+    let world = World::new().await;
+    let made = world.post("/v1/channels", &json!({"kind": "webhook", "url": "https://example.com/hook"})).await.json();
+    let channel = format!("/v1/channels/{}", made["id"].as_str().unwrap());
+    let told = world.post("/v1/notifications", &json!({"channel": made["id"], "text": "hi"})).await.json();
+    for end in ["disable", "enable"] {
+        world.post(&format!("{channel}/{end}"), &json!({})).await;
+    }
+    let id = told["deliveries"][0]["id"].as_str().unwrap();
+    let (path, body) = (format!("{channel}/deliveries/{id}/redeliver"), json!({}));
+    world.begun("k", &path, &body, 0).await;
+    assert_eq!(world.post(&path, &body).await.status, 202, "what the first try has done");
+    let again = world.post_with("k", &path, &body).await;
+    assert_eq!((again.status.as_u16(), &again.json()["state"]), (202, &json!("pending")), "{}", again.body);
+    assert!(replayed(&again));
+    world.post_with("another", &path, &body).await.problem(409);
+}
+
+#[tokio::test]
 async fn the_secret_of_a_channel_is_given_again_but_never_kept_with_an_answer() {
     let world = World::new().await;
     let body = json!({"kind": "webhook", "url": "https://example.com/hook"});
