@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use actors::model::TenantId;
-use actors::store::{KeyHash, SqliteOptions, SqliteStore, Store, StoreError, Tenant, new_key};
+use actors::store::{KeyHash, SqliteStore, Store, StoreError, Tenant, new_key};
 use clap::Subcommand;
 use secrecy::ExposeSecret;
 use tracing::Instrument;
@@ -88,9 +88,9 @@ pub(super) async fn carry_out(settings: &Settings, action: &TenantAction) -> Res
 }
 
 async fn ask(settings: &Settings, action: &TenantAction) -> Result<String, No> {
-    let store = SqliteStore::open(&settings.store.url, SqliteOptions::default()).await.map_err(no)?;
+    let store = SqliteStore::open(&settings.store.url, settings.for_sqlite()).await.map_err(no)?;
     let answer = match action {
-        TenantAction::Create { name } => create(&store, name).await,
+        TenantAction::Create { name } => create(&store, name).await.map_err(no),
         TenantAction::List { json } => {
             let format = if *json { as_json } else { as_table };
             list(&store).await.map(|tenants| format(settings, &tenants)).map_err(no)
@@ -114,13 +114,9 @@ fn no(error: StoreError) -> No {
     }
 }
 
-async fn create(store: &SqliteStore, name: &TenantId) -> Result<String, No> {
+async fn create(store: &SqliteStore, name: &TenantId) -> Result<String, StoreError> {
     let key = new_key();
-    let made = store.create_tenant(name, &KeyHash::of(key.expose_secret())).await;
-    made.map_err(|error| match error {
-        StoreError::Conflict { .. } => No::new(exit::NO, format!("there is a tenant {name} already")),
-        other => no(other),
-    })?;
+    store.create_tenant(name, &KeyHash::of(key.expose_secret())).await?;
     Ok(shown_once(name, key.expose_secret()))
 }
 
@@ -182,6 +178,8 @@ fn own_limits(tenant: &Tenant) -> String {
 
 #[cfg(test)]
 mod tests {
+    use actors::store::SqliteOptions;
+
     use super::*;
     use crate::settings::{Sources, load};
 

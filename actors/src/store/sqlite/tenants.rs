@@ -33,8 +33,10 @@ pub(super) async fn create(store: &SqliteStore, id: &TenantId, key: &KeyHash) ->
             return tenant(row);
         }
         // Which of the two collides is told, but never whose key it is.
-        let what = if known.0 == id.as_str() { "has another key" } else { "would have the key of another tenant" };
-        return Err(Trouble::Conflict(format!("the tenant {id} {what}")));
+        return Err(Trouble::Conflict(match known.0 == id.as_str() {
+            true => format!("there is a tenant {id} already"),
+            false => format!("the tenant {id} would have the key of another tenant"),
+        }));
     }
     let insert = sqlx::query("INSERT INTO tenants (id, key_hash, created_at_ms) VALUES (?1, ?2, ?3) RETURNING *");
     let row = insert.bind(id.as_str()).bind(key.as_str()).bind(store.now()).fetch_one(&mut *write).await?;
