@@ -59,8 +59,10 @@ pub struct Parts {
     pub hub: Arc<Hub>,
     /// Who the tenants are, by their keys.
     pub tenants: Tenants,
-    /// What wrong keys and tokens cost their senders.
+    /// What wrong keys cost their senders.
     pub failures: Failures,
+    /// What wrong tokens cost theirs: apart, so that nobody who guesses keys keeps the operator out.
+    pub admin_failures: Failures,
     /// Deliveries to receivers.
     pub channels: ChannelManager,
     /// Jobs and schedules.
@@ -112,6 +114,7 @@ impl Parts {
         Ok(Self {
             tenants: Tenants::new(store.clone(), hub.clone(), demo_key),
             failures: Failures::new(settings.limits.auth_failures_per_min),
+            admin_failures: Failures::new(settings.limits.auth_failures_per_min),
             hub,
             sweep: Sweep::new(settings.for_health_sweep(), probes)?,
             liveness: LivenessView::new(heartbeats.clone(), settings.liveness_monitor.wedged_after, BEATING),
@@ -158,7 +161,7 @@ impl Parts {
     /// What the admin listener serves from.
     pub fn admin_state(&self) -> AdminState {
         AdminState {
-            keeper: Gatekeeper { token: self.settings.admin.token.clone(), failures: self.failures.clone() },
+            keeper: Gatekeeper { token: self.settings.admin.token.clone(), failures: self.admin_failures.clone() },
             dev: if self.settings.is_development() { Dev::Served } else { Dev::Absent },
             tree: self.tree.clone(),
             liveness: self.liveness.clone(),
@@ -167,6 +170,7 @@ impl Parts {
             tenants: self.tenants.clone(),
             bounds: self.settings.for_tenants(),
             body_bytes_max: self.settings.limits.body_bytes,
+            body_within: self.settings.limits.request,
             reporting: self.reporting.clone(),
         }
     }

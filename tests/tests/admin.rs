@@ -88,6 +88,17 @@ async fn guesses_of_the_token_are_429_after_some() {
 }
 
 #[tokio::test]
+async fn guesses_of_keys_do_not_keep_the_operator_out() {
+    let service = Service::setup().set("admin.token", TOKEN).set("limits.auth_failures_per_min", 3).start().await;
+    let guess = async |n: u32| service.api().with_key(&format!("guess {n}")).get("/v1/jobs").await;
+    for n in 0..4 {
+        guess(n).await.expect(401);
+    }
+    guess(4).await.expect(429);
+    service.admin().with_key(TOKEN).get("/metrics").await.expect(200);
+}
+
+#[tokio::test]
 async fn a_child_is_restarted_stopped_and_started_by_its_path() {
     let service = Service::start().await;
     let mut socket = Socket::open(service.api(), &["hello"]).await;

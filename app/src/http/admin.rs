@@ -59,6 +59,8 @@ pub struct AdminState {
     pub bounds: Bounds,
     /// The longest body.
     pub body_bytes_max: usize,
+    /// How long a body may take to come.
+    pub body_within: Duration,
     /// Metrics, and what is logged.
     pub reporting: Reporting,
 }
@@ -66,6 +68,10 @@ pub struct AdminState {
 impl BodyLimit for AdminState {
     fn body_bytes_max(&self) -> usize {
         self.body_bytes_max
+    }
+
+    fn body_within(&self) -> Duration {
+        self.body_within
     }
 }
 

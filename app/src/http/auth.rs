@@ -12,7 +12,7 @@ use actors::store::{KeyHash, Store, StoreError, Tenant};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, ORIGIN};
 use http::{HeaderMap, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
@@ -107,7 +107,7 @@ fn enabled(tenant: Arc<Tenant>) -> Result<Arc<Tenant>, Problem> {
 /// Who may come in as the operator.
 #[derive(Clone)]
 pub struct Gatekeeper {
-    /// The token; without one everyone who reaches the listener may pass.
+    /// The token; without one everyone who reaches the listener may pass, but for pages in a browser.
     pub token: Option<SecretString>,
     /// What wrong tokens cost.
     pub failures: Failures,
@@ -123,7 +123,7 @@ pub async fn operator(State(keeper): State<Gatekeeper>, request: Request, next: 
 
 impl Gatekeeper {
     fn check(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<(), Problem> {
-        let Some(token) = &self.token else { return Ok(()) };
+        let Some(token) = &self.token else { return not_of_a_page(headers) };
         let detail = "the operator's token is needed, in the header authorization: Bearer TOKEN";
         let refused = Problem::unauthorized(detail, ADMIN_CHALLENGE);
         let given = bearer(headers).ok_or_else(|| refused.clone())?;
@@ -134,6 +134,16 @@ impl Gatekeeper {
         self.failures.count(peer);
         Err(refused)
     }
+}
+
+/// Whoever lets a browser run on this machine lets every page that it shows send requests to loopback; none of them must
+/// stop a child or change a tenant. A browser says so: <https://fetch.spec.whatwg.org/#origin-header>.
+fn not_of_a_page(headers: &HeaderMap) -> Result<(), Problem> {
+    if !headers.contains_key(ORIGIN) {
+        return Ok(());
+    }
+    let detail = "a page in a browser may not ask here, unless admin.token is set and it has it";
+    Err(Problem::new(StatusCode::FORBIDDEN, detail))
 }
 
 /// Hashes first, so that not even the length is told.

@@ -34,7 +34,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::ApiState;
-use super::json::{self, BodyLimit};
+use super::json;
 use super::problem::{FieldError, Problem};
 use super::resource::Caller;
 
@@ -88,7 +88,7 @@ async fn once(
     next: Next,
 ) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
-    let body = json::read(body, state.body_bytes_max()).await?;
+    let body = json::read(body, state).await?;
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let begin = BeginRequest {
         tenant,

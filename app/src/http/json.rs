@@ -1,5 +1,7 @@
 //! Bodies in, checked to the last field; bodies out.
 
+use std::time::Duration;
+
 use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, OptionalFromRequest, Request};
 use axum::response::{IntoResponse, Response};
@@ -9,6 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
+use tokio::time::timeout;
 
 use super::problem::{FieldError, Problem};
 
@@ -19,10 +22,12 @@ use super::problem::{FieldError, Problem};
 #[derive(Debug)]
 pub struct Json<T>(pub T);
 
-/// The longest body in bytes; the state of a router says it.
+/// What a body may take; the state of a router says it.
 pub trait BodyLimit {
-    /// The limit.
+    /// The longest body in bytes.
     fn body_bytes_max(&self) -> usize;
+    /// How long it may take to come. Where a request as a whole has less time, that is over before.
+    fn body_within(&self) -> Duration;
 }
 
 impl<T: DeserializeOwned, S: BodyLimit + Sync> FromRequest<S> for Json<T> {
@@ -38,7 +43,7 @@ impl<T: DeserializeOwned, S: BodyLimit + Sync> FromRequest<S> for Json<T> {
             let header = (ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).with_header(header.0, header.1));
         }
-        let body = read(request.into_body(), state.body_bytes_max()).await?;
+        let body = read(request.into_body(), state).await?;
         parse(&body).map(Json)
     }
 }
@@ -75,14 +80,19 @@ fn is_coded(headers: &HeaderMap) -> bool {
 }
 
 /// The whole body of a request.
-pub(super) async fn read(body: Body, limit: usize) -> Result<bytes::Bytes, Problem> {
+pub(super) async fn read(body: Body, state: &impl BodyLimit) -> Result<bytes::Bytes, Problem> {
+    let (limit, within) = (state.body_bytes_max(), state.body_within());
     let announced = body.size_hint().lower();
     let too_large = || Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body may have {limit} bytes at most"));
     // Said in advance to be too large: not one byte of it is read.
     if announced > limit as u64 {
         return Err(too_large());
     }
-    match Limited::new(body, limit).collect().await {
+    let read = timeout(within, Limited::new(body, limit).collect()).await.map_err(|_| {
+        let detail = format!("the body was not complete within {} ms", within.as_millis());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, detail)
+    })?;
+    match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(_) => Err(Problem::new(
@@ -164,6 +174,10 @@ mod tests {
     impl BodyLimit for Limit {
         fn body_bytes_max(&self) -> usize {
             self.0
+        }
+
+        fn body_within(&self) -> Duration {
+            Duration::from_secs(10)
         }
     }
 

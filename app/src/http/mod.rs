@@ -49,6 +49,7 @@ mod upgrade;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actors::broadcast::Hub;
 use actors::bus::Bus;
@@ -102,6 +103,10 @@ pub struct ApiState {
 impl BodyLimit for ApiState {
     fn body_bytes_max(&self) -> usize {
         self.limits.body_bytes
+    }
+
+    fn body_within(&self) -> Duration {
+        self.limits.request
     }
 }
 

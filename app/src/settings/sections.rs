@@ -212,7 +212,7 @@ pub struct Limits {
     /// How many connections are open at once, without sockets; more wait to be accepted.
     #[serde(deserialize_with = "types::int::<1, 1_000_000, _, _>")]
     pub connections: usize,
-    /// How many wrong keys and tokens one address may send in a minute.
+    /// How many wrong keys one address may send in a minute, and how many wrong tokens.
     #[serde(deserialize_with = "types::int::<1, 1_000_000, _, _>")]
     pub auth_failures_per_min: u32,
 }

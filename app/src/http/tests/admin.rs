@@ -28,6 +28,7 @@ fn state(world: &World, dev: Dev) -> AdminState {
         tenants: world.state.tenants.clone(),
         bounds: world.state.bounds,
         body_bytes_max: 10_000,
+        body_within: world.state.limits.request,
         reporting: Reporting {
             metrics: Arc::new(|| "up 1\n".to_owned()),
             log_filter: LogFilter::new("info", Vec::new(), Handle::current()),
@@ -72,6 +73,31 @@ async fn with_a_token_everything_but_the_probes_asks_for_it() {
         let request = Request::get("/metrics").header("authorization", token).body(Body::empty()).unwrap();
         assert_eq!(ask(router(state.clone()), request).await.status, status);
     }
+}
+
+#[tokio::test]
+async fn without_a_token_what_a_page_in_a_browser_asks_for_is_refused() {
+    let world = World::new().await;
+    let tree = plant(&world).await;
+    let from_page = || Request::post("/admin/tree/restart/scheduler").header("origin", "https://example.com");
+    let request = from_page().body(Body::empty()).unwrap();
+    let problem = ask(router(state(&world, Dev::Absent)), request).await.problem(403);
+    assert!(problem["detail"].as_str().unwrap().contains("admin.token"), "{problem}");
+    assert_eq!(tree.snapshot().find("scheduler").unwrap().incarnation, 1);
+    let keeper = Gatekeeper { token: Some(SecretString::from("ours")), failures: world.state.failures.clone() };
+    let request = from_page().header("authorization", "Bearer ours").body(Body::empty()).unwrap();
+    let answer = ask(router(AdminState { keeper, ..state(&world, Dev::Absent) }), request).await;
+    assert_eq!(answer.status, 200, "no page has the token but from the operator");
+    tree.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_408_here_too() {
+    let world = World::with(&[("APP__LIMITS__REQUEST_MS", "50")]).await;
+    let never = Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::convert::Infallible>>());
+    let request = Request::put("/admin/log-filter").header("content-type", "application/json").body(never).unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(10), ask(router(state(&world, Dev::Absent)), request));
+    answer.await.unwrap().problem(408);
 }
 
 #[tokio::test]
@@ -158,7 +184,8 @@ async fn a_tenant_is_made_looked_at_and_changed() {
     assert_eq!((made.status.as_u16(), made.headers["location"].to_str().unwrap()), (201, "/admin/tenants/acme"));
     let key = made.json()["key"].as_str().unwrap().to_owned();
     assert!(key.starts_with("pk_") && key.len() == 67);
-    send(router(), "POST", "/admin/tenants", &json!({"id": "acme"})).await.problem(409);
+    let again = send(router(), "POST", "/admin/tenants", &json!({"id": "acme"})).await.problem(409);
+    assert_eq!(again["detail"], "there is a tenant acme already");
     let bad = send(router(), "POST", "/admin/tenants", &json!({"id": "No Such"})).await.problem(422);
     assert_eq!(bad["errors"][0]["field"], "id");
 
