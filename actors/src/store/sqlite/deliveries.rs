@@ -26,6 +26,14 @@ const CLAIM: &str = "
                  ORDER BY due_at_ms, deliveries.id LIMIT ?5)
     RETURNING *";
 
+// Two statements, so that each has its index.
+const LIST: &str =
+    "SELECT * FROM deliveries WHERE channel_id = ?1 AND tenant = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4";
+
+const LIST_IN_STATE: &str = "
+    SELECT * FROM deliveries WHERE channel_id = ?1 AND tenant = ?2 AND id < ?3 AND state = ?5
+    ORDER BY id DESC LIMIT ?4";
+
 const NEXT: &str = "
     SELECT min(due_at_ms) FROM deliveries
     WHERE channel_id = ?1 AND state IN ('pending', 'sending') AND due_at_ms > ?2";
@@ -137,19 +145,9 @@ pub(super) async fn list(
     state: Option<DeliveryState>,
     page: Before,
 ) -> Inner<Vec<Delivery>> {
-    // Two statements, so that each has its index.
-    let select = match state {
-        None => {
-            "SELECT * FROM deliveries WHERE channel_id = ?1 AND tenant = ?2 AND (?3 IS NULL OR id < ?3)
-             ORDER BY id DESC LIMIT ?4"
-        }
-        Some(_) => {
-            "SELECT * FROM deliveries WHERE channel_id = ?1 AND tenant = ?2 AND (?3 IS NULL OR id < ?3) AND state = ?5
-             ORDER BY id DESC LIMIT ?4"
-        }
-    };
-    let before = page.id.map(|id| id.to_string());
-    let bound = sqlx::query(select).bind(channel.to_string()).bind(tenant.as_str()).bind(before).bind(page.limit);
+    let select = if state.is_some() { LIST_IN_STATE } else { LIST };
+    let bound = sqlx::query(select).bind(channel.to_string()).bind(tenant.as_str());
+    let bound = bound.bind(rows::before(page)).bind(page.limit);
     let bound = if let Some(state) = state { bound.bind(state.as_str()) } else { bound };
     bound.fetch_all(&store.readers()?).await?.iter().map(rows::delivery).collect()
 }
@@ -178,4 +176,22 @@ pub(super) async fn prune(store: &SqliteStore, prune: Prune) -> Inner<u64> {
     let above = kept.saturating_sub(rows::signed(prune.keep_max)).max(0);
     let deleted = sqlx::query(PRUNE).bind(oldest_ms).bind(above).bind(prune.limit).execute(&store.writer()?).await?;
     Ok(deleted.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::tests::{open_in, plan};
+
+    #[tokio::test]
+    async fn a_page_of_the_log_walks_its_index_from_its_place_on_and_sorts_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = open_in(&directory).await;
+        for (sql, step) in [
+            (LIST, "SEARCH deliveries USING INDEX deliveries_log (channel_id=? AND id<?)"),
+            (LIST_IN_STATE, "SEARCH deliveries USING INDEX deliveries_by_state (channel_id=? AND state=? AND id<?)"),
+        ] {
+            assert_eq!(plan(&store, sql).await, [step]);
+        }
+    }
 }

@@ -116,17 +116,8 @@ pub(super) async fn schedules(
 
 #[cfg(test)]
 mod tests {
-    use sqlx::Row;
-
     use super::*;
-    use crate::store::sqlite::tests::open_in;
-
-    /// How SQLite goes about a statement, line by line.
-    async fn plan(store: &SqliteStore, sql: &str) -> String {
-        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
-        let rows = sqlx::query(explain).fetch_all(&store.readers().ok().unwrap()).await.unwrap();
-        rows.iter().map(|row| row.get::<String, _>("detail")).collect::<Vec<_>>().join("\n")
-    }
+    use crate::store::sqlite::tests::{open_in, plan};
 
     #[tokio::test]
     async fn a_page_walks_one_index_from_its_place_on_and_sorts_nothing() {
@@ -137,9 +128,9 @@ mod tests {
             (FINISHED, "SEARCH jobs_done USING INDEX jobs_done_list (tenant=? AND state=? AND "),
             (SCHEDULES, "SEARCH schedules USING INDEX schedules_list (tenant=? AND "),
         ] {
-            let plan = plan(&store, sql).await;
-            assert!(plan.starts_with(index) && plan.lines().count() == 1, "{plan}");
-            assert!(plan.contains("created_at_ms"), "not from the place on: {plan}");
+            let steps = plan(&store, sql).await;
+            assert!(steps.len() == 1 && steps[0].starts_with(index), "{steps:#?}");
+            assert!(steps[0].contains("created_at_ms"), "not from the place on: {steps:#?}");
         }
     }
 }

@@ -352,5 +352,12 @@ pub(crate) mod tests {
         (SqliteStore::open(&url, options).await.unwrap(), clock)
     }
 
+    /// How SQLite goes about a statement, step by step.
+    pub(crate) async fn plan(store: &SqliteStore, sql: &str) -> Vec<String> {
+        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+        let steps = sqlx::query(explain).fetch_all(&store.readers().ok().unwrap()).await.unwrap();
+        steps.iter().map(|step| sqlx::Row::get(step, "detail")).collect()
+    }
+
     contract_tests!(super::open);
 }

@@ -11,7 +11,7 @@ use super::Inner;
 use crate::jobs::Cadence;
 use crate::model::{Millis, TenantId, TraceContext};
 use crate::store::error::Trouble;
-use crate::store::{Channel, Delivery, DeliveryState, Job, JobState, LoggedAttempt, NewAttempt, Schedule};
+use crate::store::{Before, Channel, Delivery, DeliveryState, Job, JobState, LoggedAttempt, NewAttempt, Schedule};
 
 /// A job of `jobs`, whose states depend on the time.
 pub(super) fn live_job(row: &SqliteRow, now: Millis) -> Inner<Job> {
@@ -188,6 +188,11 @@ fn unsigned(kept: i64) -> u64 {
 /// A span of time as SQLite can keep it.
 pub(super) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// What the ids of a page are below. A bound that may be absent would cost a walk from the newest row on, page after page.
+pub(super) fn before(page: Before) -> String {
+    page.id.unwrap_or(Uuid::max()).to_string()
 }
 
 /// How long until `due`, 0 if it is past.
