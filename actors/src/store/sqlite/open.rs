@@ -165,6 +165,9 @@ async fn migrate(writer: &SqlitePool) -> Result<(), Opening> {
 }
 
 #[cfg(test)]
+mod upgrade;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -264,61 +267,6 @@ mod tests {
         assert!(store.create_channel(channel).await.is_err());
         assert!(store.create_schedule(schedule).await.is_err());
         assert!(store.ping().await.is_err(), "the ping answered though it could not be committed");
-    }
-
-    #[tokio::test]
-    async fn rows_from_before_requests_had_ids_still_read() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("store.db");
-        let connect = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
-        let old = SqlitePool::connect_with(connect).await.unwrap();
-        let (version, name, sql) = MIGRATIONS[0];
-        let first = Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false);
-        Migrator::with_migrations(vec![first]).run(&old).await.unwrap();
-        let id = crate::model::new_id();
-        let row = "INSERT INTO jobs (id, tenant, queue, kind, payload, state, priority, max_attempts, run_at_ms,
-                                     created_at_ms, traceparent)
-                   VALUES (?1, 'demo', 'default', 'publish', '{}', 'ready', 0, 3, 0, 0,
-                           '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01')";
-        sqlx::query(row).bind(id.to_string()).execute(&old).await.unwrap();
-        old.close().await;
-        let url = format!("sqlite://{}", file.display());
-        let store = SqliteStore::open(&url, SqliteOptions::default()).await.unwrap();
-        let kept = store.get_job(&crate::model::TenantId::new("demo").unwrap(), id).await.unwrap().unwrap();
-        assert!(kept.context.request_id().is_none() && kept.context.trace_id().is_some(), "{kept:?}");
-    }
-
-    #[tokio::test]
-    async fn finished_jobs_of_an_older_program_are_kept_and_may_be_cancelled_beside_new_ones() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = format!("sqlite://{}/store.db", directory.path().display());
-        let options = connect_options(&file, Duration::from_secs(5)).unwrap().create_if_missing(true);
-        let old = SqlitePool::connect_with(options).await.unwrap();
-        Migrator::with_migrations(known()[..1].to_vec()).run(&old).await.unwrap();
-        // Every column with a value of its own.
-        let row = "INSERT INTO jobs_done VALUES (?1, 'demo', 'q', 'publish', '{}', ?2, -1, 5, 2, 1, 9, 250, 11, 12, 13,
-                                                14, 'why', '[7]', ?3, 15, NULL, '4bf92f3577b34da6a3ce929d0e0e4736')";
-        let ids = [crate::model::new_id(), crate::model::new_id()];
-        for (id, state) in ids.iter().zip(["done", "dead"]) {
-            let insert = sqlx::query(row).bind(id.to_string()).bind(state).bind(ids[0].to_string());
-            insert.execute(&old).await.unwrap();
-        }
-        old.close().await;
-
-        let store = SqliteStore::open(&file, SqliteOptions::default()).await.unwrap();
-        let tenant = crate::model::TenantId::new("demo").unwrap();
-        for (id, state) in ids.iter().zip(["done", "dead"]) {
-            let job = store.get_job(&tenant, *id).await.unwrap().unwrap();
-            assert_eq!((job.state.as_str(), job.queue.as_str(), job.kind.as_str()), (state, "q", "publish"));
-            assert_eq!((job.priority, job.attempt, job.refunds, job.crashes, job.max_attempts), (-1, 5, 2, 1, 9));
-            assert_eq!((job.timeout_ms, job.run_at_ms, job.created_at_ms), (Some(250), 11, 12));
-            assert_eq!((job.claimed_at_ms, job.finished_at_ms, job.fired), (Some(13), Some(14), Some((ids[0], 15))));
-            assert_eq!((job.last_error.as_deref(), job.result), (Some("why"), Some(serde_json::json!([7]))));
-            assert_eq!(job.context.origin().as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
-        }
-        let new = store.enqueue(vec![crate::store::contract::new_job("demo")]).await.unwrap().remove(0);
-        store.cancel_job(&tenant, new.id, "cancelled").await.unwrap();
-        assert_eq!(store.job_counts().await.unwrap().cancelled, 1);
     }
 
     #[tokio::test]
