@@ -183,8 +183,8 @@ impl Attempt {
             let waited_ms = now_ms().saturating_sub(self.delivery.created_at_ms).max(0).unsigned_abs();
             return LATENCY.record(Duration::from_millis(waited_ms).as_secs_f64(), &[]);
         };
-        // A message that the receiver cannot take says nothing about the receiver.
-        if !matches!(outcome, Outcome::Dead { .. }) {
+        // A message that the receiver cannot take says nothing about the receiver, nor does one that was not sent.
+        if !matches!(outcome, Outcome::Dead { .. }) && !outcome.is_our_own() {
             self.entry.failed();
         }
         span.record("otel.status_code", "ERROR");
@@ -210,6 +210,7 @@ impl Attempt {
         let fails = |how, reason: &str| ChannelNews::Fails { how, rules: self.desk.disable, reason: reason.to_owned() };
         match outcome {
             Outcome::Delivered { .. } => ChannelNews::Works,
+            ours if ours.is_our_own() => ChannelNews::None,
             Outcome::Retry { after: Some(after), .. } => {
                 let wait = (*after).min(self.desk.schedule.retry_after_max);
                 ChannelNews::Hold { for_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX) }

@@ -110,6 +110,12 @@ impl Outcome {
         }
     }
 
+    /// Whether the receiver was not even asked, because of a limit of our own: this says nothing about it.
+    #[must_use]
+    pub fn is_our_own(&self) -> bool {
+        matches!(self, Self::Retry { class: "busy" | "not_begun", .. })
+    }
+
     /// The receiver's status, where there is one.
     #[must_use]
     pub fn status(&self) -> Option<u16> {

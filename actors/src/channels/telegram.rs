@@ -33,6 +33,10 @@ pub const BASE_URL: &str = "https://api.telegram.org";
 /// The longest text, in UTF-16 code units; a longer one is cut. Source: <https://core.telegram.org/bots/api#sendmessage>.
 pub const TEXT_MAX_UNITS: usize = 4_096;
 
+/// What is read of an answer at least, in bytes: it repeats the message, with up to twelve bytes (two `\uXXXX`) for a
+/// character of it, and is read as JSON.
+const ANSWER_MIN_BYTES: usize = 64 << 10;
+
 /// One message a second for a chat, and 20 a minute for a group or a channel, whose ids are negative or names. Source:
 /// <https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this>.
 const EVERY_CHAT: Duration = Duration::from_secs(1);
@@ -108,7 +112,8 @@ impl Channel for Telegram {
     async fn send(&self, message: &Message, deadline: Instant) -> Report {
         let Some(text) = message.words() else { return Message::without_words() };
         let body = json!({ "chat_id": self.chat, "text": cut(text, TEXT_MAX_UNITS, char::len_utf16) });
-        let request = self.outbound.post(&self.url).json(&body);
+        let answer_max_bytes = self.outbound.settings().answer_max_bytes.max(ANSWER_MIN_BYTES);
+        let request = self.outbound.post(&self.url).json(&body).answer_max_bytes(answer_max_bytes);
         match exchange(request, deadline).await {
             Ok(answer) => judge(answer.hide(self.token.expose_secret())),
             Err(outcome) => outcome.into(),

@@ -7,6 +7,7 @@ use super::super::board::Board;
 use super::super::test_support::Kept;
 use super::*;
 use crate::model::Clock;
+use crate::outbound::OutboundError;
 use crate::outbound::breaker::BreakerSettings;
 use crate::store::{ClaimDeliveries, DeliveryState};
 
@@ -131,6 +132,20 @@ async fn a_failure_is_kept_with_its_reason_until_the_next_attempt() {
     assert_eq!(row.last_error.as_deref(), Some("sorry"));
     assert!(row.next_at_ms >= now_ms() + 50_000);
     assert!(desktop.failing());
+}
+
+#[tokio::test]
+async fn a_request_that_had_no_place_says_nothing_about_the_receiver() {
+    for error in [
+        OutboundError::Busy { host: "https://example.com".to_owned() },
+        OutboundError::NotBegun { host: "https://example.com".to_owned(), source: telemetry::context::OutOfTime },
+    ] {
+        let desktop = Desktop::open().await;
+        desktop.attempt(Act::Answer(error.into()), 1).run().await;
+        let channel = desktop.kept.store.get_channel(&desktop.channel.tenant, desktop.channel.id).await.unwrap();
+        assert_eq!(desktop.row().await.state, DeliveryState::Pending);
+        assert_eq!((desktop.failing(), channel.unwrap().failing_since_ms), (false, None));
+    }
 }
 
 #[tokio::test]

@@ -44,6 +44,14 @@ async fn a_message_is_posted_as_telegram_documents_it_and_bears_its_id() {
 }
 
 #[tokio::test]
+async fn an_answer_that_repeats_a_long_message_is_read_to_its_end() {
+    let escaped = "\\u0434".repeat(TEXT_MAX_UNITS);
+    let ok = format!(r#"{{"ok":true,"result":{{"text":"{escaped}","message_id":77}}}}"#);
+    let report = send(&Receiver::answering(move |_| ok.clone()).await, "hi").await;
+    assert_eq!(report.outcome, Outcome::Delivered { status: Some(200), provider_id: Some("77".to_owned()) });
+}
+
+#[tokio::test]
 async fn every_documented_error_has_its_outcome() {
     let table = [
         (400, "Bad Request: message text is empty", "dead"),
