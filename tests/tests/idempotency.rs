@@ -1,6 +1,7 @@
 //! `kill -9` amid requests that have a key: sent again until they are answered, each is done once.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -9,12 +10,14 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tests::client::send;
 use tests::{Answer, Home, Service, Setup, Store, eventually};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 const REQUESTS: usize = 200;
 
 fn with_short_leases(home: &Home) -> Setup {
-    let setup = Service::setup().home(home).set("limits.request_ms", 900);
-    setup.set("idempotency.lease_ms", 1000)
+    let setup = Service::setup().home(home).set("limits.request_ms", 4000);
+    setup.set("idempotency.lease_ms", 4500)
 }
 
 /// Each third is a channel, the others are jobs for a time that never comes.
@@ -41,14 +44,24 @@ async fn post(service: &Service, n: usize) -> Option<Answer> {
 async fn a_killed_process_has_done_no_request_twice() {
     let home = Home::empty();
     let first = with_short_leases(&home).start().await;
-    let (answers, ()) =
-        tokio::join!(iter(0..REQUESTS).map(|n| post(&first, n)).buffered(32).collect::<Vec<_>>(), async {
-            eventually("some are kept", Duration::from_secs(60), || async { (made(&home).await > 30).then_some(()) })
-                .await;
-            first.process().kill9().await;
-        });
-    let answered = answers.iter().flatten().filter(|answer| answer.status == 201).count();
-    assert!((1..REQUESTS).contains(&answered), "{answered}: killed too early or too late to prove anything");
+    let answered = AtomicUsize::new(0);
+    let some_are_answered = Notify::new();
+    let requests = iter(0..REQUESTS).map(|n| {
+        let (first, answered, some_are_answered) = (&first, &answered, &some_are_answered);
+        async move {
+            let answer = post(first, n).await;
+            if answer.as_ref().is_some_and(|it| it.status == 201) && answered.fetch_add(1, Ordering::Relaxed) == 20 {
+                some_are_answered.notify_one();
+            }
+            answer
+        }
+    });
+    let (answers, ()) = tokio::join!(requests.buffered(32).collect::<Vec<_>>(), async {
+        timeout(Duration::from_secs(60), some_are_answered.notified()).await.expect("some are answered");
+        first.process().kill9().await;
+    });
+    let answered = answered.into_inner();
+    assert!((20..REQUESTS).contains(&answered), "{answered}: killed too late to prove anything");
 
     let second = with_short_leases(&home).start().await;
     let mut ids = BTreeSet::new();

@@ -129,7 +129,8 @@ impl InFlight {
 #[tokio::test]
 async fn two_hundred_accepted_requests_are_all_answered_and_none_of_their_jobs_is_lost() {
     let home = Home::empty();
-    let service = Service::setup().home(&home).set("shutdown.drain_delay_ms", 500).start().await;
+    let setup = Service::setup().home(&home).set("shutdown.drain_delay_ms", 500);
+    let service = setup.set("tenants.requests_at_once", 200).start().await;
     let mut requests = Vec::new();
     for _ in 0..200 {
         requests.push(InFlight::begin(&service).await);
@@ -170,7 +171,8 @@ async fn a_child_that_hangs_is_killed_at_its_budget_named_and_told_by_71() {
 
 #[tokio::test]
 async fn a_request_that_never_ends_holds_up_the_stop_for_its_budget_and_no_longer() {
-    let service = Service::setup().set("api.stop_budget_ms", 1000).set("limits.request_ms", 60_000).start().await;
+    let setup = Service::setup().set("api.stop_budget_ms", 1000);
+    let service = setup.set("limits.request_ms", 60_000).set("idempotency.lease_ms", 61_000).start().await;
     let _never_finished = InFlight::begin(&service).await;
     service.api().get("/readyz").await.expect(200);
     let ended = service.stop().await;

@@ -86,6 +86,6 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_answered_with_the_known_ones() {
-        assert_eq!(run(Some("speed")).unwrap_err(), "no benchmark speed; there are: service, storm, supervision");
+        assert_eq!(run(Some("speed")).unwrap_err(), "no benchmark speed; there are: bus, service, storm, supervision");
     }
 }
