@@ -15,8 +15,8 @@ pub enum Reach {
     /// Only addresses of the public Internet.
     #[default]
     Public,
-    /// Also loopback and the private ranges of one's own network, for development. Link-local (the metadata services of
-    /// clouds live there), multicast and reserved ranges stay denied.
+    /// Also loopback and the private ranges of one's own network, for development. The metadata services of clouds,
+    /// link-local, multicast and reserved ranges stay denied.
     PublicAndPrivate,
 }
 
@@ -56,8 +56,13 @@ enum Kind {
 
 use Kind::{Forbidden, Private};
 
-/// First address, length of the prefix, kind, name.
-const SPECIAL_V4: [(Ipv4Addr, u32, Kind, &str); 17] = [
+/// First address, length of the prefix, kind, name. First match wins.
+///
+/// Two metadata services have addresses that the registry calls public or private: Azure's (WireServer, see
+/// <https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16>) and Alibaba's.
+const SPECIAL_V4: [(Ipv4Addr, u32, Kind, &str); 19] = [
+    (Ipv4Addr::new(168, 63, 129, 16), 32, Forbidden, "cloud metadata"),
+    (Ipv4Addr::new(100, 100, 100, 200), 32, Forbidden, "cloud metadata"),
     (Ipv4Addr::new(0, 0, 0, 0), 8, Forbidden, "this network"),
     (Ipv4Addr::new(10, 0, 0, 0), 8, Private, "private"),
     (Ipv4Addr::new(100, 64, 0, 0), 10, Private, "carrier-grade NAT"),
@@ -78,7 +83,11 @@ const SPECIAL_V4: [(Ipv4Addr, u32, Kind, &str); 17] = [
 ];
 
 /// First match wins. What is in no row here and outside `2000::/3` is denied as `not global unicast`.
-const SPECIAL_V6: [(Ipv6Addr, u32, Kind, &str); 13] = [
+///
+/// The metadata services of AWS and of Google have unique local addresses.
+const SPECIAL_V6: [(Ipv6Addr, u32, Kind, &str); 15] = [
+    (Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), 128, Forbidden, "cloud metadata"),
+    (Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), 128, Forbidden, "cloud metadata"),
     (Ipv6Addr::LOCALHOST, 128, Private, "loopback"),
     (Ipv6Addr::UNSPECIFIED, 128, Forbidden, "unspecified"),
     (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96, Forbidden, "IPv4-mapped"),
@@ -192,5 +201,14 @@ mod tests {
         assert_eq!(verdict(Reach::PublicAndPrivate, "169.254.169.254"), "link-local");
         assert_eq!(verdict(Reach::PublicAndPrivate, "::ffff:127.0.0.1"), "IPv4-mapped");
         assert_eq!(verdict(Reach::PublicAndPrivate, "0.0.0.0"), "this network");
+    }
+
+    #[test]
+    fn a_metadata_service_outside_the_link_local_range_is_denied_even_in_development() {
+        for address in ["168.63.129.16", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254"] {
+            for reach in [Reach::Public, Reach::PublicAndPrivate] {
+                assert_eq!(verdict(reach, address), "cloud metadata", "{address}");
+            }
+        }
     }
 }
