@@ -37,6 +37,8 @@ struct State {
     epoch: u64,
     /// Events were missed for a time that nobody knows the number of; said before the next message.
     is_gap_due: bool,
+    /// Something has come, so somebody may believe that all of it does.
+    has_heard: bool,
     /// The last number of each process.
     peers: HashMap<Uuid, Peer>,
     /// When a message of our own last came back.
@@ -79,6 +81,7 @@ impl Inbox {
             me,
             epoch: 0,
             is_gap_due: false,
+            has_heard: false,
             peers: HashMap::new(),
             heard: Instant::now(),
             ignored: Ignored::default(),
@@ -86,11 +89,11 @@ impl Inbox {
     }
 
     /// From now on only a new connection counts, which is yet to be made; returns its epoch. `missing` says whether
-    /// anybody can miss anything until it is subscribed.
+    /// anybody can miss anything until it is subscribed; whoever has heard something can.
     pub fn begin(&self, missing: Missing) -> u64 {
         let mut state = self.state();
         state.epoch += 1;
-        state.is_gap_due |= missing == Missing::Perhaps;
+        state.is_gap_due |= missing == Missing::Perhaps || state.has_heard;
         // All of it lies before the gap. Of ourselves we know the first number.
         let (me, epoch, heard) = (state.me, state.epoch, Instant::now());
         state.peers.clear();
@@ -132,7 +135,7 @@ impl Inbox {
 /// What the next subscription says about the time before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// The process has only just started, and nobody can have listened.
+    /// The process has only just started, and nobody can have heard anything.
     Nothing,
     /// There was a time without a subscription.
     Perhaps,
@@ -144,6 +147,7 @@ impl State {
             Place::Late => return self.ignore("late"),
             Place::After { missed } => missed,
         };
+        self.has_heard = true;
         if std::mem::take(&mut self.is_gap_due) {
             self.gap(1, "reconnected");
         }
@@ -251,6 +255,17 @@ mod tests {
                 BusItem::Probe(_) => "probe".to_owned(),
             })
             .collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_connection_that_broke_early_leaves_a_gap_behind_what_it_brought() {
+        let (inbox, mut receiver) = inbox();
+        inbox.begin(Missing::Nothing);
+        inbox.receive(2, &message(OTHER, 1, 1, Kind::Event));
+        assert_eq!(seen(&mut receiver), ["1"], "the one before it brought nothing");
+        inbox.begin(Missing::Nothing);
+        inbox.receive(3, &message(OTHER, 1, 3, Kind::Event));
+        assert_eq!(seen(&mut receiver), ["gap 1", "3"]);
     }
 
     #[tokio::test(start_paused = true)]
