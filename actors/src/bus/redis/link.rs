@@ -21,6 +21,9 @@ use super::{
 /// Messages that are sent and answered together.
 const BATCH_MAX: usize = 128;
 
+/// Beats in the time after which silence counts.
+const BEATS: u32 = 3;
+
 /// The pauses between tries. There is no last one.
 const RETRY: Backoff = Backoff {
     base: Duration::from_millis(50),
@@ -154,7 +157,7 @@ async fn write(
     mut connection: MultiplexedConnection,
     queue: &mut Receiver<Outgoing>,
 ) -> Result<std::convert::Infallible, Trouble> {
-    let mut beats = interval(bus.settings.silent_after / 3);
+    let mut beats = interval(bus.settings.silent_after / BEATS);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut n, mut batch) = (0, Vec::with_capacity(BATCH_MAX));
     loop {
@@ -189,10 +192,15 @@ async fn write(
 async fn watch(inbox: &Inbox, silent_after: Duration) -> Trouble {
     loop {
         let due = inbox.heard() + silent_after;
-        if due <= Instant::now() {
+        sleep_until(due).await;
+        let beat = silent_after / BEATS;
+        // Woken late, this process has stood still itself: what came meanwhile is yet to be read, and a beat to be sent.
+        if due.elapsed() >= beat {
+            sleep(beat).await;
+        }
+        if inbox.heard() + silent_after <= Instant::now() {
             return Trouble::Silent(silent_after);
         }
-        sleep_until(due).await;
     }
 }
 
@@ -231,5 +239,55 @@ impl RedisBus {
             }
             State::Away { .. } => *state = State::Away { why },
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::bus::{Ring, RingLimits};
+
+    const SILENT_AFTER: Duration = Duration::from_secs(3);
+    const ME: Uuid = Uuid::from_u128(1);
+
+    fn subscribed() -> Inbox {
+        let inbox = Inbox::new(Ring::new(RingLimits { items_max: 10, bytes_max: 1 << 20 }), ME, 10_000);
+        inbox.begin(Missing::Nothing);
+        inbox.subscribed();
+        inbox
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_brings_nothing_back_is_silent_in_time() {
+        let (inbox, began) = (subscribed(), Instant::now());
+        watch(&inbox, SILENT_AFTER).await;
+        assert_eq!(began.elapsed(), SILENT_AFTER);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stall_of_this_process_is_no_silence_of_redis() {
+        let inbox = subscribed();
+        let beat = wire::encode(Header { from: ME, epoch: 1, n: 0, kind: Kind::Beat }, RawValue::NULL).unwrap();
+        let stalled = async {
+            advance(SILENT_AFTER * 2).await;
+            // What came meanwhile is read only now.
+            inbox.receive(1, beat.as_bytes());
+            sleep(SILENT_AFTER / 2).await;
+        };
+        tokio::select! {
+            biased;
+            silent = watch(&inbox, SILENT_AFTER) => panic!("{silent}"),
+            () = stalled => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_died_in_a_stall_is_silent_a_beat_later() {
+        let (inbox, began) = (subscribed(), Instant::now());
+        let (_silent, ()) = tokio::join!(watch(&inbox, SILENT_AFTER), advance(SILENT_AFTER * 2));
+        assert_eq!(began.elapsed(), SILENT_AFTER * 2 + SILENT_AFTER / 3);
     }
 }
