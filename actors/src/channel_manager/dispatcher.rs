@@ -37,12 +37,23 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Time between two looks for finished deliveries that may be forgotten; after a full one the next follows at once.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
+/// So many intervals without use make a seat free for another who waits: at the usual interval of a second more than the
+/// longest pace of a chat.
+const RESTED_LOOKS: u64 = 5;
+
 /// Deliveries forgotten at once.
 const PRUNE_MAX: u32 = 500;
 
 /// The one message: look now.
 #[derive(Debug)]
 pub struct Beat;
+
+/// Whether all due channels have seats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seats {
+    Enough,
+    Wanted,
+}
 
 /// The actor; all it knows is in its state.
 pub(super) struct Dispatcher;
@@ -107,25 +118,30 @@ impl Working {
         };
         self.note_store(None);
         let next = due.next_due_in_ms.map(Duration::from_millis);
-        self.serve(due).await;
-        self.stop_idle().await;
+        let seats = self.serve(due).await;
+        self.stop_idle(seats).await;
         self.prune().await;
         self.measure();
         next.unwrap_or(interval).clamp(PAUSE_MIN, interval.max(PAUSE_MIN))
     }
 
-    /// Wakes the courier of every due channel; a new one wakes by itself.
-    async fn serve(&self, due: DueChannels) {
+    /// Wakes the courier of every due channel; a new one wakes by itself. Answers whether there were enough seats.
+    async fn serve(&self, due: DueChannels) -> Seats {
         let settings = &self.shared.settings;
         let places = Places { all: settings.channels_max, tenant: settings.tenant_channels_max };
+        let mut seats = Seats::Enough;
         for channel in due.channels {
             match self.shared.roster.seat(channel.id, &channel.tenant, places) {
                 // A courier that restarts, or has enough words waiting, needs none now.
                 Seated::Before(address) => drop(address.try_send(Word::Wake)),
                 Seated::Now(address) => self.start(channel, &address).await,
-                Seated::Full => NO_PLACE.add(1, &[]),
+                Seated::Full => {
+                    NO_PLACE.add(1, &[]);
+                    seats = Seats::Wanted;
+                }
             }
         }
+        seats
     }
 
     async fn start(&self, channel: store::Channel, address: &Address<Word>) {
@@ -148,10 +164,18 @@ impl Working {
         .on_give_up(OnGiveUp::Degrade { retry: COURIER_RETRY })
     }
 
-    async fn stop_idle(&self) {
-        let idle_after = Duration::from_millis(self.shared.settings.idle_after_ms);
-        for id in self.shared.roster.idle(idle_after) {
-            if self.shared.board.entry(id).in_flight() == 0 {
+    /// While others wait for a seat, whoever does not need its own gives it up soon; but for a failing one, whose
+    /// breaker would be forgotten with it.
+    async fn stop_idle(&self, seats: Seats) {
+        let settings = &self.shared.settings;
+        let idle_after = Duration::from_millis(settings.idle_after_ms);
+        let soon = match seats {
+            Seats::Enough => idle_after,
+            Seats::Wanted => Duration::from_millis(settings.interval_ms.saturating_mul(RESTED_LOOKS)).min(idle_after),
+        };
+        for (id, rested) in self.shared.roster.idle(soon) {
+            let entry = self.shared.board.entry(id);
+            if entry.in_flight() == 0 && (rested >= idle_after || !entry.is_open()) {
                 self.dismiss(id).await;
             }
         }

@@ -63,10 +63,11 @@ impl Roster {
         Seated::Now(address)
     }
 
-    /// Channels whose seat was not used for `idle_after`.
-    pub(super) fn idle(&self, idle_after: Duration) -> Vec<Uuid> {
+    /// Channels whose seat was not used for `idle_after`, and since when.
+    pub(super) fn idle(&self, idle_after: Duration) -> Vec<(Uuid, Duration)> {
         let seats = self.seats();
-        seats.iter().filter(|(_, seat)| seat.used.elapsed() >= idle_after).map(|(channel, _)| *channel).collect()
+        let rested = seats.iter().map(|(channel, seat)| (*channel, seat.used.elapsed()));
+        rested.filter(|(_, rested)| *rested >= idle_after).collect()
     }
 
     /// Takes a seat away.
@@ -122,6 +123,6 @@ mod tests {
         tokio::time::advance(Duration::from_secs(40)).await;
         assert!(matches!(roster.seat(channel(0), &tenant("a"), PLACES), Seated::Before(_)));
         tokio::time::advance(Duration::from_secs(20)).await;
-        assert_eq!(roster.idle(idle_after), [channel(1)]);
+        assert_eq!(roster.idle(idle_after), [(channel(1), idle_after)]);
     }
 }

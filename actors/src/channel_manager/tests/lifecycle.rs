@@ -73,3 +73,14 @@ async fn an_idle_channel_gives_its_actor_back_and_gets_one_again() {
         until("its actor is gone", async || house.couriers().is_empty()).await;
     }
 }
+
+#[tokio::test]
+async fn a_channel_at_rest_gives_its_place_to_one_that_waits_for_a_place() {
+    let house = House::start(Settings { channels_max: 1, idle_after_ms: 60_000, ..settings() }).await;
+    let receiver = Receiver::answering(|_| StatusCode::OK).await;
+    for _ in 0..3 {
+        let channel = house.kept.channel(webhook::KIND, &receiver.url).await;
+        let id = house.deliver(&channel).await;
+        house.until_state(id, DeliveryState::Sent).await;
+    }
+}
