@@ -99,7 +99,7 @@ impl Attempt {
     async fn send_and_settle(self) {
         let started = Instant::now();
         let Some(report) = self.send().await else {
-            // Cut by the stop. Whether the receiver has it is unknown; its id makes a repetition harmless.
+            // If it was cut by the stop, the receiver may have it; its id makes a repetition harmless.
             return self.settle(DeliverySettlement::new(self.delivery.fence(), DeliveryOutcome::Release)).await;
         };
         let took = started.elapsed();
@@ -114,7 +114,7 @@ impl Attempt {
         self.settle(settlement).await;
     }
 
-    /// `None` if it was cut.
+    /// `None` if it was cut, or came too late to be sent.
     async fn send(&self) -> Option<Report> {
         if self.cut.is_cancelled() {
             return None;
@@ -130,7 +130,11 @@ impl Attempt {
             Err(reason) => return Some(Outcome::Dead { status: None, reason: reason.clone() }.into()),
         };
         let message = self.message();
-        let deadline = Instant::now() + self.desk.request_timeout;
+        let Some(deadline) = self.deadline() else {
+            // The claim took so long that somebody else could have the delivery before an answer came.
+            tracing::warn!(delivery = %self.delivery.id, "too little is left of the lease, nothing is sent");
+            return None;
+        };
         tokio::select! {
             biased;
             sent = guard(self.site(), with_deadline(deadline, adapter.send(&message, deadline))) => Some(sent.unwrap_or_else(panicked)),
@@ -140,6 +144,13 @@ impl Attempt {
             }
             () = self.cut.cancelled() => None,
         }
+    }
+
+    /// When the request ends: in time for its lease, even if the adapter overruns. `None` if there is no such time.
+    fn deadline(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let latest = self.lease_until.checked_sub(OVERRUN).filter(|latest| *latest > now)?;
+        Some(latest.min(now + self.desk.request_timeout))
     }
 
     fn message(&self) -> Message {

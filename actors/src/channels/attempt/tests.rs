@@ -94,6 +94,12 @@ impl Desktop {
     }
 }
 
+impl Attempt {
+    fn ends_in(self, left: Duration) -> Self {
+        Self { lease_until: Instant::now() + left, ..self }
+    }
+}
+
 async fn claim(kept: &Kept, channel: Uuid) -> Delivery {
     let claim = ClaimDeliveries { channel, owner: Uuid::new_v4(), lease_ms: LEASE_MS, limit: 1 };
     kept.store.claim_deliveries(claim).await.unwrap().deliveries.remove(0)
@@ -196,6 +202,25 @@ async fn an_answer_after_the_lease_was_lost_changes_nothing() {
     assert_eq!(second.attempt, 2);
     attempt.run().await;
     assert_eq!(desktop.row().await.state, DeliveryState::Sending);
+}
+
+#[tokio::test]
+async fn a_claim_that_has_too_little_left_for_a_request_is_given_back_unsent() {
+    let desktop = Desktop::open().await;
+    desktop.attempt(ok(), 1).ends_in(OVERRUN).run().await;
+    let row = desktop.row().await;
+    assert_eq!((row.state, row.charged()), (DeliveryState::Pending, 0));
+}
+
+#[tokio::test]
+async fn a_request_ends_before_its_claim_does() {
+    let desktop = Desktop::open().await;
+    let mut attempt = desktop.attempt(Act::Hang, 1).ends_in(OVERRUN + Duration::from_millis(200));
+    Arc::get_mut(&mut attempt.desk).unwrap().request_timeout = Duration::from_secs(60);
+    let lease_until = attempt.lease_until;
+    let ended = tokio::time::timeout(Duration::from_secs(10), attempt.run()).await;
+    assert!(ended.is_ok() && Instant::now() < lease_until + Duration::from_secs(5));
+    assert_eq!(desktop.row().await.last_error.as_deref(), Some("the adapter overran its deadline"));
 }
 
 #[tokio::test]
