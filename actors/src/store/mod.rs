@@ -175,7 +175,8 @@ pub trait Store: Send + Sync + 'static {
     async fn claim_deliveries(&self, claim: ClaimDeliveries) -> Result<ClaimedDeliveries>;
 
     /// Writes down how an attempt to deliver ended, with its place in the log (the newest 50 of a delivery are kept), and
-    /// what follows for the channel: it must wait, or is disabled as by [`Store::disable_channel`].
+    /// what follows for the channel: it must wait, or is disabled as by [`Store::disable_channel`]. A delivery that was
+    /// buried while it was under way is sent if it has arrived.
     async fn settle_delivery(&self, settlement: DeliverySettlement) -> Result<DeliverySettled>;
 
     /// Gives a claimed delivery back: it is due again, and the attempt is not charged.

@@ -103,6 +103,22 @@ pub(crate) async fn a_disabled_channel_buries_its_deliveries_with_the_reason(fix
     assert_eq!(refused.unwrap_err().kind(), "conflict");
 }
 
+pub(crate) async fn what_arrived_while_its_channel_was_disabled_is_sent_and_all_else_stays_dead(fixture: &Fixture) {
+    let channel = webhook(fixture, "demo").await;
+    let (arrived, failed) = (delivery(fixture, &channel).await, delivery(fixture, &channel).await);
+    let under_way = claim(fixture, &channel).await.deliveries;
+    assert!(fixture.store.disable_channel(channel.id, "by hand").await.unwrap());
+    assert_eq!(settle(fixture, &under_way[0], SENT).await, Settled::Applied);
+    assert_eq!(settle(fixture, &under_way[0], SENT).await, Settled::Late);
+    let sent = read(fixture, &arrived).await;
+    assert_eq!((sent.state, sent.last_status, sent.last_error), (DeliveryState::Sent, Some(204), None));
+    for outcome in [retry(), dead(), DeliveryOutcome::Release] {
+        assert_eq!(settle(fixture, &under_way[1], outcome).await, Settled::Late);
+    }
+    let kept = read(fixture, &failed).await;
+    assert_eq!(kept.last_error.as_deref(), Some("the channel is disabled: by hand"));
+}
+
 pub(crate) async fn a_channel_that_must_wait_is_neither_due_nor_claimed(fixture: &Fixture) {
     let channel = webhook(fixture, "demo").await;
     delivery(fixture, &channel).await;

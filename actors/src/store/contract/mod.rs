@@ -90,6 +90,7 @@ macro_rules! contract_tests {
         crate::store::contract::contract_tests!(@ $open; channels:
             a_channel_reads_back_with_its_secret
             a_disabled_channel_buries_its_deliveries_with_the_reason
+            what_arrived_while_its_channel_was_disabled_is_sent_and_all_else_stays_dead
             a_channel_that_must_wait_is_neither_due_nor_claimed
             a_channel_that_only_refuses_is_disabled_after_a_while
             a_channel_through_which_nothing_arrives_is_disabled_in_the_end

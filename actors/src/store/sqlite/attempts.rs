@@ -13,10 +13,11 @@ use crate::store::{
 /// How many attempts of one delivery are kept: more than any schedule has, a few redeliveries included.
 const KEPT_MAX: u32 = 50;
 
+// What has arrived is sent, even if its channel was disabled meanwhile and it was buried with all others.
 const SETTLE: &str = "
     UPDATE deliveries SET state = ?3, due_at_ms = ?4, finished_at_ms = ?5, owner = NULL,
                           last_status = coalesce(?6, last_status), last_error = ?7, provider_id = ?8
-    WHERE id = ?1 AND attempt = ?2 AND state = 'sending' RETURNING channel_id";
+    WHERE id = ?1 AND attempt = ?2 AND (state = 'sending' OR (state = 'dead' AND ?3 = 'sent')) RETURNING channel_id";
 
 const RELEASE: &str = "
     UPDATE deliveries SET state = 'pending', due_at_ms = ?3, refunds = refunds + 1, owner = NULL
