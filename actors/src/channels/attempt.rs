@@ -222,9 +222,10 @@ impl Attempt {
         match outcome {
             Outcome::Delivered { .. } => ChannelNews::Works,
             ours if ours.is_our_own() => ChannelNews::None,
-            Outcome::Retry { after: Some(after), .. } => {
+            Outcome::Retry { after: Some(after), detail, .. } => {
                 let wait = (*after).min(self.desk.schedule.retry_after_max);
-                ChannelNews::Hold { for_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX) }
+                let for_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                ChannelNews::Hold { for_ms, rules: self.desk.disable, reason: detail.clone() }
             }
             Outcome::Retry { class: "panic", .. } | Outcome::Dead { .. } => ChannelNews::None,
             Outcome::Retry { detail, .. } | Outcome::Ambiguous { detail } => fails(Failing::Away, detail),

@@ -241,10 +241,14 @@ pub enum ChannelNews {
     None,
     /// It works: failures are counted from the start.
     Works,
-    /// The receiver asks for a rest.
+    /// The receiver asks for a rest. That counts as away: one that only ever asks for time is disabled in the end.
     Hold {
         /// Nothing is sent for so long.
         for_ms: u64,
+        /// When enough is enough.
+        rules: DisableRules,
+        /// Why.
+        reason: String,
     },
     /// It failed, and how long that goes on may disable it.
     Fails {

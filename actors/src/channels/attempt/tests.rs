@@ -255,6 +255,21 @@ async fn a_wait_that_the_receiver_asks_for_holds_the_whole_channel_within_the_li
 }
 
 #[tokio::test]
+async fn a_receiver_that_only_ever_asks_for_time_is_disabled_in_the_end() {
+    let mut desktop = Desktop::open().await;
+    let asked = || {
+        let (status, after) = (Some(503), Some(Duration::ZERO));
+        Act::Answer(Outcome::Retry { class: "throttled", status, after, detail: "later".to_owned() })
+    };
+    desktop.attempt(asked(), 5).run().await;
+    desktop.clock.advance(100_000);
+    desktop.delivery = claim(&desktop.kept, desktop.channel.id).await;
+    desktop.attempt(asked(), 5).run().await;
+    let channel = desktop.kept.store.get_channel(&desktop.kept.tenant, desktop.channel.id).await.unwrap().unwrap();
+    assert_eq!(channel.disabled.as_deref(), Some("nothing has arrived for 0 h, at last: later"));
+}
+
+#[tokio::test]
 async fn a_row_of_refusals_disables_the_channel_and_buries_the_delivery_with_the_reason() {
     let mut desktop = Desktop::open().await;
     let refused = || Act::Answer(Outcome::Refused { status: Some(403), detail: "blocked".to_owned() });

@@ -55,6 +55,11 @@ pub(super) fn retry() -> DeliveryOutcome {
     DeliveryOutcome::Retry { after_ms: 0, status: Some(500), error: "broken".to_owned() }
 }
 
+fn hold(for_ms: u64) -> ChannelNews {
+    let rules = DisableRules { refusals_max: 3, refused_for_ms: 600_000, failing_for_ms: 600_000 };
+    ChannelNews::Hold { for_ms, rules, reason: "429".to_owned() }
+}
+
 pub(super) fn dead() -> DeliveryOutcome {
     DeliveryOutcome::Dead { status: Some(400), reason: "bad".to_owned() }
 }
@@ -124,8 +129,8 @@ pub(crate) async fn a_channel_that_must_wait_is_neither_due_nor_claimed(fixture:
     delivery(fixture, &channel).await;
     delivery(fixture, &channel).await;
     let claimed = claim(fixture, &channel).await.deliveries;
-    settle_with(fixture, &claimed[0], retry(), ChannelNews::Hold { for_ms: 30_000 }).await;
-    settle_with(fixture, &claimed[1], retry(), ChannelNews::Hold { for_ms: 10_000 }).await;
+    settle_with(fixture, &claimed[0], retry(), hold(30_000)).await;
+    settle_with(fixture, &claimed[1], retry(), hold(10_000)).await;
     let due = fixture.store.due_channels(10, 10).await.unwrap();
     assert_eq!((due.channels.len(), due.next_due_in_ms), (0, Some(30_000)), "the longest wait counts");
     assert!(claim(fixture, &channel).await.deliveries.is_empty());
@@ -179,7 +184,7 @@ pub(crate) async fn an_enabled_channel_starts_anew(fixture: &Fixture) {
     let channel = webhook(fixture, "demo").await;
     delivery(fixture, &channel).await;
     let claimed = claim(fixture, &channel).await.deliveries.remove(0);
-    settle_with(fixture, &claimed, retry(), ChannelNews::Hold { for_ms: 60_000 }).await;
+    settle_with(fixture, &claimed, retry(), hold(60_000)).await;
     assert!(fixture.store.disable_channel(channel.id, "by hand").await.unwrap());
     assert!(!fixture.store.enable_channel(&tenant("other"), channel.id).await.unwrap(), "another's");
     assert!(fixture.store.enable_channel(&channel.tenant, channel.id).await.unwrap());

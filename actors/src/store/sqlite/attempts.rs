@@ -127,21 +127,31 @@ async fn tell(write: &mut Write, channel: &str, news: ChannelNews, now: Millis) 
             sqlx::query(WORKS).bind(channel).execute(&mut **write).await?;
             None
         }
-        ChannelNews::Hold { for_ms } => {
+        ChannelNews::Hold { for_ms, rules, reason } => {
             let until = now.saturating_add(rows::signed(for_ms));
             sqlx::query(HOLD).bind(channel).bind(until).execute(&mut **write).await?;
-            None
+            fails(write, channel, Failing::Away, rules, &reason, now).await?
         }
-        ChannelNews::Fails { how, rules, reason } => {
-            let refused = how == Failing::Refuses;
-            let row = sqlx::query(FAILS).bind(channel).bind(now).bind(refused).fetch_one(&mut **write).await?;
-            let since: Millis = row.try_get("failing_since_ms")?;
-            enough(row.try_get("refusals")?, now.saturating_sub(since), rules, &reason)
-        }
+        ChannelNews::Fails { how, rules, reason } => fails(write, channel, how, rules, &reason, now).await?,
         ChannelNews::Gone { reason } => Some(reason),
     };
     let Some(why) = why else { return Ok(None) };
     Ok(channels::stop_within(write, channel, &why, now).await?.then_some(why))
+}
+
+/// Counts a failure. Answers why it is enough.
+async fn fails(
+    write: &mut Write,
+    channel: &str,
+    how: Failing,
+    rules: DisableRules,
+    reason: &str,
+    now: Millis,
+) -> Inner<Option<String>> {
+    let refused = how == Failing::Refuses;
+    let row = sqlx::query(FAILS).bind(channel).bind(now).bind(refused).fetch_one(&mut **write).await?;
+    let since: Millis = row.try_get("failing_since_ms")?;
+    Ok(enough(row.try_get("refusals")?, now.saturating_sub(since), rules, reason))
 }
 
 /// Whether a channel has failed enough, and how that is told.
