@@ -39,7 +39,7 @@ pub(super) async fn exchange(request: Request, deadline: Instant) -> Result<Answ
     let head = request.until(deadline).without_host_limits().send().await?;
     let (status, after) = (head.status(), retry_after(head.headers()));
     // The head decides. Of the body as much is read as comes soon: the rest is only lost to a reason or a connection.
-    let start = tokio::time::timeout(BODY_WITHIN, head.start()).await.unwrap_or_default();
+    let start = head.start(BODY_WITHIN).await;
     Ok(Answer { status, after, start })
 }
 

@@ -1,6 +1,7 @@
 //! The answer to a call: its head at once, its body when it is asked for, and never more of it than the cap.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
@@ -107,16 +108,18 @@ impl Answer {
             .map_err(|error| OutboundError::Unreadable { host, detail: error.to_string() })
     }
 
-    /// The start of the body as text, at most the cap; what cannot be read is left out. For answers whose status has said
-    /// all that counts.
-    pub async fn start(mut self) -> String {
+    /// The start of the body as text, at most the cap, and what of it comes `within` a time; what cannot be read is left
+    /// out. For answers whose status has said all that counts.
+    pub async fn start(mut self, within: Duration) -> String {
         let mut start = Vec::new();
-        while start.len() < self.max_bytes {
-            match self.chunk().await {
-                Ok(Some(chunk)) => start.extend_from_slice(&chunk[..chunk.len().min(self.max_bytes - start.len())]),
-                Ok(None) | Err(_) => break,
+        let reading = async {
+            while start.len() < self.max_bytes {
+                let Ok(Some(chunk)) = self.chunk().await else { break };
+                start.extend_from_slice(&chunk[..chunk.len().min(self.max_bytes - start.len())]);
             }
-        }
+        };
+        // Late or whole: what has come is the start.
+        let _ = tokio::time::timeout(within, reading).await;
         String::from_utf8_lossy(&start).into_owned()
     }
 

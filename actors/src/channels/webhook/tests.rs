@@ -172,3 +172,17 @@ fn a_new_secret_can_be_used_by_both_sides() {
     assert!(text.starts_with("whsec_") && text != new_secret().expose_secret());
     assert!(standardwebhooks::Webhook::new(text).is_ok());
 }
+
+#[tokio::test]
+async fn what_came_of_a_body_that_stalls_is_kept() {
+    let receiver = Receiver::answering(|_| {
+        let begun = futures_util::stream::iter([Ok::<_, std::io::Error>("no such hook")]);
+        let stalled = futures_util::StreamExt::chain(begun, futures_util::stream::pending());
+        (StatusCode::NOT_FOUND, axum::body::Body::from_stream(stalled))
+    })
+    .await;
+    let began = Instant::now();
+    let detail = "the receiver answered 404: no such hook".to_owned();
+    assert_eq!(send(&receiver.url, &message()).await, Outcome::Refused { status: Some(404), detail });
+    assert!(began.elapsed() < Duration::from_secs(4), "the body is not waited for until the deadline");
+}
