@@ -153,7 +153,8 @@ pub trait Store: Send + Sync + 'static {
     /// it is redelivered. Answers whether the tenant has such a channel.
     async fn enable_channel(&self, tenant: &TenantId, id: Uuid) -> Result<bool>;
 
-    /// Forgets a channel with all its deliveries and their logs. Answers whether the tenant had such a channel.
+    /// Forgets a channel with all its deliveries and their logs. Answers whether the tenant had such a channel. One with a
+    /// long history may need several calls: it is disabled from the first on, and each gets on.
     async fn delete_channel(&self, tenant: &TenantId, id: Uuid) -> Result<bool>;
 
     /// Enabled channels that have a delivery to send now, and need not wait: the one that waits longest of each tenant, then the second of

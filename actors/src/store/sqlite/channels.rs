@@ -49,6 +49,15 @@ const ENABLE: &str = "
     UPDATE channels SET disabled = NULL, not_before_ms = NULL, failing_since_ms = NULL, refusals = 0
     WHERE id = ?1 AND tenant = ?2";
 
+const MARK_DELETED: &str =
+    "UPDATE channels SET disabled = coalesce(disabled, 'it is being deleted') WHERE id = ?1 AND tenant = ?2";
+
+const DELETE_SLICE: &str =
+    "DELETE FROM deliveries WHERE rowid IN (SELECT rowid FROM deliveries WHERE channel_id = ?1 LIMIT ?2)";
+
+/// Deliveries that are deleted in one transaction.
+const SLICE: u32 = 500;
+
 const KILL: &str = "
     UPDATE deliveries SET state = 'dead', finished_at_ms = ?2, last_error = ?3, owner = NULL
     WHERE channel_id = ?1 AND state IN ('pending', 'sending')";
@@ -110,15 +119,25 @@ pub(super) async fn enable(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> 
     Ok(update.execute(&store.writer()?).await?.rows_affected() > 0)
 }
 
+/// In slices, so that a long history keeps nobody from writing and every try gets on. Meanwhile the channel is disabled.
 pub(super) async fn delete(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<bool> {
     let id = id.to_string();
-    let mut write = store.write().await?;
-    let deliveries = sqlx::query("DELETE FROM deliveries WHERE channel_id = ?1 AND tenant = ?2");
-    deliveries.bind(&id).bind(tenant.as_str()).execute(&mut *write).await?;
-    let channel = sqlx::query("DELETE FROM channels WHERE id = ?1 AND tenant = ?2");
-    let deleted = channel.bind(&id).bind(tenant.as_str()).execute(&mut *write).await?.rows_affected() > 0;
-    write.commit().await?;
-    Ok(deleted)
+    loop {
+        let mut write = store.write().await?;
+        let mark = sqlx::query(MARK_DELETED).bind(&id).bind(tenant.as_str());
+        if mark.execute(&mut *write).await?.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let slice = sqlx::query(DELETE_SLICE).bind(&id).bind(SLICE).execute(&mut *write).await?.rows_affected();
+        let is_last = slice < u64::from(SLICE);
+        if is_last {
+            sqlx::query("DELETE FROM channels WHERE id = ?1").bind(&id).execute(&mut *write).await?;
+        }
+        write.commit().await?;
+        if is_last {
+            return Ok(true);
+        }
+    }
 }
 
 async fn stop(store: &SqliteStore, id: &str, reason: &str) -> Inner<bool> {
@@ -145,7 +164,7 @@ mod tests {
 
     use crate::store::contract::{Fixture, channels::webhook};
     use crate::store::sqlite::tests::{fixture_in, open_in, plan};
-    use crate::store::{ClaimDeliveries, DeliveryState, NewDelivery, Store};
+    use crate::store::{ClaimDeliveries, DeliveryState, NewDelivery, SqliteOptions, SqliteStore, Store};
 
     #[tokio::test]
     async fn a_channel_that_cannot_be_read_is_disabled_and_stops_no_other() {
@@ -192,5 +211,31 @@ mod tests {
         assert_eq!(steps.iter().filter(bad).count(), 0, "{steps:#?}");
         let page = "SEARCH channels USING INDEX channels_tenant (tenant=? AND id<?)";
         assert_eq!(plan(&store, super::LIST).await, [page], "a page is found by its place");
+    }
+
+    #[tokio::test]
+    async fn the_deletion_of_a_channel_with_a_long_history_gets_on_with_every_try() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", directory.path().join("test.db").display());
+        let hurried = SqliteOptions { deadline_ms: 400, ..SqliteOptions::default() };
+        let store = SqliteStore::open(&url, hurried).await.unwrap();
+        let channel = webhook(&fixture_in(&store), "demo").await;
+        let fill = "
+            WITH RECURSIVE series (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < 60000)
+            INSERT INTO deliveries (id, tenant, channel_id, data, state, due_at_ms, created_at_ms, finished_at_ms)
+            SELECT lower(hex(randomblob(16))), ?2, ?1, '1', 'sent', n, n, n FROM series";
+        let fill = sqlx::query(fill).bind(channel.id.to_string()).bind(channel.tenant.as_str());
+        fill.execute(&store.writer().ok().unwrap()).await.unwrap();
+        let mut tries = 0;
+        while let Err(error) = store.delete_channel(&channel.tenant, channel.id).await {
+            tries += 1;
+            assert!(error.is_retryable() && tries < 100, "{error}");
+            let half = store.get_channel(&channel.tenant, channel.id).await.unwrap().unwrap();
+            assert_eq!(half.disabled.as_deref(), Some("it is being deleted"));
+        }
+        assert!(store.get_channel(&channel.tenant, channel.id).await.unwrap().is_none());
+        let left = sqlx::query_scalar("SELECT count(*) FROM deliveries");
+        let left: i64 = left.fetch_one(&store.readers().ok().unwrap()).await.unwrap();
+        assert_eq!(left, 0);
     }
 }
