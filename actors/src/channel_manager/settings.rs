@@ -22,7 +22,7 @@ pub struct Settings {
     /// The longest time between two looks for due deliveries, in milliseconds; up to a tenth less by jitter. A delivery
     /// written by this process, and one whose time is known, does not wait for it.
     pub interval_ms: u64,
-    /// A channel with nothing to do for this long gives its actor back.
+    /// A channel with nothing to do for this long gives its actor back; much sooner while others wait for a place.
     pub idle_after_ms: u64,
     /// Channels in use at a time; the next ones wait until one is idle.
     pub channels_max: usize,
