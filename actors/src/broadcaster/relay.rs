@@ -5,8 +5,8 @@
 //! and stopped, and pressure builds up where it is bounded and visible, in the bus.
 //!
 //! How it proves itself: on every beat it publishes a probe on the bus, and its heartbeat moves when that probe has come
-//! back through the crank, behind every event that was published before it. An idle relay beats; a relay that is stuck,
-//! or was never subscribed, does not.
+//! back through the crank, behind every event that was published before it. An idle relay beats, and so does one whose bus
+//! says that it is away; a relay that is stuck, or was never subscribed, does not.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     broadcast::{Hub, Step},
-    bus::Bus,
+    bus::{Bus, BusError},
     pulse::pulse,
 };
 
@@ -120,7 +120,12 @@ impl RelayState {
         self.probe = Some(id);
         match timeout(self.probe_within, self.bus.probe(id)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "the relay could not send its probe"),
+            Ok(Err(error)) => {
+                if matches!(error, BusError::Unavailable(_)) {
+                    self.heartbeat.beat();
+                }
+                tracing::debug!(%error, "the relay could not send its probe");
+            }
             Err(_) => tracing::debug!("the bus did not take the relay's probe in time"),
         }
     }

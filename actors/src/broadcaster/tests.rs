@@ -19,10 +19,12 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The memory bus, with a way to make it deaf: it accepts everything and delivers nothing.
+/// The memory bus, with a way to make it deaf (it accepts everything and delivers nothing), and one to take it away (it
+/// says so).
 struct Switchable {
     bus: Arc<MemoryBus>,
     is_deaf: AtomicBool,
+    is_away: AtomicBool,
 }
 
 #[async_trait]
@@ -36,6 +38,9 @@ impl Bus for Switchable {
     }
 
     async fn probe(&self, id: Uuid) -> Result<(), BusError> {
+        if self.is_away.load(Relaxed) {
+            return Err(BusError::Unavailable("refused".to_owned()));
+        }
         if self.is_deaf.load(Relaxed) { Ok(()) } else { self.bus.probe(id).await }
     }
 }
@@ -50,8 +55,11 @@ struct House {
 impl House {
     async fn new() -> Self {
         telemetry::panic::install_hook();
-        let bus =
-            Arc::new(Switchable { bus: MemoryBus::new(MemoryBusLimits::default()), is_deaf: AtomicBool::new(false) });
+        let bus = Arc::new(Switchable {
+            bus: MemoryBus::new(MemoryBusLimits::default()),
+            is_deaf: AtomicBool::new(false),
+            is_away: AtomicBool::new(false),
+        });
         let hub = Hub::new(HubSettings::default(), &*bus);
         let spec = SupervisorSpec::new("root", Strategy::OneForOne)
             .child(bus_child(bus.clone(), BusSettings::default()))
@@ -177,6 +185,15 @@ async fn a_bus_that_accepts_and_delivers_nothing_makes_bus_and_relay_stale_and_r
     sleep(3 * SECOND).await;
     assert_eq!((house.beat("bus"), house.beat("broadcaster.relay")), (BeatState::Beating, BeatState::Beating));
     assert_eq!((house.child("bus").incarnation, house.child("broadcaster.relay").incarnation), (1, 1));
+    house.tree.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_that_says_it_is_away_makes_nobody_stale() {
+    let house = House::new().await;
+    house.bus.is_away.store(true, Relaxed);
+    sleep(60 * SECOND).await;
+    assert_eq!((house.beat("bus"), house.beat("broadcaster.relay")), (BeatState::Beating, BeatState::Beating));
     house.tree.stop().await;
 }
 

@@ -7,7 +7,8 @@
 //! What this actor adds is the proof. On every beat it sends a probe through the bus's own path, and its heartbeat moves
 //! only when the probe is back. A bus that accepts everything and delivers nothing is stale within two beats.
 //!
-//! A backend that is away is no fault of the actor: it says so, and asks again on the next beat.
+//! A backend that says it is away is no fault of the actor, which beats on and asks again: a dependency is down, nobody is
+//! stuck.
 
 use std::{sync::Arc, time::Duration};
 
@@ -127,6 +128,9 @@ impl ProberState {
             }
             Err(error) => {
                 PING_FAILED.add(1, &[]);
+                if matches!(error, BusError::Unavailable(_)) {
+                    self.heartbeat.beat();
+                }
                 if was_up {
                     tracing::warn!(%error, "the bus does not carry events");
                 }
