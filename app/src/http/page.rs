@@ -188,7 +188,7 @@ mod tests {
         let other_key = write_cursor("numbers", &"seven");
         for bad in ["", "x", "bm90IGpzb24", &foreign, &other_key] {
             let problem = wanted(&format!("cursor={bad}")).unwrap_err();
-            assert_eq!((problem.status().as_u16(), problem.detail()), (422, "`cursor` is no cursor of this list"));
+            assert_eq!((problem.status().as_u16(), problem.detail()), (422, "`cursor`: is no cursor of this list"));
         }
         assert_eq!(wanted(&format!("cursor={}", write_cursor("numbers", &7))).unwrap().after, Some(7));
     }
@@ -197,7 +197,7 @@ mod tests {
     fn a_limit_is_a_number_from_one_to_the_maximum() {
         for bad in ["0", "201", "-1", "", "ten", "99999999999"] {
             let problem = wanted(&format!("limit={bad}")).unwrap_err();
-            assert_eq!(problem.detail(), "`limit` must be from 1 to 200", "{bad}");
+            assert_eq!(problem.detail(), "`limit`: must be from 1 to 200", "{bad}");
         }
         assert_eq!(wanted("limit=200").unwrap().rows(), 201);
     }
@@ -206,16 +206,16 @@ mod tests {
     fn all_faults_of_a_query_are_told_at_once_and_unknown_parameters_by_name() {
         let problem = wanted("limit=0&cursor=x&offset=3&cursor=y").unwrap_err();
         assert_eq!(problem.detail(), "4 fields are not valid");
-        assert_eq!(wanted("page=2").unwrap_err().detail(), "`page` is unknown, known are: limit, cursor");
+        assert_eq!(wanted("page=2").unwrap_err().detail(), "`page`: is unknown, known are: limit, cursor");
     }
 
     #[test]
     fn a_parameter_may_be_repeated_only_where_a_list_is_meant() {
         let mut query = Query::parse("n=1&n=x&n=3");
         assert_eq!(query.all("n", str::parse::<u8>), [1, 3]);
-        assert_eq!(query.finish().unwrap_err().detail(), "`n` invalid digit found in string");
+        assert_eq!(query.finish().unwrap_err().detail(), "`n`: invalid digit found in string");
         let mut query = Query::parse("n=1&n=2");
         assert_eq!(query.one("n", str::parse::<u8>), Some(1));
-        assert_eq!(query.finish().unwrap_err().detail(), "`n` may be given once");
+        assert_eq!(query.finish().unwrap_err().detail(), "`n`: may be given once");
     }
 }

@@ -56,7 +56,7 @@ impl Problem {
     /// 422: every field that is wrong, at once.
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         let detail = match errors.as_slice() {
-            [one] => format!("`{}` {}", one.field, one.reason),
+            [one] => format!("`{}`: {}", one.field, one.reason),
             more => format!("{} fields are not valid", more.len()),
         };
         Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(response.status(), 422);
         assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
         let expected = json!({
-            "type": "about:blank", "title": "Unprocessable Entity", "status": 422, "detail": "`kind` is unknown",
+            "type": "about:blank", "title": "Unprocessable Entity", "status": 422, "detail": "`kind`: is unknown",
             "instance": "request-1", "errors": [{"field": "kind", "reason": "is unknown"}],
         });
         assert_eq!(document(response).await, expected);
