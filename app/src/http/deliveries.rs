@@ -29,8 +29,9 @@ pub struct DeliveryResource {
     last_error: Option<String>,
     /// What the receiver calls it.
     provider_id: Option<String>,
+    /// When it is tried next; null once it has ended.
     #[schema(format = DateTime)]
-    next_at: String,
+    next_at: Option<String>,
     #[schema(format = DateTime)]
     created_at: String,
     #[schema(format = DateTime)]
@@ -163,7 +164,7 @@ impl From<Delivery> for DeliveryResource {
             last_status: delivery.last_status,
             last_error: delivery.last_error,
             provider_id: delivery.provider_id,
-            next_at: time(delivery.next_at_ms),
+            next_at: delivery.finished_at_ms.is_none().then(|| time(delivery.next_at_ms)),
             created_at: time(delivery.created_at_ms),
             finished_at: delivery.finished_at_ms.map(time),
             origin_trace_id: delivery.context.origin(),
