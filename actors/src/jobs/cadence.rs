@@ -70,6 +70,14 @@ pub enum CadenceError {
     },
 }
 
+/// The time zone of that name.
+///
+/// # Errors
+/// [`CadenceError::TimeZone`] if the IANA database has none.
+pub fn time_zone(name: &str) -> Result<TimeZone, CadenceError> {
+    TimeZone::get(name).map_err(|_| CadenceError::TimeZone { time_zone: name.to_owned() })
+}
+
 /// What a due schedule does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Advance {
@@ -116,7 +124,7 @@ impl Cadence {
             why: error.to_string(),
         };
         let parsed = CronParser::new().parse(pattern).map_err(refused)?;
-        let zone = TimeZone::get(time_zone).map_err(|_| CadenceError::TimeZone { time_zone: time_zone.to_owned() })?;
+        let zone = self::time_zone(time_zone)?;
         let (pattern, time_zone) = (pattern.to_owned(), time_zone.to_owned());
         Ok(Self::Cron(Box::new(CronLine { pattern, time_zone, parsed, zone })))
     }

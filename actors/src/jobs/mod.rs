@@ -33,7 +33,7 @@ mod sleep;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use cadence::{Advance, Cadence, CadenceError, CronLine, EVERY_MAX_MS, EVERY_MIN_MS, PATTERN_MAX};
+pub use cadence::{Advance, Cadence, CadenceError, CronLine, EVERY_MAX_MS, EVERY_MIN_MS, PATTERN_MAX, time_zone};
 pub use notify::{CHANNELS_MAX, Notify, NotifyPayload, TEXT_MAX_CHARS};
 pub use panic::Panic;
 pub use publish::{Publish, PublishPayload};

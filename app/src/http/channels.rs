@@ -280,12 +280,12 @@ fn destination(state: &ApiState, faults: &mut Faults, body: &NewChannelBody) -> 
     let rules = state.channels.target_rules();
     match body.kind.as_str() {
         telegram::KIND => {
-            let (token, chat) = (body.bot_token.clone()?, body.chat_id.as_ref()?.text());
-            let shape = telegram::is_token(token.expose_secret());
+            let (token, chat) = (body.bot_token.clone(), body.chat_id.as_ref().map(ChatId::text));
+            let shape = token.as_ref().is_none_or(|token| telegram::is_token(token.expose_secret()));
             faults.require("bot_token", shape, || "must be a bot's token: digits, a colon, letters".to_owned());
-            let shape = telegram::is_chat(&chat);
+            let shape = chat.as_deref().is_none_or(telegram::is_chat);
             faults.require("chat_id", shape, || "must be a number other than 0, or a @name".to_owned());
-            Some(Destination { url: String::new(), secret: token, chat: Some(chat) })
+            Some(Destination { url: String::new(), secret: token?, chat: Some(chat?) })
         }
         slack::KIND => {
             let checked = slack::check(&rules, &state.channels.bases().slack, body.url.as_ref()?.expose_secret());

@@ -1,6 +1,6 @@
 //! `/v1/schedules`: jobs again and again, every so often or by a cron pattern.
 
-use actors::jobs::Cadence;
+use actors::jobs::{Cadence, time_zone};
 use actors::model::now_ms;
 use actors::store::{NewSchedule, Place, Schedule};
 use axum::extract::State;
@@ -198,9 +198,9 @@ fn cadence(body: &NewScheduleBody, faults: &mut Faults) -> Option<Cadence> {
         (Some(every_ms), None) => faults.keep("every_ms", Cadence::every(every_ms)),
         (None, Some(pattern)) => {
             let zone = body.time_zone.as_deref().unwrap_or(TIME_ZONE_DEFAULT);
-            let cadence = Cadence::cron(pattern, zone, now_ms());
-            let is_zone = matches!(cadence, Err(actors::jobs::CadenceError::TimeZone { .. }));
-            faults.keep(if is_zone { "time_zone" } else { "cron" }, cadence)
+            // A pattern is judged whether there is such a place or not.
+            let zone = faults.keep("time_zone", time_zone(zone)).map_or(TIME_ZONE_DEFAULT, |_| zone);
+            faults.keep("cron", Cadence::cron(pattern, zone, now_ms()))
         }
         _ => {
             faults.require("every_ms", false, || "exactly one of every_ms and cron is needed".to_owned());
