@@ -24,7 +24,8 @@ use crate::{
     settings,
 };
 
-/// The root and its children. To add an actor, add a line; to delete one, delete its line and its folder.
+/// The root and its children. To add an actor, add a line here and one to [`settings::StopTable`]; to delete one, delete its
+/// lines and its folder.
 pub fn tree(parts: &Parts) -> SupervisorSpec {
     let set = &parts.settings;
     let children = [
