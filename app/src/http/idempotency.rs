@@ -298,7 +298,7 @@ fn full(keys_max: u32) -> Problem {
 
 fn of_key(status: StatusCode, reason: String) -> Problem {
     let field = IDEMPOTENCY_KEY.as_str().to_owned();
-    Problem::new(status, format!("`{field}` {reason}")).with_errors(vec![FieldError { field, reason }])
+    Problem::new(status, format!("`{field}`: {reason}")).with_errors(vec![FieldError { field, reason }])
 }
 
 fn outcome(begun: &BegunRequest) -> &'static str {
