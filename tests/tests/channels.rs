@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::client::send;
+use tests::collector::Span;
 use tests::providers::{self, SECRET};
 use tests::receiver::Reply;
 use tests::{Collector, Protocol, Receiver, Service, eventually};
@@ -185,6 +186,30 @@ async fn channels_and_their_deliveries_are_their_tenants_alone() {
 
 /// With every log line there is, while sending goes well, badly, and not at all.
 #[tokio::test]
+async fn a_delivery_that_failed_tells_in_its_trace_whose_it_was_where_it_went_and_why() {
+    let (collector, receiver) = (Collector::start().await, Receiver::start().await);
+    let service = providers::setup(&receiver).telemetry(&collector, Protocol::HttpProtobuf).start().await;
+    receiver.script([providers::SLACK_INVALID]);
+    let path = channel(&service, &providers::slack(&receiver)).await;
+    let body = json!({"channel": path.rsplit('/').next(), "text": "hello"});
+    let request = service.api().request(Method::POST, "/v1/notifications").header("x-request-id", "note-1").json(&body);
+    let told = send(request).await.expect(202).json();
+
+    let sent = |span: &Span| span.name == "channel.deliver" && span.attribute("request.id") == "note-1";
+    let delivery = collector.span("of the delivery", SOON, sent).await;
+    assert_eq!(delivery.attribute("delivery.id"), told["deliveries"][0]["id"]);
+    assert!(delivery.failed && delivery.attribute("http.response.status_code") == "400", "{delivery:?}");
+    let why = delivery.event("delivery failed").map(|event| event.attribute("fault").to_owned());
+    assert_eq!(why.as_deref(), Some("the receiver answered 400: invalid_payload"));
+
+    let below = |span: &Span| span.parent_id == delivery.span_id && span.kind == 3;
+    let call = collector.span("of the call", SOON, below).await;
+    let said = ["http.request.method", "server.address", "http.response.status_code", "error.type"]
+        .map(|name| call.attribute(name).to_owned());
+    assert_eq!(said, ["POST", "127.0.0.1", "400", "400"]);
+}
+
+#[tokio::test]
 async fn a_channels_secret_appears_in_no_log_no_trace_no_page_and_no_answer() {
     let (collector, receiver) = (Collector::start().await, Receiver::start().await);
     let setup = providers::setup(&receiver).telemetry(&collector, Protocol::HttpProtobuf).set("log.filter", "trace");
@@ -199,9 +224,7 @@ async fn a_channels_secret_appears_in_no_log_no_trace_no_page_and_no_answer() {
             let delivery = say(&service, &path, text).await;
             answers.push_str(&delivery_in(&service, &delivery, state).await.to_string());
         }
-        let sent = |span: &tests::collector::Span| {
-            span.name == "channel.deliver" && span.attribute("channel.id") == made.json()["id"]
-        };
+        let sent = |span: &Span| span.name == "channel.deliver" && span.attribute("channel.id") == made.json()["id"];
         collector.span("of a delivery", SOON, sent).await;
         for page in [path.clone(), format!("{path}/deliveries"), "/v1/channels".to_owned()] {
             answers.push_str(&service.api().get(&page).await.body);
