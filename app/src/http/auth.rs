@@ -12,8 +12,9 @@ use actors::store::{KeyHash, Store, StoreError, Tenant};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, ORIGIN};
-use http::{HeaderMap, StatusCode};
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
@@ -137,13 +138,25 @@ impl Gatekeeper {
 }
 
 /// Whoever lets a browser run on this machine lets every page that it shows send requests to loopback; none of them must
-/// stop a child or change a tenant. A browser says so: <https://fetch.spec.whatwg.org/#origin-header>.
+/// stop a child, change a tenant or read what is shown here. A browser says so
+/// (<https://fetch.spec.whatwg.org/#origin-header>), but for a look at the page's own site. A page has loopback for its site
+/// if it lets its name lead there (DNS rebinding), so a host that is a name is none of ours. No host has no browser.
 fn not_of_a_page(headers: &HeaderMap) -> Result<(), Problem> {
-    if !headers.contains_key(ORIGIN) {
+    if !headers.contains_key(ORIGIN) && headers.get(HOST).is_none_or(is_no_name) {
         return Ok(());
     }
     let detail = "a page in a browser may not ask here, unless admin.token is set and it has it";
     Err(Problem::new(StatusCode::FORBIDDEN, detail))
+}
+
+/// Whether a host, with or without a port, is an address or `localhost`, which no page can be served from elsewhere as.
+fn is_no_name(host: &HeaderValue) -> bool {
+    let authority = Authority::try_from(host.as_bytes());
+    authority.is_ok_and(|authority| {
+        let host = authority.host();
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        !authority.as_str().contains('@') && (bare.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost"))
+    })
 }
 
 /// Hashes first, so that not even the length is told.
@@ -176,8 +189,6 @@ pub async fn seed_demo_tenant(store: &dyn Store) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn headers(authorization: &'static str) -> HeaderMap {

@@ -91,6 +91,26 @@ async fn without_a_token_what_a_page_in_a_browser_asks_for_is_refused() {
     tree.stop().await;
 }
 
+/// DNS rebinding: the page's own name leads to loopback, so what it asks for is of its own origin, and bears no `Origin`.
+#[tokio::test]
+async fn without_a_token_only_an_address_or_localhost_is_a_host() {
+    let world = World::new().await;
+    let asked_at = async |state: AdminState, host: &str| {
+        let request = Request::get("/admin/tenants").header("host", host).header("authorization", "Bearer ours");
+        ask(router(state), request.body(Body::empty()).unwrap()).await
+    };
+    for good in ["127.0.0.1:8081", "127.0.0.1", "[::1]:8081", "localhost", "LocalHost:8081", "192.0.2.7:80"] {
+        assert_eq!(asked_at(state(&world, Dev::Absent), good).await.status, 200, "{good}");
+    }
+    for bad in ["evil.example:8081", "127.0.0.1.evil.example", "localhost.evil.example", "a@127.0.0.1", ""] {
+        let problem = asked_at(state(&world, Dev::Absent), bad).await.problem(403);
+        assert!(problem["detail"].as_str().unwrap().contains("admin.token"), "{bad}: {problem}");
+    }
+    let keeper = Gatekeeper { token: Some(SecretString::from("ours")), failures: world.state.failures.clone() };
+    let state = AdminState { keeper, ..state(&world, Dev::Absent) };
+    assert_eq!(asked_at(state, "admin.example").await.status, 200, "no page has the token but from the operator");
+}
+
 #[tokio::test]
 async fn a_body_that_does_not_come_is_408_here_too() {
     let world = World::with(&[("APP__LIMITS__REQUEST_MS", "50")]).await;
