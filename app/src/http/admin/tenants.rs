@@ -5,9 +5,9 @@ use actors::model::TenantId;
 use actors::store::{KeyHash, Quotas, Tenant, new_key};
 use axum::Extension;
 use axum::extract::{Path, State};
-use http::header::LOCATION;
+use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderName, StatusCode};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -156,14 +156,13 @@ async fn create(
     State(state): State<AdminState>,
     Extension(subject): Extension<Subject>,
     Json(body): Json<NewTenantBody>,
-) -> Result<(StatusCode, [(HeaderName, String); 1], Json<TenantWithKey>), Problem> {
+) -> Result<(StatusCode, [(HeaderName, String); 1], ShownOnce), Problem> {
     subject.is(body.id.as_str());
     let key = new_key();
     let tenant = state.store.create_tenant(&body.id, &KeyHash::of(key.expose_secret())).await?;
     let location = format!("/admin/tenants/{}", tenant.id);
     let tenant = TenantResource::new(&tenant, state.bounds);
-    let made = TenantWithKey { tenant, key: key.expose_secret().to_owned() };
-    Ok((StatusCode::CREATED, [(LOCATION, location)], Json(made)))
+    Ok((StatusCode::CREATED, [(LOCATION, location)], shown_once(tenant, &key)))
 }
 
 /// One tenant.
@@ -182,11 +181,10 @@ async fn get(State(state): State<AdminState>, Path(id): Path<String>) -> Result<
     (status = 200, description = "The tenant, with its new key, which is shown this once", body = TenantWithKey),
     (status = 404, description = "There is none of this name"),
 ))]
-async fn rotate_key(State(state): State<AdminState>, Path(id): Path<String>) -> Result<Json<TenantWithKey>, Problem> {
+async fn rotate_key(State(state): State<AdminState>, Path(id): Path<String>) -> Result<ShownOnce, Problem> {
     let key = new_key();
     let tenant = state.store.rotate_tenant_key(&named(&id)?, &KeyHash::of(key.expose_secret())).await?;
-    let tenant = changed(&state, &tenant).await;
-    Ok(Json(TenantWithKey { tenant, key: key.expose_secret().to_owned() }))
+    Ok(shown_once(changed(&state, &tenant).await, &key))
 }
 
 /// Disables a tenant: its requests are answered 403, its sockets are closed, its jobs and deliveries wait, and its
@@ -224,6 +222,13 @@ async fn set_quotas(
 ) -> Result<Json<TenantResource>, Problem> {
     let tenant = state.store.set_tenant_quotas(&named(&id)?, body.checked()?).await?;
     Ok(Json(changed(&state, &tenant).await))
+}
+
+type ShownOnce = ([(HeaderName, &'static str); 1], Json<TenantWithKey>);
+
+/// Nobody on the way may keep a key.
+fn shown_once(tenant: TenantResource, key: &SecretString) -> ShownOnce {
+    ([(CACHE_CONTROL, "no-store")], Json(TenantWithKey { tenant, key: key.expose_secret().to_owned() }))
 }
 
 /// Lets this process take note of a change at once.

@@ -202,6 +202,7 @@ async fn a_tenant_is_made_looked_at_and_changed() {
     let router = || router(state(&world, Dev::Absent));
     let made = send(router(), "POST", "/admin/tenants", &json!({"id": "acme"})).await;
     assert_eq!((made.status.as_u16(), made.headers["location"].to_str().unwrap()), (201, "/admin/tenants/acme"));
+    assert_eq!(made.headers["cache-control"], "no-store", "it shows a key");
     let key = made.json()["key"].as_str().unwrap().to_owned();
     assert!(key.starts_with("pk_") && key.len() == 67);
     let again = send(router(), "POST", "/admin/tenants", &json!({"id": "acme"})).await.problem(409);
@@ -225,8 +226,9 @@ async fn a_tenant_is_made_looked_at_and_changed() {
     }
     assert!(post(router(), "/admin/tenants/acme/disable").await.json()["disabled_at"].is_string());
     assert_eq!(post(router(), "/admin/tenants/acme/enable").await.json()["disabled_at"], json!(null));
-    let rotated = post(router(), "/admin/tenants/acme/rotate-key").await.json();
-    assert_ne!(rotated["key"], json!(key));
+    let rotated = post(router(), "/admin/tenants/acme/rotate-key").await;
+    assert_ne!(rotated.json()["key"], json!(key));
+    assert_eq!(rotated.headers["cache-control"], "no-store", "it shows a key");
     for path in ["rotate-key", "disable", "enable"] {
         post(router(), &format!("/admin/tenants/nobody/{path}")).await.problem(404);
         post(router(), &format!("/admin/tenants/NO%20NAME/{path}")).await.problem(404);
