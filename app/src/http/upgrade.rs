@@ -8,7 +8,9 @@ use actors::store::KeyHash;
 use axum::Extension;
 use axum::extract::{FromRequestParts, RawQuery, State, WebSocketUpgrade};
 use axum::response::Response;
+use http::header::{CONNECTION, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::request::Parts;
+use http::{HeaderValue, StatusCode};
 
 use super::allowance::SocketQuota;
 use super::page::Query;
@@ -25,7 +27,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let upgrade = WebSocketUpgrade::from_request_parts(parts, state).await;
-        upgrade.map(Self).map_err(|refused| Problem::new(refused.status(), refused.body_text()))
+        upgrade.map(Self).map_err(|refused| {
+            let problem = Problem::new(refused.status(), refused.body_text());
+            match refused.status() {
+                // RFC 9110, section 15.5.22, and RFC 6455, section 4.4.
+                StatusCode::UPGRADE_REQUIRED => problem
+                    .with_header(UPGRADE, HeaderValue::from_static("websocket"))
+                    .with_header(CONNECTION, HeaderValue::from_static("upgrade")),
+                _ => problem.with_header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
+            }
+        })
     }
 }
 
@@ -104,6 +115,24 @@ mod tests {
     fn a_bad_topic_and_an_unknown_parameter_are_both_told() {
         let problem = topics("topic=a%20b&topics=c").unwrap_err();
         assert_eq!((problem.status().as_u16(), problem.detail()), (422, "2 fields are not valid"));
+    }
+
+    async fn refusal(headers: &[(&str, &str)]) -> Response {
+        let request =
+            headers.iter().fold(http::Request::get("/"), |request, (name, value)| request.header(*name, *value));
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        Upgrade::from_request_parts(&mut parts, &()).await.unwrap_err().write("r")
+    }
+
+    #[tokio::test]
+    async fn who_is_refused_for_the_protocol_is_told_which_one_is_spoken() {
+        let upgrade = [("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "a")];
+        let refused = refusal(&[&upgrade[..], &[("sec-websocket-version", "13")]].concat()).await;
+        assert_eq!((refused.status().as_u16(), refused.headers()["upgrade"].to_str().unwrap()), (426, "websocket"));
+        assert_eq!(refused.headers()["connection"], "upgrade");
+        let refused = refusal(&[&upgrade[..], &[("sec-websocket-version", "8")]].concat()).await;
+        let spoken = refused.headers()["sec-websocket-version"].to_str().unwrap();
+        assert_eq!((refused.status().as_u16(), spoken), (400, "13"));
     }
 
     #[test]
