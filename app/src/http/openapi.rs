@@ -100,6 +100,7 @@ fn give_key(operation: &mut Operation) {
     }
     refuse(operation, 400, "The key is malformed, or the body is not JSON");
     refuse(operation, 409, "The key belongs to a request that is still being worked on");
+    refuse(operation, 413, "The body is too long");
     refuse(operation, 422, "The key belongs to another request, or fields are missing, unknown or out of bounds");
 }
 
@@ -172,8 +173,13 @@ mod tests {
     #[utoipa::path(get, path = "/v1/things/{id}", params(Id), responses((status = 200)))]
     async fn get() {}
 
+    /// Takes no body.
+    #[utoipa::path(post, path = "/v1/things/{id}/poke", params(Id), responses((status = 200)))]
+    async fn poke() {}
+
     fn document() -> Value {
         let router = OpenApiRouter::<()>::with_openapi(frame()).routes(routes!(create)).routes(routes!(get));
+        let router = router.routes(routes!(poke));
         let mut document = router.into_openapi();
         complete(&mut document);
         finish(&mut document);
@@ -191,6 +197,9 @@ mod tests {
         let all = ["201", "400", "401", "403", "408", "409", "413", "415", "422", "429", "500", "503"];
         assert_eq!(statuses(create), all);
         assert_eq!(statuses(get), ["200", "400", "401", "403", "404", "408", "429", "500", "503"]);
+        let poke = statuses(&paths["/v1/things/{id}/poke"]["post"]);
+        let without_body = ["200", "400", "401", "403", "404", "408", "409", "413", "422", "429", "500", "503"];
+        assert_eq!(poke, without_body, "with a key any body is read");
         assert_eq!(create["responses"]["422"]["description"], "Ours");
         let schema = json!({"$ref": "#/components/schemas/Problem"});
         assert_eq!(get["responses"]["404"]["content"]["application/problem+json"]["schema"], schema);

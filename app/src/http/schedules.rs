@@ -66,6 +66,7 @@ pub struct ScheduleResource {
     #[schema(format = DateTime)]
     created_at: String,
     /// Since when it is paused, if it is.
+    #[schema(format = DateTime)]
     paused_at: Option<String>,
     last_error: Option<String>,
     origin_trace_id: Option<String>,

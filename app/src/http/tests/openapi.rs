@@ -88,6 +88,22 @@ async fn operations_have_names_of_their_own_and_a_key_unless_they_are_open() {
 }
 
 #[tokio::test]
+async fn each_time_is_documented_as_one() {
+    let world = World::new().await;
+    let document = document(&world).await;
+    let mut times = 0;
+    for (schema, shape) in document["components"]["schemas"].as_object().unwrap() {
+        for (field, of_field) in shape["properties"].as_object().into_iter().flatten() {
+            let is_time =
+                field == "at" || field.ends_with("_at") || ["not_before", "failing_since"].contains(&&**field);
+            assert_eq!(of_field["format"] == "date-time", is_time, "{schema}.{field}: {of_field}");
+            times += usize::from(is_time);
+        }
+    }
+    assert!(times > 10, "only {times} times");
+}
+
+#[tokio::test]
 async fn the_page_needs_no_key_and_fetches_nothing_from_outside() {
     let world = World::new().await;
     let page = world.send(Request::get("/docs").body(Body::empty()).unwrap()).await;
