@@ -176,9 +176,20 @@ pub struct Peer(pub SocketAddr);
 pub struct Hangup {
     wanted: CancellationToken,
     ended: CancellationToken,
+    is_shared: bool,
 }
 
 impl Hangup {
+    /// The same for a request of this version.
+    fn of(&self, version: Version) -> Self {
+        Self { is_shared: version > Version::HTTP_11, ..self.clone() }
+    }
+
+    /// Whether other requests may be under way on the connection, perhaps of other tenants behind one proxy.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
     /// Closes the connection as it is, with all that is under way on it.
     pub fn hang_up(&self) {
         self.wanted.cancel();
@@ -236,7 +247,8 @@ impl Connection {
         service_fn(move |mut request: Request<Incoming>| {
             heard.cancel();
             request.extensions_mut().insert(peer);
-            request.extensions_mut().insert(hangup.clone());
+            let hangup = hangup.of(request.version());
+            request.extensions_mut().insert(hangup);
             answer(router.clone(), Arc::clone(&lifecycle), request)
         })
     }

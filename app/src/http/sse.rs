@@ -6,7 +6,9 @@
 //!
 //! The body is asked only while the connection takes what it has; a client that does not read stops that, the task waits
 //! on its channel, and the hub sees it fall behind as it does with a socket. Then nobody would notice an end of the body
-//! either, so the connection itself is hung up.
+//! either, so the connection itself is hung up. One of HTTP/2 carries other requests, perhaps of other tenants behind the same
+//! proxy: there the body ends in an error as soon as it is asked again, and the connection is hung up only if it holds up
+//! the end of its listener.
 //!
 //! The stream, by <https://html.spec.whatwg.org/multipage/server-sent-events.html>:
 //!
@@ -19,7 +21,7 @@
 //!
 //! Deliberately absent: replay, and compression.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, io, time::Duration};
 
 use actors::broadcast::{Batch, CloseReason, Frame, Subscriber, Topic};
 use axum::body::Body;
@@ -69,7 +71,7 @@ pub enum Returning {
 pub struct Stream {
     /// Dropped with the task, and with it every subscription.
     subscriber: Subscriber,
-    out: mpsc::Sender<Bytes>,
+    out: mpsc::Sender<Result<Bytes, Last>>,
     cancel: CancellationToken,
     hangup: Hangup,
 }
@@ -77,8 +79,22 @@ pub struct Stream {
 /// The stream of a subscriber, and the body that carries it. `cancel` asks the client to come back later.
 pub fn open(subscriber: Subscriber, cancel: CancellationToken, hangup: Hangup) -> (Stream, Body) {
     let (out, mut chunks) = mpsc::channel(1);
-    let body = poll_fn(move |cx| chunks.poll_recv(cx).map(|chunk| chunk.map(Ok::<_, Infallible>)));
+    let body = poll_fn(move |cx| {
+        chunks.poll_recv(cx).map(|chunk| match chunk? {
+            Ok(chunk) => Some(Ok(chunk)),
+            Err(Last::End) => None,
+            Err(Last::Cut) => Some(Err(io::Error::other("the stream was cut"))),
+        })
+    });
     (Stream { subscriber, out, cancel, hangup }, Body::from_stream(body))
+}
+
+/// What the body says when there is nothing more.
+enum Last {
+    /// That this was all.
+    End,
+    /// That something is missing.
+    Cut,
 }
 
 /// How it ends.
@@ -148,27 +164,45 @@ impl Stream {
             sleep(FAREWELL).await;
         };
         select! {
-            sent = self.out.send(chunk) => sent.map_err(|_| End::Gone),
+            sent = self.out.send(Ok(chunk)) => sent.map_err(|_| End::Gone),
             reason = self.subscriber.cut() => Err(reason.into()),
             () = late => Err(End::Cut),
         }
     }
 
-    /// Ends the body after a goodbye. A client that does not take its leave is left without.
+    /// Ends the body, after a goodbye. A client that does not take its leave is left without.
     async fn part(self, end: End) {
-        let Self { subscriber, out, hangup, .. } = self;
-        let goodbye = match end {
-            End::Gone => return,
-            End::Cut => return hangup.hang_up(),
-            End::ComeBack { after_ms } => told(after_ms, &Notice::Reconnect { after_ms }),
-        };
+        let Self { subscriber, out, hangup, cancel } = self;
         // Its place and its quota are free from here on.
         drop(subscriber);
-        let taken = timeout(FAREWELL, out.send(goodbye)).await;
-        drop(out);
-        // The listener ends too, so the connection ends with this answer if its client reads.
-        if taken.is_err() || timeout(FAREWELL, hangup.ended()).await.is_err() {
-            hangup.hang_up();
+        let leave = match end {
+            End::Gone => return,
+            End::Cut if !hangup.is_shared() => return hangup.hang_up(),
+            End::Cut => vec![Err(Last::Cut)],
+            End::ComeBack { after_ms } => {
+                vec![Ok(told(after_ms, &Notice::Reconnect { after_ms })), Err(Last::End)]
+            }
+        };
+        let leaving = async {
+            for each in leave {
+                // Whoever has gone has left, too.
+                let _ = out.send(each).await;
+            }
+            out.closed().await;
+            // The listener ends too, so the connection ends with this answer if its client reads.
+            if !hangup.is_shared() {
+                hangup.ended().await;
+            }
+        };
+        let late = async {
+            if hangup.is_shared() {
+                cancel.cancelled().await;
+            }
+            sleep(FAREWELL).await;
+        };
+        select! {
+            () = leaving => {}
+            () = late => hangup.hang_up(),
         }
     }
 }

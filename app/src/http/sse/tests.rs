@@ -9,6 +9,7 @@ use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::get};
 use http_body_util::BodyExt;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use supervision::TaskGroup;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -78,7 +79,11 @@ impl House {
     /// The streams behind a real listener.
     fn serve(&self) -> Running {
         let listener = Listener::new("127.0.0.1:0".parse().unwrap());
-        let router = Router::new().route("/", get(answer)).with_state(self.clone());
+        let slow = get(|| async {
+            sleep(2 * FAREWELL).await;
+            "slow"
+        });
+        let router = Router::new().route("/", get(answer)).route("/slow", slow).with_state(self.clone());
         let server = Server {
             name: "api",
             router,
@@ -144,6 +149,32 @@ impl Running {
         let mut stream = TcpStream::connect(self.listener.address().unwrap()).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         Client(stream)
+    }
+
+    /// A connection of HTTP/2, as a proxy keeps it for many clients. What one of them does not read is held back to it alone.
+    async fn share(&self) -> Shared {
+        let stream = TcpStream::connect(self.listener.address().unwrap()).await.unwrap();
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(64 << 10).initial_connection_window_size(64 << 20);
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+        TaskGroup::new("test").spawn("client", async move { drop(connection.await) });
+        Shared(sender)
+    }
+}
+
+struct Shared(hyper::client::conn::http2::SendRequest<Body>);
+
+impl Shared {
+    async fn get(&self, path: &str) -> Result<Body, hyper::Error> {
+        let request = http::Request::get(format!("http://localhost{path}")).body(Body::empty()).unwrap();
+        self.0.clone().send_request(request).await.map(|answer| Body::new(answer.into_body()))
+    }
+
+    /// A stream that was welcomed.
+    async fn listen(&self) -> Body {
+        let mut body = self.get("/").await.unwrap();
+        assert!(next(&mut body).await.unwrap().contains("welcome"));
+        body
     }
 }
 
@@ -330,6 +361,62 @@ async fn a_client_that_does_not_take_its_leave_does_not_hold_up_the_stop() {
         house.publish(&large).await;
         sleep(Duration::from_millis(2)).await;
     }
+    running.stop.cancel();
+    house.cancel.cancel();
+    timeout(Duration::from_secs(5), running.served).await.expect("the server ends").unwrap();
+}
+
+#[tokio::test]
+async fn on_a_shared_connection_only_the_stream_that_nobody_reads_is_cut() {
+    let house = House::new();
+    let running = house.serve();
+    let shared = running.share().await;
+    let (mut stalled, mut quick) = (shared.listen().await, shared.listen().await);
+    let large = "x".repeat(100 << 10);
+    for n in 0..40 {
+        house.publish(&format!("{n} {large}")).await;
+        let mut block = String::new();
+        while !block.ends_with("\n\n") {
+            block += &next(&mut quick).await.expect("the other stream goes on");
+        }
+        assert!(block.contains(&format!("\"data\":\"{n} ")), "{n}");
+    }
+    house.until_sockets(1).await;
+    let cut = async { while stalled.frame().await.expect("it was not told that this is all").is_ok() {} };
+    timeout(PATIENCE, cut).await.unwrap();
+    house.publish("last").await;
+    assert_eq!(data(&next(&mut quick).await.unwrap())["data"], "last");
+}
+
+#[tokio::test]
+async fn a_drain_lets_the_other_requests_of_a_shared_connection_finish() {
+    let house = House::new();
+    let running = house.serve();
+    let shared = running.share().await;
+    let mut stream = shared.listen().await;
+    let leave = async {
+        assert!(next(&mut stream).await.unwrap().contains("reconnect"));
+        while let Some(rest) = next(&mut stream).await {
+            assert_eq!(rest, "");
+        }
+    };
+    let slow = async { next(&mut shared.get("/slow").await.expect("an answer")).await };
+    let (slow, (), report) = tokio::join!(slow, leave, house.hub.drain(DrainPlan::default()));
+    assert_eq!((slow.as_deref(), report.left), (Some("slow"), 0));
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_reads_holds_up_no_stop_on_a_shared_connection_either() {
+    let house = House::new();
+    let running = house.serve();
+    let shared = running.share().await;
+    let _stalled = shared.listen().await;
+    let large = "x".repeat(200 << 10);
+    for _ in 0..50 {
+        house.publish(&large).await;
+        sleep(Duration::from_millis(2)).await;
+    }
+    house.until_sockets(0).await;
     running.stop.cancel();
     house.cancel.cancel();
     timeout(Duration::from_secs(5), running.served).await.expect("the server ends").unwrap();
