@@ -35,6 +35,21 @@ use opentelemetry::KeyValue;
 /// A name and its value. The name is fixed in the code, the value one of few.
 pub type Label<'a> = (&'static str, &'a str);
 
+/// The value of `http.request.method`, by the semantic conventions of OpenTelemetry: known methods only, for a label must not
+/// be what a client makes up.
+pub fn method_label(method: &http::Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "HEAD" => "HEAD",
+        "OPTIONS" => "OPTIONS",
+        _ => "_OTHER",
+    }
+}
+
 fn attributes(labels: &[Label<'_>]) -> Vec<KeyValue> {
     labels.iter().map(|(name, value)| KeyValue::new(*name, (*value).to_owned())).collect()
 }

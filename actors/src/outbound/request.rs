@@ -7,6 +7,7 @@ use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method};
 use serde::Serialize;
 use telemetry::context::{TraceContext, budget, inject, with_deadline};
+use telemetry::metrics::method_label;
 use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
@@ -266,20 +267,6 @@ impl Active {
 impl Drop for Active {
     fn drop(&mut self) {
         ACTIVE.add(-1, &[("http.request.method", self.method)]);
-    }
-}
-
-/// Known methods only, by the conventions.
-fn method_label(method: &Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "PATCH" => "PATCH",
-        "DELETE" => "DELETE",
-        "HEAD" => "HEAD",
-        "OPTIONS" => "OPTIONS",
-        _ => "_OTHER",
     }
 }
 

@@ -12,9 +12,10 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, HeaderName, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use supervision::{GuardSite, guard};
 use telemetry::context::{REQUEST_ID, RequestId, TraceContext};
+use telemetry::metrics::method_label;
 use telemetry::panic::Policy;
 use tokio::time::Instant;
 use tracing::{Span, field::Empty};
@@ -74,7 +75,7 @@ async fn traced(
     request: Request,
     next: Next,
 ) -> Response {
-    let method = method_name(request.method());
+    let method = method_label(request.method());
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let span = server_span(&request, method, route.as_deref());
     let label = route.clone().unwrap_or_else(|| "none".to_owned());
@@ -216,20 +217,6 @@ impl Answering {
 impl Drop for Answering {
     fn drop(&mut self) {
         ACTIVE.add(-1, &[("http.request.method", self.method)]);
-    }
-}
-
-/// Known methods only: a label must not be what a client makes up.
-fn method_name(method: &Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "PATCH" => "PATCH",
-        "DELETE" => "DELETE",
-        "HEAD" => "HEAD",
-        "OPTIONS" => "OPTIONS",
-        _ => "_OTHER",
     }
 }
 
