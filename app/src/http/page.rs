@@ -210,6 +210,15 @@ mod tests {
     }
 
     #[test]
+    fn a_short_query_with_very_many_faults_has_no_long_answer() {
+        let problem = wanted(&"a&".repeat(10_000)).unwrap_err();
+        assert_eq!(
+            (problem.errors().len(), problem.detail()),
+            (32, "10000 fields are not valid, here are the first 32")
+        );
+    }
+
+    #[test]
     fn a_parameter_may_be_repeated_only_where_a_list_is_meant() {
         let mut query = Query::parse("n=1&n=x&n=3");
         assert_eq!(query.all("n", str::parse::<u8>), [1, 3]);

@@ -22,6 +22,9 @@ pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/prob
 /// When to come again while the store is away, in seconds: about the time between two of its probes.
 const STORE_RETRY_AFTER_S: u32 = 2;
 
+/// Fields that are told of one request: a short request must not have a long answer.
+const ERRORS_MAX: usize = 32;
+
 /// An error answer, until the edge writes it.
 #[derive(Debug, Clone)]
 pub struct Problem {
@@ -53,12 +56,14 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, format!("no such {what}"))
     }
 
-    /// 422: every field that is wrong, at once.
-    pub fn invalid(errors: Vec<FieldError>) -> Self {
+    /// 422: every field that is wrong, at once, up to [`ERRORS_MAX`].
+    pub fn invalid(mut errors: Vec<FieldError>) -> Self {
         let detail = match errors.as_slice() {
             [one] => format!("`{}`: {}", one.field, one.reason),
-            more => format!("{} fields are not valid", more.len()),
+            all if all.len() <= ERRORS_MAX => format!("{} fields are not valid", all.len()),
+            more => format!("{} fields are not valid, here are the first {ERRORS_MAX}", more.len()),
         };
+        errors.truncate(ERRORS_MAX);
         Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
     }
 
@@ -101,6 +106,12 @@ impl Problem {
     /// Whether a panic is behind it, which is recorded on the span already.
     pub(super) fn is_panic(&self) -> bool {
         self.panicked
+    }
+
+    /// What is wrong with each field.
+    #[cfg(test)]
+    pub fn errors(&self) -> &[FieldError] {
+        &self.errors
     }
 
     /// One sentence on what is wrong here.
