@@ -1,64 +1,54 @@
 //! Sockets over real connections: what a client sees, and what a bad one costs.
 
-use std::{future::IntoFuture, sync::Arc};
+use std::{future::IntoFuture, net::SocketAddr};
 
 use actors::{
-    broadcast::{DrainPlan, Hub, HubSettings, Limits, OutboxLimits, Step},
-    bus::{Bus, MemoryBus, MemoryBusLimits},
-    model::{Event, TenantId, new_id, now_ms},
+    broadcast::{DrainPlan, OutboxLimits},
+    bus::MemoryBusLimits,
 };
 use axum::{Router, extract::State, response::Response, routing::any};
 use futures_util::StreamExt as _;
 use serde_json::Value;
-use supervision::TaskGroup;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
-    task::yield_now,
 };
 use tokio_tungstenite::{WebSocketStream, client_async};
 use tungstenite::{Message as Sent, protocol::frame::coding::CloseCode};
 
 use super::*;
+use crate::http::tests::house::{House, PATIENCE};
 
-/// Longer than anything here takes on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A hub that turns and sweeps by itself, behind a real listener. Everyone who connects is tenant `a` and listens to `x`.
-struct House {
-    bus: Arc<MemoryBus>,
-    hub: Arc<Hub>,
-    address: std::net::SocketAddr,
-    tasks: TaskGroup,
-}
-
-#[derive(Clone)]
-struct Door {
-    hub: Arc<Hub>,
-    tasks: TaskGroup,
-}
-
-async fn open(State(Door { hub, tasks }): State<Door>, upgrade: WebSocketUpgrade) -> Response {
-    let limits = Limits { topics_per_socket_max: 2, ..Limits::default() };
-    let subscriber = hub.connect(TenantId::new("a").unwrap(), &[Topic::new("x").unwrap()], limits).unwrap();
+async fn open(State(house): State<House>, upgrade: WebSocketUpgrade) -> Response {
+    let subscriber = house.subscriber();
     tune(upgrade).on_upgrade(|socket| async move {
-        let cancel = tasks.token();
-        tasks.spawn("socket", serve(socket, subscriber, cancel));
+        let cancel = house.tasks.token();
+        house.tasks.spawn("socket", serve(socket, subscriber, cancel));
     })
 }
 
-impl House {
+/// A house behind a real listener.
+struct Door {
+    house: House,
+    address: SocketAddr,
+}
+
+impl std::ops::Deref for Door {
+    type Target = House;
+
+    fn deref(&self) -> &House {
+        &self.house
+    }
+}
+
+impl Door {
     async fn new(outbox: OutboxLimits) -> Self {
-        let bus = MemoryBus::new(MemoryBusLimits::default());
-        let hub = Hub::new(HubSettings { outbox, ..HubSettings::default() }, &*bus);
-        let tasks = TaskGroup::new("api");
+        let house = House::with(MemoryBusLimits::default(), outbox);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = Router::new().route("/", any(open)).with_state(Door { hub: hub.clone(), tasks: tasks.clone() });
-        tasks.spawn("server", async move { axum::serve(listener, router).into_future().await.unwrap() });
-        tasks.spawn("crank", turn(hub.clone()));
-        tasks.spawn("reaper", sweep(hub.clone()));
-        Self { bus, hub, address, tasks }
+        let router = Router::new().route("/", any(open)).with_state(house.clone());
+        house.tasks.spawn("server", async move { axum::serve(listener, router).into_future().await.unwrap() });
+        Self { house, address }
     }
 
     /// A client that has been welcomed.
@@ -68,44 +58,6 @@ impl House {
         let mut client = Client(socket);
         assert_eq!(client.json().await, json!({"type": "welcome", "topics": ["x"]}));
         client
-    }
-
-    async fn publish(&self, topic: &str, data: &str) {
-        let event = Event {
-            id: new_id(),
-            tenant: TenantId::new("a").unwrap(),
-            topic: topic.into(),
-            data: data.into(),
-            context: Default::default(),
-            at_ms: now_ms(),
-        };
-        self.bus.publish(event).await.unwrap();
-    }
-
-    async fn until_sockets(&self, count: usize) {
-        let reached = async {
-            while self.hub.stats().sockets != count {
-                yield_now().await;
-            }
-        };
-        timeout(PATIENCE, reached).await.unwrap();
-    }
-}
-
-async fn turn(hub: Arc<Hub>) {
-    loop {
-        hub.arrival().await;
-        while hub.step() != Step::Idle {
-            yield_now().await;
-        }
-    }
-}
-
-async fn sweep(hub: Arc<Hub>) {
-    let mut ticks = tokio::time::interval(Duration::from_millis(10));
-    loop {
-        ticks.tick().await;
-        assert_eq!(hub.sweep(0), None, "the tests open fewer sockets than one step looks at");
     }
 }
 
@@ -143,7 +95,7 @@ impl Client {
 
 #[tokio::test]
 async fn a_client_subscribes_gets_its_events_and_unsubscribes() {
-    let house = House::new(OutboxLimits::default()).await;
+    let house = Door::new(OutboxLimits::default()).await;
     let mut client = house.connect().await;
     let subscribed = client.ask(json!({"type": "subscribe", "topics": ["y"]})).await;
     assert_eq!(subscribed, json!({"type": "subscribed", "topics": ["y"]}));
@@ -163,7 +115,7 @@ async fn a_client_subscribes_gets_its_events_and_unsubscribes() {
 
 #[tokio::test]
 async fn a_bad_request_is_answered_with_its_reason_and_the_connection_stays() {
-    let house = House::new(OutboxLimits::default()).await;
+    let house = Door::new(OutboxLimits::default()).await;
     let mut client = house.connect().await;
     let bad = [
         (json!({"type": "subscribe", "topics": ["no such"]}), "not a topic"),
@@ -182,7 +134,7 @@ async fn a_bad_request_is_answered_with_its_reason_and_the_connection_stays() {
 
 #[tokio::test]
 async fn a_client_that_only_talks_nonsense_is_closed() {
-    let house = House::new(OutboxLimits::default()).await;
+    let house = Door::new(OutboxLimits::default()).await;
     let mut client = house.connect().await;
     for _ in 0..BAD_REQUESTS_MAX {
         assert_eq!(client.ask(json!("nonsense")).await["type"], "error");
@@ -194,7 +146,7 @@ async fn a_client_that_only_talks_nonsense_is_closed() {
 
 #[tokio::test]
 async fn what_is_no_request_is_closed_with_the_code_that_says_why() {
-    let house = House::new(OutboxLimits::default()).await;
+    let house = Door::new(OutboxLimits::default()).await;
     let too_long = Sent::text("x".repeat(REQUEST_BYTES_MAX + 1));
     for (message, code) in [(too_long, CloseCode::Size), (Sent::binary(vec![1]), CloseCode::Unsupported)] {
         let mut client = house.connect().await;
@@ -214,7 +166,7 @@ async fn what_is_no_request_is_closed_with_the_code_that_says_why() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_cut_and_the_others_miss_nothing() {
-    let house = House::new(OutboxLimits::default()).await;
+    let house = Door::new(OutboxLimits::default()).await;
     let (_stalled, mut quick) = (house.connect().await, house.connect().await);
     // 20 MB, more than the kernel buffers for the one that does not read.
     let large = "x".repeat(100 << 10);
@@ -230,7 +182,7 @@ async fn a_client_that_does_not_read_is_cut_and_the_others_miss_nothing() {
 #[tokio::test]
 async fn a_silent_client_is_pinged_and_stays_if_it_answers() {
     let outbox = OutboxLimits { ping_after: Duration::from_millis(50), ..OutboxLimits::default() };
-    let house = House::new(outbox).await;
+    let house = Door::new(outbox).await;
     let mut client = house.connect().await;
     // The client's library answers a ping with the next read, so the second one proves that the first was answered.
     for _ in 0..3 {
@@ -242,7 +194,7 @@ async fn a_silent_client_is_pinged_and_stays_if_it_answers() {
 #[tokio::test]
 async fn a_client_that_does_not_answer_a_ping_is_closed() {
     let short = Duration::from_millis(50);
-    let house = House::new(OutboxLimits { ping_after: short, pong_within: short, ..OutboxLimits::default() }).await;
+    let house = Door::new(OutboxLimits { ping_after: short, pong_within: short, ..OutboxLimits::default() }).await;
     let mut client = house.connect().await;
     house.until_sockets(0).await;
     assert!(matches!(client.next().await, Sent::Ping(_)));
@@ -251,7 +203,7 @@ async fn a_client_that_does_not_answer_a_ping_is_closed() {
 
 #[tokio::test]
 async fn a_drain_tells_each_client_when_to_come_back_and_closes_it_as_a_restart() {
-    let house = House::new(OutboxLimits::default()).await;
+    let house = Door::new(OutboxLimits::default()).await;
     let mut client = house.connect().await;
     let leave = async {
         let told = client.json().await;
@@ -265,7 +217,7 @@ async fn a_drain_tells_each_client_when_to_come_back_and_closes_it_as_a_restart(
 
 #[tokio::test]
 async fn a_cancelled_connection_says_the_same_goodbye() {
-    let house = House::new(OutboxLimits::default()).await;
+    let house = Door::new(OutboxLimits::default()).await;
     let mut client = house.connect().await;
     house.tasks.cancel();
     assert_eq!(client.json().await["type"], "reconnect");
@@ -275,7 +227,7 @@ async fn a_cancelled_connection_says_the_same_goodbye() {
 
 #[tokio::test]
 async fn a_client_that_leaves_is_answered_and_forgotten() {
-    let house = House::new(OutboxLimits::default()).await;
+    let house = Door::new(OutboxLimits::default()).await;
     let mut client = house.connect().await;
     client.send(Sent::Close(None)).await;
     assert!(matches!(client.next().await, Sent::Close(_)));

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use actors::broadcast::{DrainPlan, Hub, HubSettings, Limits, OutboxLimits, Step};
-use actors::bus::{Bus, MemoryBus, MemoryBusLimits};
-use actors::model::{Event, TenantId, new_id, now_ms};
+use actors::broadcast::{DrainPlan, OutboxLimits};
+use actors::bus::MemoryBusLimits;
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::get};
@@ -14,66 +13,29 @@ use serde_json::{Value, json};
 use supervision::TaskGroup;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::yield_now;
-use uuid::Uuid;
 
 use super::*;
 use crate::http::lifecycle::Lifecycle;
 use crate::http::listener::Listener;
 use crate::http::serve::{ConnectionLimits, Server, serve};
+use crate::http::tests::house::{House, PATIENCE};
 
-/// Longer than anything here takes on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+fn with_bus(limits: MemoryBusLimits) -> House {
+    let outbox = OutboxLimits { behind_max: Duration::from_millis(500), ..OutboxLimits::default() };
+    House::with(limits, outbox)
+}
 
-/// A hub that turns and sweeps by itself.
-#[derive(Clone)]
-struct House {
-    bus: Arc<MemoryBus>,
-    hub: Arc<Hub>,
-    tasks: TaskGroup,
-    cancel: CancellationToken,
+/// Which does not wait long for a client that does not read.
+fn house() -> House {
+    with_bus(MemoryBusLimits::default())
 }
 
 impl House {
-    fn new() -> Self {
-        Self::with(MemoryBusLimits::default())
-    }
-
-    fn with(limits: MemoryBusLimits) -> Self {
-        let bus = MemoryBus::new(limits);
-        let outbox = OutboxLimits { behind_max: Duration::from_millis(500), ..OutboxLimits::default() };
-        let hub = Hub::new(HubSettings { outbox, ..HubSettings::default() }, &*bus);
-        let tasks = TaskGroup::new("api");
-        tasks.spawn("crank", turn(hub.clone()));
-        tasks.spawn("reaper", sweep(hub.clone()));
-        Self { bus, hub, tasks, cancel: CancellationToken::new() }
-    }
-
-    /// The body of a stream of tenant `a` that listens to `x`.
+    /// The body of a stream.
     fn listen(&self, returning: Returning, hangup: Hangup) -> Body {
-        let topics = [Topic::new("x").unwrap()];
-        let subscriber = self.hub.connect(TenantId::new("a").unwrap(), &topics, Limits::default()).unwrap();
-        let (stream, body) = open(subscriber, self.cancel.clone(), hangup);
+        let (stream, body) = open(self.subscriber(), self.tasks.token(), hangup);
         self.tasks.spawn("sse", stream.run(returning));
         body
-    }
-
-    async fn publish(&self, data: &str) -> Uuid {
-        let id = new_id();
-        let tenant = TenantId::new("a").unwrap();
-        let event =
-            Event { id, tenant, topic: "x".into(), data: data.into(), context: Default::default(), at_ms: now_ms() };
-        self.bus.publish(event).await.unwrap();
-        id
-    }
-
-    async fn until_sockets(&self, count: usize) {
-        let reached = async {
-            while self.hub.stats().sockets != count {
-                sleep(Duration::from_millis(1)).await;
-            }
-        };
-        timeout(PATIENCE, reached).await.unwrap();
     }
 
     /// The streams behind a real listener.
@@ -110,23 +72,6 @@ impl House {
 
 async fn answer(State(house): State<House>, Extension(hangup): Extension<Hangup>) -> Response {
     house.listen(Returning::No, hangup).into_response()
-}
-
-async fn turn(hub: Arc<Hub>) {
-    loop {
-        hub.arrival().await;
-        while hub.step() != Step::Idle {
-            yield_now().await;
-        }
-    }
-}
-
-async fn sweep(hub: Arc<Hub>) {
-    let mut ticks = tokio::time::interval(Duration::from_millis(10));
-    loop {
-        ticks.tick().await;
-        assert_eq!(hub.sweep(0), None, "the tests open fewer streams than one step looks at");
-    }
 }
 
 /// A server of streams.
@@ -219,11 +164,11 @@ fn data(block: &str) -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_is_welcomed_and_gets_its_events_with_their_ids() {
-    let house = House::new();
+    let house = house();
     let mut body = house.listen(Returning::No, Hangup::default());
     let welcome = next(&mut body).await.unwrap();
     assert_eq!(welcome, "retry: 2000\n\nevent: welcome\ndata: {\"type\":\"welcome\",\"topics\":[\"x\"]}\n\n");
-    let id = house.publish("one").await;
+    let id = house.publish("x", "one").await;
     let event = next(&mut body).await.unwrap();
     assert_eq!((field(&event, "id"), field(&event, "event")), (id.to_string().as_str(), "message"));
     assert_eq!((&data(&event)["type"], &data(&event)["data"]), (&json!("event"), &json!("one")));
@@ -232,18 +177,18 @@ async fn a_stream_is_welcomed_and_gets_its_events_with_their_ids() {
 
 #[tokio::test(start_paused = true)]
 async fn who_comes_back_is_told_that_nothing_was_recovered() {
-    let house = House::new();
+    let house = house();
     let mut body = house.listen(Returning::Yes, Hangup::default());
     assert_eq!(data(&next(&mut body).await.unwrap())["recovered"], json!(false));
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_ready_goes_out_in_one_chunk_and_in_order() {
-    let house = House::new();
+    let house = house();
     let mut body = house.listen(Returning::No, Hangup::default());
     next(&mut body).await.unwrap();
     for n in 0..20 {
-        house.publish(&n.to_string()).await;
+        house.publish("x", &n.to_string()).await;
     }
     let chunk = next(&mut body).await.unwrap();
     let sent: Vec<String> =
@@ -269,11 +214,11 @@ fn chunks_are_full_but_not_larger_and_a_single_block_is_shared_as_it_is() {
 
 #[tokio::test(start_paused = true)]
 async fn missing_events_are_shown_as_a_gap() {
-    let house = House::with(MemoryBusLimits { events_max: 2, ..MemoryBusLimits::default() });
+    let house = with_bus(MemoryBusLimits { events_max: 2, ..MemoryBusLimits::default() });
     let mut body = house.listen(Returning::No, Hangup::default());
     next(&mut body).await.unwrap();
     for n in 0..5 {
-        house.publish(&n.to_string()).await;
+        house.publish("x", &n.to_string()).await;
     }
     let mut sent = String::new();
     while !sent.contains("\"data\":\"4\"") {
@@ -286,7 +231,7 @@ async fn missing_events_are_shown_as_a_gap() {
 
 #[tokio::test(start_paused = true)]
 async fn while_nothing_happens_a_comment_every_15_seconds_keeps_it_open() {
-    let house = House::new();
+    let house = house();
     let mut body = house.listen(Returning::No, Hangup::default());
     next(&mut body).await.unwrap();
     let began = tokio::time::Instant::now();
@@ -301,10 +246,10 @@ async fn while_nothing_happens_a_comment_every_15_seconds_keeps_it_open() {
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_ends_the_body_cleanly_and_says_when_to_come_back() {
-    let house = House::new();
+    let house = house();
     let mut body = house.listen(Returning::No, Hangup::default());
     next(&mut body).await.unwrap();
-    house.publish("last").await;
+    house.publish("x", "last").await;
     let leave = async {
         assert_eq!(data(&next(&mut body).await.unwrap())["data"], "last");
         let goodbye = next(&mut body).await.unwrap();
@@ -321,11 +266,11 @@ async fn a_drain_ends_the_body_cleanly_and_says_when_to_come_back() {
 
 #[tokio::test]
 async fn the_end_of_its_listener_ends_a_stream_and_the_stream_does_not_hold_up_the_listener() {
-    let house = House::new();
+    let house = house();
     let running = house.serve();
     let mut client = running.connect().await;
     running.stop.cancel();
-    house.cancel.cancel();
+    house.tasks.cancel();
     let rest = client.rest().await;
     assert!(rest.contains("event: reconnect") && rest.ends_with("\r\n0\r\n\r\n"), "{rest}");
     timeout(PATIENCE, running.served).await.expect("the server ends").unwrap();
@@ -334,14 +279,14 @@ async fn the_end_of_its_listener_ends_a_stream_and_the_stream_does_not_hold_up_t
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_cut_and_the_others_miss_nothing() {
-    let house = House::new();
+    let house = house();
     let running = house.serve();
     let (mut stalled, mut quick) = (running.connect_silently().await, running.connect().await);
     house.until_sockets(2).await;
     // 20 MB, more than the kernel buffers for the one that does not read.
     let large = "x".repeat(100 << 10);
     for n in 0..200 {
-        house.publish(&format!("{n} {large}")).await;
+        house.publish("x", &format!("{n} {large}")).await;
         let block = quick.until("\"}\n\n").await;
         assert!(block.contains(&format!("\"data\":\"{n} ")), "{n}");
     }
@@ -352,29 +297,29 @@ async fn a_client_that_does_not_read_is_cut_and_the_others_miss_nothing() {
 
 #[tokio::test]
 async fn a_client_that_does_not_take_its_leave_does_not_hold_up_the_stop() {
-    let house = House::new();
+    let house = house();
     let running = house.serve();
     let _stalled = running.connect_silently().await;
     house.until_sockets(1).await;
     let large = "x".repeat(200 << 10);
     for _ in 0..50 {
-        house.publish(&large).await;
+        house.publish("x", &large).await;
         sleep(Duration::from_millis(2)).await;
     }
     running.stop.cancel();
-    house.cancel.cancel();
+    house.tasks.cancel();
     timeout(Duration::from_secs(5), running.served).await.expect("the server ends").unwrap();
 }
 
 #[tokio::test]
 async fn on_a_shared_connection_only_the_stream_that_nobody_reads_is_cut() {
-    let house = House::new();
+    let house = house();
     let running = house.serve();
     let shared = running.share().await;
     let (mut stalled, mut quick) = (shared.listen().await, shared.listen().await);
     let large = "x".repeat(100 << 10);
     for n in 0..40 {
-        house.publish(&format!("{n} {large}")).await;
+        house.publish("x", &format!("{n} {large}")).await;
         let mut block = String::new();
         while !block.ends_with("\n\n") {
             block += &next(&mut quick).await.expect("the other stream goes on");
@@ -384,13 +329,13 @@ async fn on_a_shared_connection_only_the_stream_that_nobody_reads_is_cut() {
     house.until_sockets(1).await;
     let cut = async { while stalled.frame().await.expect("it was not told that this is all").is_ok() {} };
     timeout(PATIENCE, cut).await.unwrap();
-    house.publish("last").await;
+    house.publish("x", "last").await;
     assert_eq!(data(&next(&mut quick).await.unwrap())["data"], "last");
 }
 
 #[tokio::test]
 async fn a_drain_lets_the_other_requests_of_a_shared_connection_finish() {
-    let house = House::new();
+    let house = house();
     let running = house.serve();
     let shared = running.share().await;
     let mut stream = shared.listen().await;
@@ -407,24 +352,24 @@ async fn a_drain_lets_the_other_requests_of_a_shared_connection_finish() {
 
 #[tokio::test]
 async fn a_stream_that_nobody_reads_holds_up_no_stop_on_a_shared_connection_either() {
-    let house = House::new();
+    let house = house();
     let running = house.serve();
     let shared = running.share().await;
     let _stalled = shared.listen().await;
     let large = "x".repeat(200 << 10);
     for _ in 0..50 {
-        house.publish(&large).await;
+        house.publish("x", &large).await;
         sleep(Duration::from_millis(2)).await;
     }
     house.until_sockets(0).await;
     running.stop.cancel();
-    house.cancel.cancel();
+    house.tasks.cancel();
     timeout(Duration::from_secs(5), running.served).await.expect("the server ends").unwrap();
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_is_forgotten_at_once() {
-    let house = House::new();
+    let house = house();
     let running = house.serve();
     let client = running.connect().await;
     house.until_sockets(1).await;

@@ -3,6 +3,7 @@
 mod admin;
 mod api;
 mod events;
+pub mod house;
 mod idempotency;
 mod lists;
 mod openapi;
