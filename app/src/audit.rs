@@ -2,7 +2,8 @@
 //! is `audit`, which no log filter silences. It names the action and its subject, never a key or a token.
 //!
 //! Over HTTP a middleware writes it, so no handler can forget it: every request that is not a mere look, and every one that
-//! was refused for want of the token. The record bears the trace of its request, as every record does.
+//! was kept out: for want of the token, or as a page in a browser. The record bears the trace of its request, as every
+//! record does.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -103,7 +104,8 @@ impl Record {
             _ if status.is_client_error() => "refused",
             _ => "done",
         };
-        let was_kept_out = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS);
+        let kept_out = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
+        let was_kept_out = kept_out.contains(&status);
         self.outcome = (!is_look || was_kept_out).then_some(outcome);
     }
 }
@@ -125,6 +127,28 @@ mod tests {
     fn an_action_has_a_name_of_its_own_or_that_of_its_route() {
         assert_eq!(action(&Method::POST, "/admin/tenants/{id}/disable"), "tenant.disable");
         assert_eq!(action(&Method::DELETE, "/admin/tenants"), "DELETE /admin/tenants");
+    }
+
+    #[test]
+    fn a_look_is_recorded_only_if_it_was_kept_out() {
+        for (status, expected) in [
+            (200, None),
+            (404, None),
+            (500, None),
+            (401, Some("refused")),
+            (403, Some("refused")),
+            (429, Some("refused")),
+        ] {
+            let mut record = Record {
+                action: String::new(),
+                subject: Subject::default(),
+                client: String::new(),
+                request_id: String::new(),
+                outcome: None,
+            };
+            record.ends_with(StatusCode::from_u16(status).unwrap(), true);
+            assert_eq!(record.outcome, expected, "{status}");
+        }
     }
 
     #[test]
