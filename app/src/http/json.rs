@@ -48,14 +48,18 @@ impl<T: DeserializeOwned, S: BodyLimit + Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// For a request that may go without a body: then it may go without a content type too.
+/// For a request that may go without a body: then it may go without a content type too. It is read to know, for neither
+/// chunks nor HTTP/2 say in advance that nothing comes.
 impl<T: DeserializeOwned, S: BodyLimit + Sync> OptionalFromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
-        if request.body().is_end_stream() {
+        let (head, body) = request.into_parts();
+        let body = read(body, state).await?;
+        if body.is_empty() {
             return Ok(None);
         }
+        let request = Request::from_parts(head, Body::from(body));
         <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
     }
 }
@@ -297,6 +301,19 @@ mod tests {
         let refused = parse::<Value>(r#"{"a":"#.repeat(100_000).as_bytes()).unwrap_err();
         assert_eq!(refused.status(), 400);
         assert!(refused.detail().contains("recursion limit exceeded"), "{}", refused.detail());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_may_be_absent_may_also_be_empty_however_its_end_is_told() {
+        let in_chunks = |chunks: &'static [&'static str]| {
+            Body::from_stream(futures_util::stream::iter(chunks.iter().map(|chunk| Ok::<_, std::io::Error>(*chunk))))
+        };
+        let ask =
+            async |body| <Json<Shape> as OptionalFromRequest<_>>::from_request(Request::new(body), &Limit(100)).await;
+        for empty in [Body::empty(), in_chunks(&[]), in_chunks(&[""])] {
+            assert!(ask(empty).await.unwrap().is_none());
+        }
+        assert_eq!(ask(in_chunks(&["{}"])).await.unwrap_err().status(), 415);
     }
 
     #[tokio::test]
