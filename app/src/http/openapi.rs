@@ -26,7 +26,9 @@ const ABOUT: &str = "Every error is a problem document by RFC 9457 that names th
 
 Every request may bring `traceparent`, `X-Request-ID` (made if it is absent, returned in any case), and \
 `X-Request-Timeout-Ms`: how long its caller waits, a whole number of milliseconds from 1. What is not done by then is \
-answered 408.";
+answered 408.
+
+Where a key is needed, `RateLimit` says what the tenant has left, and `RateLimit-Policy` of how much.";
 
 /// The document before any route is in it: what the product is, how a tenant shows its key, how errors look.
 pub fn frame() -> OpenApi {
