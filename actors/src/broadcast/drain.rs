@@ -68,7 +68,8 @@ impl Hub {
 }
 
 impl DrainPlan {
-    fn reason(&self) -> CloseReason {
+    /// Why one connection closes, and when its client is to come back: another time for each.
+    pub fn reason(&self) -> CloseReason {
         CloseReason::Draining { after_ms: self.reconnect_after_ms + fastrand::u64(0..=self.reconnect_after_ms) }
     }
 }

@@ -95,7 +95,7 @@ pub async fn publish(
 ) -> Result<(StatusCode, Json<Published>), Problem> {
     let is_batch = body.events.is_some();
     let events = body.events()?.into_iter().enumerate();
-    let events: Vec<Event> = events.map(|(index, event)| event.of(&tenant, nth(effect.id(), index))).collect();
+    let events: Vec<Event> = events.map(|(index, event)| event.of(&tenant, effect.nth(index))).collect();
     for (index, event) in events.iter().enumerate() {
         let field = if is_batch { format!("events[{index}]") } else { "data".to_owned() };
         bus::check(event).map_err(|error| refused_event(&error, field))?;
@@ -190,11 +190,6 @@ impl NewEvent {
             at_ms: now_ms(),
         }
     }
-}
-
-/// An id for each event of a request, the same at every try of it.
-fn nth(first: Uuid, index: usize) -> Uuid {
-    Uuid::from_u128(first.as_u128().wrapping_add(index as u128))
 }
 
 /// Tells a null from what is absent.

@@ -223,6 +223,12 @@ impl Effect {
         self.id
     }
 
+    /// The id to give the `n`th of several; the first has [`Effect::id`]. Where all are made or none,
+    /// it is enough to look for that one.
+    pub fn nth(&self, n: usize) -> Uuid {
+        Uuid::from_u128(self.id.as_u128().wrapping_add(n as u128))
+    }
+
     /// What an earlier try of this request has made, if there was one; otherwise nobody is asked.
     ///
     /// # Errors

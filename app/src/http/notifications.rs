@@ -88,7 +88,7 @@ pub async fn create(
 
     let mut deliveries = payload.deliveries(&tenant);
     for (n, delivery) in deliveries.iter_mut().enumerate() {
-        delivery.id = nth(&effect, n);
+        delivery.id = effect.nth(n);
     }
     state.store.create_deliveries(deliveries).await?;
     state.channels.poke();
@@ -98,14 +98,8 @@ pub async fn create(
 type Accepted = (StatusCode, Json<NotificationResource>);
 
 fn accepted(effect: &Effect, channels: &[Uuid]) -> Accepted {
-    let one = |(n, channel): (usize, &Uuid)| AcceptedDelivery { id: nth(effect, n), channel: *channel };
+    let one = |(n, channel): (usize, &Uuid)| AcceptedDelivery { id: effect.nth(n), channel: *channel };
     (StatusCode::ACCEPTED, Json(NotificationResource { deliveries: channels.iter().enumerate().map(one).collect() }))
-}
-
-/// All deliveries of a notification are kept or none, so it is enough to find the first one again: the ids of the others
-/// follow it.
-fn nth(effect: &Effect, n: usize) -> Uuid {
-    Uuid::from_u128(effect.id().as_u128().wrapping_add(n as u128))
 }
 
 /// Shows a delivery of a notification.

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use actors::broadcast::{Batch, CloseReason, Frame, Subscriber, Topic};
+use actors::broadcast::{Batch, CloseReason, DrainPlan, Frame, Subscriber, Topic};
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use futures_util::SinkExt as _;
 use serde::{Deserialize, Serialize};
@@ -44,9 +44,6 @@ const BAD_REQUESTS_MAX: u32 = 16;
 
 /// What a goodbye may take: the last write, and the client's answer to it.
 const FAREWELL: Duration = Duration::from_secs(1);
-
-/// A client of a process that stops is told to come back after this long, in ms, jittered up to twice as long.
-const RECONNECT_AFTER_MS: u64 = 1_000;
 
 /// Sets the buffers and limits of a connection, before it is upgraded.
 pub fn tune(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
@@ -118,7 +115,7 @@ impl Connection {
         loop {
             // In random order: a client that is sent events without pause must still be heard.
             let next = select! {
-                () = self.cancel.cancelled() => return Err(End::come_back()),
+                () = self.cancel.cancelled() => return Err(DrainPlan::default().reason().into()),
                 batch = self.subscriber.next_batch() => Next::Batch(batch),
                 message = self.socket.recv() => Next::Message(message),
             };
@@ -206,12 +203,6 @@ impl Connection {
         };
         // A client that does not take its leave is left without.
         let _ = timeout(FAREWELL, farewell).await;
-    }
-}
-
-impl End {
-    fn come_back() -> Self {
-        Self::ComeBack { after_ms: RECONNECT_AFTER_MS + fastrand::u64(0..=RECONNECT_AFTER_MS) }
     }
 }
 

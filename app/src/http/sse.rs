@@ -23,7 +23,7 @@
 
 use std::{convert::Infallible, io, time::Duration};
 
-use actors::broadcast::{Batch, CloseReason, Frame, Subscriber, Topic};
+use actors::broadcast::{Batch, CloseReason, DrainPlan, Frame, Subscriber, Topic};
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::poll_fn;
@@ -54,9 +54,6 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A client whose stream ends without a word comes back after this long, in ms.
 const RETRY_MS: u64 = 2_000;
-
-/// A client of a process that stops is told to come back after this long, in ms, jittered up to twice as long.
-const RECONNECT_AFTER_MS: u64 = 1_000;
 
 /// Whether a client said what it saw last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +135,7 @@ impl Stream {
         self.write(told(RETRY_MS, &Notice::Welcome { topics: &topics, recovered })).await?;
         loop {
             let next = select! {
-                () = self.cancel.cancelled() => return Err(End::come_back()),
+                () = self.cancel.cancelled() => return Err(DrainPlan::default().reason().into()),
                 () = self.out.closed() => return Err(End::Gone),
                 next = timeout(KEEP_ALIVE, self.subscriber.next_batch()) => next,
             };
@@ -204,12 +201,6 @@ impl Stream {
             () = leaving => {}
             () = late => hangup.hang_up(),
         }
-    }
-}
-
-impl End {
-    fn come_back() -> Self {
-        Self::ComeBack { after_ms: RECONNECT_AFTER_MS + fastrand::u64(0..=RECONNECT_AFTER_MS) }
     }
 }
 

@@ -2,10 +2,7 @@
 
 use std::{future::IntoFuture, net::SocketAddr};
 
-use actors::{
-    broadcast::{DrainPlan, OutboxLimits},
-    bus::MemoryBusLimits,
-};
+use actors::{broadcast::OutboxLimits, bus::MemoryBusLimits};
 use axum::{Router, extract::State, response::Response, routing::any};
 use futures_util::StreamExt as _;
 use serde_json::Value;

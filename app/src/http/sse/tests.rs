@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actors::broadcast::{DrainPlan, OutboxLimits};
+use actors::broadcast::OutboxLimits;
 use actors::bus::MemoryBusLimits;
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
