@@ -16,13 +16,13 @@ const JOB: &str = r#"{"kind":"publish","payload":{"topic":"t","data":1}}"#;
 
 /// A POST of a job with these lines in its head beside the usual ones; the body is the caller's.
 fn post(lines: &str, body: &str) -> Vec<u8> {
-    let usual = format!("host: x\r\nauthorization: Bearer {DEMO_KEY}\r\ncontent-type: application/json\r\n");
+    let usual = format!("host: localhost\r\nauthorization: Bearer {DEMO_KEY}\r\ncontent-type: application/json\r\n");
     format!("POST /v1/jobs HTTP/1.1\r\n{usual}{lines}\r\n{body}").into_bytes()
 }
 
 /// A GET with these bytes for its target.
 fn get(target: &[u8], lines: &[u8]) -> Vec<u8> {
-    [b"GET ".as_slice(), target, b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n", lines, b"\r\n"].concat()
+    [b"GET ".as_slice(), target, b" HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n", lines, b"\r\n"].concat()
 }
 
 /// One refusal, the connection over.
