@@ -40,6 +40,9 @@ struct State {
     /// Items with their bytes, oldest first.
     items: VecDeque<(BusItem, usize)>,
     bytes: usize,
+    /// Events lost with what was dropped or evicted so far, since the beginning: an item counts as one, and a gap as
+    /// what it stands for.
+    passed: u64,
     /// Sequence number of `items[0]`; the next item to come has `first + items.len()`.
     first: u64,
     /// A handful at most (the relay, a ping), so a list is searched faster than any map.
@@ -50,13 +53,16 @@ struct State {
 struct Cursor {
     key: u64,
     next: u64,
+    /// `passed` of all before `next`.
+    read: u64,
     waker: Option<Waker>,
 }
 
 impl Ring {
     /// An empty ring without receivers.
     pub fn new(limits: RingLimits) -> Self {
-        let state = State { limits, items: VecDeque::new(), bytes: 0, first: 0, cursors: Vec::new(), next_key: 0 };
+        let state =
+            State { limits, items: VecDeque::new(), bytes: 0, passed: 0, first: 0, cursors: Vec::new(), next_key: 0 };
         Self { shared: Arc::new(Mutex::new(state)) }
     }
 
@@ -73,7 +79,8 @@ impl Ring {
         let key = state.next_key;
         state.next_key += 1;
         let next = state.first + state.items.len() as u64;
-        state.cursors.push(Cursor { key, next, waker: None });
+        let read = state.passed + state.items.iter().map(|(item, _)| weight(item)).sum::<u64>();
+        state.cursors.push(Cursor { key, next, read, waker: None });
         BusReceiver { shared: Arc::clone(&self.shared), key }
     }
 
@@ -135,17 +142,18 @@ impl State {
     }
 
     fn take(&mut self, key: u64) -> Option<BusItem> {
-        let first = self.first;
+        let (first, passed) = (self.first, self.passed);
         let cursor = self.cursors.iter_mut().find(|cursor| cursor.key == key)?;
         if cursor.next < first {
-            let missed = first - cursor.next;
-            cursor.next = first;
+            let missed = passed - cursor.read;
+            (cursor.next, cursor.read) = (first, passed);
             MISSED.add(missed, &[]);
             return Some(BusItem::Gap { missed });
         }
         let (item, _) = self.items.get((cursor.next - first) as usize)?;
         let item = item.clone();
         cursor.next += 1;
+        cursor.read += weight(&item);
         self.drop_read();
         Some(item)
     }
@@ -169,10 +177,19 @@ impl State {
     }
 
     fn drop_oldest(&mut self) {
-        if let Some((_, bytes)) = self.items.pop_front() {
+        if let Some((item, bytes)) = self.items.pop_front() {
             self.bytes -= bytes;
+            self.passed += weight(&item);
             self.first += 1;
         }
+    }
+}
+
+/// How many events are missed with an item.
+fn weight(item: &BusItem) -> u64 {
+    match item {
+        BusItem::Gap { missed } => *missed,
+        BusItem::Event(_) | BusItem::Probe(_) => 1,
     }
 }
 
@@ -211,6 +228,19 @@ mod tests {
         let mut slow = ring.subscribe();
         (1..=5).for_each(|n| ring.push(probe(n), 1));
         assert_eq!(slow.try_recv(), Some(BusItem::Gap { missed: 3 }));
+        assert_eq!([slow.try_recv(), slow.try_recv(), slow.try_recv()], [Some(probe(4)), Some(probe(5)), None]);
+    }
+
+    #[test]
+    fn a_gap_that_is_missed_counts_as_what_it_stands_for() {
+        let ring = ring(2, 1_000);
+        let mut slow = ring.subscribe();
+        ring.push(probe(1), 1);
+        ring.push(BusItem::Gap { missed: 40 }, 1);
+        let mut later = ring.subscribe();
+        (2..=5).for_each(|n| ring.push(probe(n), 1));
+        assert_eq!(slow.try_recv(), Some(BusItem::Gap { missed: 1 + 40 + 2 }));
+        assert_eq!(later.try_recv(), Some(BusItem::Gap { missed: 2 }));
         assert_eq!([slow.try_recv(), slow.try_recv(), slow.try_recv()], [Some(probe(4)), Some(probe(5)), None]);
     }
 
