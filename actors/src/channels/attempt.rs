@@ -40,6 +40,9 @@ telemetry::declare_metrics! {
 /// The first pause before settling is tried again, and its longest.
 const SETTLE_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// What a delivery waits that met a limit of our own, and at most as much again: places are held for a request's time.
+const OWN_LIMIT_PAUSE: Duration = Duration::from_secs(1);
+
 /// How far past its deadline an adapter is waited for.
 const OVERRUN: Duration = Duration::from_secs(1);
 
@@ -100,8 +103,13 @@ impl Attempt {
         let started = Instant::now();
         let Some(report) = self.send().await else {
             // If it was cut by the stop, the receiver may have it; its id makes a repetition harmless.
-            return self.settle(DeliverySettlement::new(self.delivery.fence(), DeliveryOutcome::Release)).await;
+            return self.give_back(Duration::ZERO).await;
         };
+        if report.outcome.is_our_own() {
+            let (delivery, fault) = (self.delivery.id, report.outcome.fault());
+            tracing::info!(delivery.id = %delivery, fault, "a limit of our own, nothing was sent");
+            return self.give_back(OWN_LIMIT_PAUSE.mul_f64(1.0 + fastrand::f64())).await;
+        }
         let took = started.elapsed();
         DURATION.record(took.as_secs_f64(), &[("kind", &self.channel.kind)]);
         self.report(&report.outcome);
@@ -194,8 +202,8 @@ impl Attempt {
             let waited_ms = now_ms().saturating_sub(self.delivery.created_at_ms).max(0).unsigned_abs();
             return LATENCY.record(Duration::from_millis(waited_ms).as_secs_f64(), &[]);
         };
-        // A message that the receiver cannot take says nothing about the receiver, nor does one that was not sent.
-        if !matches!(outcome, Outcome::Dead { .. }) && !outcome.is_our_own() {
+        // A message that the receiver cannot take says nothing about the receiver.
+        if !matches!(outcome, Outcome::Dead { .. }) {
             self.entry.failed();
         }
         span.record("otel.status_code", "ERROR");
@@ -221,7 +229,6 @@ impl Attempt {
         let fails = |how, reason: &str| ChannelNews::Fails { how, rules: self.desk.disable, reason: reason.to_owned() };
         match outcome {
             Outcome::Delivered { .. } => ChannelNews::Works,
-            ours if ours.is_our_own() => ChannelNews::None,
             Outcome::Retry { after: Some(after), detail, .. } => {
                 let wait = (*after).min(self.desk.schedule.retry_after_max);
                 let for_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
@@ -244,6 +251,12 @@ impl Attempt {
             }
             None => DeliveryOutcome::Dead { status, reason: format!("given up after {attempt} attempts: {error}") },
         }
+    }
+
+    /// The delivery is due again after `wait`, and the attempt is not charged.
+    async fn give_back(&self, wait: Duration) {
+        let after_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        self.settle(DeliverySettlement::new(self.delivery.fence(), DeliveryOutcome::Release { after_ms })).await;
     }
 
     /// Tries until the lease ends: an answer that is not written down would be sent once more.

@@ -341,5 +341,8 @@ pub enum DeliveryOutcome {
         reason: String,
     },
     /// Not tried at all: it is given back, and the attempt is not charged.
-    Release,
+    Release {
+        /// Not before this time has passed.
+        after_ms: u64,
+    },
 }

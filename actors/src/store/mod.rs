@@ -182,7 +182,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Gives a claimed delivery back: it is due again, and the attempt is not charged.
     async fn release_delivery(&self, fence: Fence) -> Result<Settled> {
-        let released = self.settle_delivery(DeliverySettlement::new(fence, DeliveryOutcome::Release)).await?;
+        let released =
+            self.settle_delivery(DeliverySettlement::new(fence, DeliveryOutcome::Release { after_ms: 0 })).await?;
         Ok(released.settled)
     }
 

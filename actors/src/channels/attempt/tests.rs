@@ -141,15 +141,18 @@ async fn a_failure_is_kept_with_its_reason_until_the_next_attempt() {
 }
 
 #[tokio::test]
-async fn a_request_that_had_no_place_says_nothing_about_the_receiver() {
+async fn a_request_that_had_no_place_costs_no_attempt_and_says_nothing_about_the_receiver() {
     for error in [
         OutboundError::Busy { host: "https://example.com".to_owned() },
         OutboundError::NotBegun { host: "https://example.com".to_owned(), source: telemetry::context::OutOfTime },
     ] {
         let desktop = Desktop::open().await;
-        desktop.attempt(Act::Answer(error.into()), 1).run().await;
+        desktop.attempt(Act::Answer(error.into()), 0).run().await;
         let channel = desktop.kept.store.get_channel(&desktop.channel.tenant, desktop.channel.id).await.unwrap();
-        assert_eq!(desktop.row().await.state, DeliveryState::Pending);
+        let row = desktop.row().await;
+        assert_eq!((row.state, row.charged()), (DeliveryState::Pending, 0));
+        let waits = row.next_at_ms - desktop.clock.now_ms();
+        assert!((1_000..=2_000).contains(&waits), "{waits} ms");
         assert_eq!((desktop.failing(), channel.unwrap().failing_since_ms), (false, None));
     }
 }

@@ -117,7 +117,7 @@ pub(crate) async fn what_arrived_while_its_channel_was_disabled_is_sent_and_all_
     assert_eq!(settle(fixture, &under_way[0], SENT).await, Settled::Late);
     let sent = read(fixture, &arrived).await;
     assert_eq!((sent.state, sent.last_status, sent.last_error), (DeliveryState::Sent, Some(204), None));
-    for outcome in [retry(), dead(), DeliveryOutcome::Release] {
+    for outcome in [retry(), dead(), DeliveryOutcome::Release { after_ms: 0 }] {
         assert_eq!(settle(fixture, &under_way[1], outcome).await, Settled::Late);
     }
     let kept = read(fixture, &failed).await;

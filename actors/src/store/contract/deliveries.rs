@@ -77,6 +77,11 @@ pub(crate) async fn a_released_delivery_is_not_charged(fixture: &Fixture) {
     assert_eq!(fixture.store.release_delivery(claimed.fence()).await.unwrap(), Settled::Applied);
     let again = claim(fixture, &channel).await.deliveries.remove(0);
     assert_eq!((again.attempt, again.charged()), (2, 1));
+    assert_eq!(settle(fixture, &again, DeliveryOutcome::Release { after_ms: 2_000 }).await, Settled::Applied);
+    let early = claim(fixture, &channel).await;
+    assert_eq!((early.deliveries.len(), early.next_due_in_ms), (0, Some(2_000)));
+    fixture.advance(2_000);
+    assert_eq!(claim(fixture, &channel).await.deliveries[0].charged(), 1);
 }
 
 pub(crate) async fn deliveries_are_kept_all_or_none(fixture: &Fixture) {

@@ -58,7 +58,10 @@ pub(super) async fn settle(store: &SqliteStore, settlement: DeliverySettlement) 
 async fn end(write: &mut Write, fence: Fence, outcome: DeliveryOutcome, now: Millis) -> Inner<Option<String>> {
     let id = fence.id.to_string();
     let update = match outcome {
-        DeliveryOutcome::Release => sqlx::query_scalar(RELEASE).bind(id).bind(fence.attempt).bind(now),
+        DeliveryOutcome::Release { after_ms } => {
+            let due = now.saturating_add(rows::signed(after_ms));
+            sqlx::query_scalar(RELEASE).bind(id).bind(fence.attempt).bind(due)
+        }
         ended => {
             let end = End::of(ended, now);
             sqlx::query_scalar(SETTLE)
@@ -93,7 +96,7 @@ impl End {
             DeliveryOutcome::Retry { after_ms, status, error } => {
                 ("pending", now.saturating_add(rows::signed(after_ms)), status, Some(error), None)
             }
-            DeliveryOutcome::Release => ("pending", now, None, None, None),
+            DeliveryOutcome::Release { .. } => ("pending", now, None, None, None),
         };
         let finished_at = (state != "pending").then_some(now);
         Self { state, due_at, finished_at, status, error, provider_id }
