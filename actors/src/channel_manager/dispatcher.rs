@@ -44,6 +44,9 @@ const RESTED_LOOKS: u64 = 5;
 /// Deliveries forgotten at once.
 const PRUNE_MAX: u32 = 500;
 
+/// Deliveries of disabled channels ended with one look.
+const BURY_MAX: u32 = 500;
+
 /// The one message: look now.
 #[derive(Debug)]
 pub struct Beat;
@@ -120,6 +123,7 @@ impl Working {
         let next = due.next_due_in_ms.map(Duration::from_millis);
         let seats = self.serve(due).await;
         self.stop_idle(seats).await;
+        self.bury().await;
         self.prune().await;
         self.measure();
         next.unwrap_or(interval).clamp(PAUSE_MIN, interval.max(PAUSE_MIN))
@@ -178,6 +182,13 @@ impl Working {
             if entry.in_flight() == 0 && (rested >= idle_after || !entry.is_open()) {
                 self.dismiss(id).await;
             }
+        }
+    }
+
+    /// Ends what disabled channels left behind: one with a long line is disabled before all of it is buried.
+    async fn bury(&self) {
+        if let Err(error) = self.shared.desk.store.bury_deliveries(BURY_MAX).await {
+            tracing::warn!(%error, "deliveries of a disabled channel could not be ended");
         }
     }
 

@@ -52,7 +52,7 @@ pub struct Settings {
     pub failing_for_ms: u64,
     /// How long finished deliveries are kept.
     pub keep_finished_ms: u64,
-    /// How many finished deliveries are kept at most.
+    /// How many finished deliveries of one channel are kept at most.
     pub keep_finished_max: u64,
     /// The whole stop, in milliseconds; requests under way get what is left of it.
     pub stop_within_ms: u64,
@@ -89,7 +89,7 @@ impl Default for Settings {
             refused_for_ms: 600_000,
             failing_for_ms: 432_000_000,
             keep_finished_ms: 604_800_000,
-            keep_finished_max: 100_000,
+            keep_finished_max: 10_000,
             stop_within_ms: 4_000,
             user_agent: concat!("webhooks/", env!("CARGO_PKG_VERSION")).to_owned(),
             allow_http: false,

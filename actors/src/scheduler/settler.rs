@@ -213,6 +213,10 @@ fn report(settlement: &Settlement, answer: &Settled) {
             LATE.add(1, &[]);
             tracing::info!(%job, outcome = outcome.as_str(), "a late answer was refused");
         }
+        (Settled::Postponed { reason }, _) => {
+            SETTLED.add(1, &[("outcome", "release")]);
+            tracing::info!(%job, reason, "a job is tried again: there is no room for its effect");
+        }
         (Settled::Refused { reason }, _) => {
             SETTLED.add(1, &[("outcome", "dead")]);
             tracing::warn!(%job, reason, "a job is dead: its effect was refused");

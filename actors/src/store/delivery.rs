@@ -8,6 +8,13 @@ use uuid::Uuid;
 use super::{Fence, Settled};
 use crate::model::{Millis, TenantId, TraceContext, new_id};
 
+/// Deliveries of one channel that wait or are under way at a time, if nobody says otherwise: four at a time that take a
+/// second each are done within the hour, and all can be buried within the deadline of one call.
+pub const CHANNEL_PENDING_MAX: u32 = 10_000;
+
+/// When to come again to a channel that is full, in milliseconds: it has sent some by then, or its receiver is away.
+pub const FULL_RETRY_MS: u64 = 30_000;
+
 /// A channel that does not exist yet.
 #[derive(Debug, Clone)]
 pub struct NewChannel {

@@ -35,6 +35,14 @@ pub enum StoreError {
         /// With what it collides.
         what: String,
     },
+    /// A limit on what is kept is reached, and there is room again when some of it is gone.
+    #[error("{verb}: {what}")]
+    Full {
+        /// What was asked.
+        verb: &'static str,
+        /// Which limit, and how much it is.
+        what: String,
+    },
     /// It names something that is not there, or is another tenant's.
     #[error("{verb}: {what}")]
     NotFound {
@@ -72,7 +80,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later, without anyone's doing.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Timeout { .. } | Self::OutOfTime { .. })
+        matches!(self, Self::Unavailable { .. } | Self::Timeout { .. } | Self::OutOfTime { .. } | Self::Full { .. })
     }
 
     /// A short word for metrics and logs.
@@ -82,6 +90,7 @@ impl StoreError {
             Self::Timeout { .. } => "timeout",
             Self::OutOfTime { .. } => "out_of_time",
             Self::Conflict { .. } => "conflict",
+            Self::Full { .. } => "full",
             Self::NotFound { .. } => "not_found",
             Self::Corrupt { .. } => "corrupt",
             Self::Schema { .. } => "schema",
@@ -97,6 +106,8 @@ pub(super) enum Trouble {
     Sql(sqlx::Error),
     /// See [`StoreError::Conflict`].
     Conflict(String),
+    /// See [`StoreError::Full`].
+    Full(String),
     /// See [`StoreError::NotFound`].
     NotFound(String),
     /// See [`StoreError::Corrupt`].
@@ -114,6 +125,7 @@ impl Trouble {
     pub(super) fn of(self, verb: &'static str) -> StoreError {
         match self {
             Self::Conflict(what) => StoreError::Conflict { verb, what },
+            Self::Full(what) => StoreError::Full { verb, what },
             Self::NotFound(what) => StoreError::NotFound { verb, what },
             Self::Corrupt(what) => StoreError::Corrupt { verb, what },
             Self::Sql(error) => driver_error(verb, error),

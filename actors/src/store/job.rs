@@ -302,6 +302,11 @@ pub enum Settled {
     Applied,
     /// The claim was lost before; nothing was written.
     Late,
+    /// There is no room for an effect now: none was written, and the job is tried again, uncharged.
+    Postponed {
+        /// Why.
+        reason: String,
+    },
     /// An effect could not be: none was written, and the job is dead with this reason.
     Refused {
         /// Why.
@@ -323,7 +328,7 @@ pub struct SweepReport {
 pub struct Prune {
     /// Those that finished longer ago than this.
     pub older_than_ms: u64,
-    /// And the oldest above this many.
+    /// And the oldest above this many; of deliveries, this many of each channel.
     pub keep_max: u64,
     /// How many at once at most.
     pub limit: u32,

@@ -35,9 +35,9 @@ pub mod sqlite;
 mod tenant;
 
 pub use delivery::{
-    Before, Channel, ChannelNews, ClaimDeliveries, ClaimedDeliveries, Delivery, DeliveryOutcome, DeliverySettled,
-    DeliverySettlement, DeliveryState, DisableRules, DueChannels, Failing, LoggedAttempt, NewAttempt, NewChannel,
-    NewDelivery,
+    Before, CHANNEL_PENDING_MAX, Channel, ChannelNews, ClaimDeliveries, ClaimedDeliveries, Delivery, DeliveryOutcome,
+    DeliverySettled, DeliverySettlement, DeliveryState, DisableRules, DueChannels, FULL_RETRY_MS, Failing,
+    LoggedAttempt, NewAttempt, NewChannel, NewDelivery,
 };
 pub use error::StoreError;
 pub use job::{
@@ -69,7 +69,8 @@ pub trait Store: Send + Sync + 'static {
     /// attempt counted up.
     async fn claim(&self, claim: ClaimJobs<'_>) -> Result<ClaimedJobs>;
 
-    /// Writes down how claimed jobs ended, each with its effects or not at all. Answers in the order of the batch.
+    /// Writes down how claimed jobs ended, each with its effects or not at all. One whose effect finds its channel full
+    /// is ready again after [`FULL_RETRY_MS`], and the attempt is not charged. Answers in the order of the batch.
     async fn settle(&self, batch: Vec<Settlement>) -> Result<Vec<Settled>>;
 
     /// Gives claimed jobs back: they are ready again, and the attempt is not charged.
@@ -146,11 +147,13 @@ pub trait Store: Send + Sync + 'static {
     async fn list_channels(&self, tenant: &TenantId, page: Before) -> Result<Vec<Channel>>;
 
     /// Stops a channel until it is enabled again: its deliveries that were not sent are dead with the reason, new ones
-    /// are refused. Answers whether it was enabled before.
+    /// are refused. Answers whether it was enabled before. With very many deliveries it may need several calls, or
+    /// [`Store::bury_deliveries`]: from the first one on nothing is sent.
     async fn disable_channel(&self, id: Uuid, reason: &str) -> Result<bool>;
 
     /// Starts a channel anew: what was counted against it is forgotten, and it need not wait. What died stays dead until
-    /// it is redelivered. Answers whether the tenant has such a channel.
+    /// it is redelivered, and what should have died when it was disabled does so before. Answers whether the tenant has
+    /// such a channel. It may need several calls, as [`Store::delete_channel`].
     async fn enable_channel(&self, tenant: &TenantId, id: Uuid) -> Result<bool>;
 
     /// Forgets a channel with all its deliveries and their logs. Answers whether the tenant had such a channel. One with a
@@ -162,7 +165,7 @@ pub trait Store: Send + Sync + 'static {
     async fn due_channels(&self, limit: u32, per_tenant: u32) -> Result<DueChannels>;
 
     /// Keeps new deliveries, all or none of them. [`StoreError::NotFound`] if a channel is not one of the tenant's,
-    /// [`StoreError::Conflict`] if one is disabled.
+    /// [`StoreError::Conflict`] if one is disabled, [`StoreError::Full`] if one has so many that wait or are under way.
     async fn create_deliveries(&self, deliveries: Vec<NewDelivery>) -> Result<Vec<Delivery>>;
 
     /// Keeps one new delivery.
@@ -188,8 +191,13 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Makes a dead delivery due again, under the same id and with all its attempts. [`StoreError::NotFound`] if the
-    /// channel has no such delivery, [`StoreError::Conflict`] if it is not dead or the channel is disabled.
+    /// channel has no such delivery, [`StoreError::Conflict`] if it is not dead or the channel is disabled,
+    /// [`StoreError::Full`] as with a new one.
     async fn redeliver(&self, tenant: &TenantId, channel: Uuid, id: Uuid) -> Result<Delivery>;
+
+    /// Ends deliveries that their disabled channel left behind, at most `limit`, as [`Store::disable_channel`] does.
+    /// Answers how many.
+    async fn bury_deliveries(&self, limit: u32) -> Result<u64>;
 
     /// One delivery of a tenant.
     async fn get_delivery(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Delivery>>;

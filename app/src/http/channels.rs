@@ -205,7 +205,8 @@ pub async fn enable(
 /// Sends one real message, tries it once, and waits for its end.
 ///
 /// # Errors
-/// 404 if the tenant has no such channel, 409 if it is disabled, 503 if the store is away.
+/// 404 if the tenant has no such channel, 409 if it is disabled, 429 if it has too many deliveries to send, 503 if the
+/// store is away.
 #[utoipa::path(post, path = "/v1/channels/{id}/test", params(Id),
     responses(
         (status = 200, description = "It was tried: what the receiver said is in `attempts`", body = DeliveryDetail),

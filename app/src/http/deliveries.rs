@@ -119,7 +119,8 @@ pub async fn delivery(
 /// Sends a dead delivery again: under the same id, with all attempts anew.
 ///
 /// # Errors
-/// 404 if the channel has no such delivery, 409 if it is not dead or the channel is disabled, 503 if the store is away.
+/// 404 if the channel has no such delivery, 409 if it is not dead or the channel is disabled, 429 if the channel has too
+/// many to send, 503 if the store is away.
 #[utoipa::path(post, path = "/v1/channels/{id}/deliveries/{delivery}/redeliver", params(Ids),
     responses(
         (status = 202, description = "It is due again", body = DeliveryResource),

@@ -51,7 +51,8 @@ pub struct AcceptedDelivery {
 /// Sends a notification: on 202 each delivery is kept and will be sent at least once.
 ///
 /// # Errors
-/// 409 if a channel is disabled, 422 with the fields that make no sense, 503 if the store is away. Then nothing is sent.
+/// 409 if a channel is disabled, 422 with the fields that make no sense, 429 if a channel has too many deliveries to send,
+/// 503 if the store is away. Then nothing is sent.
 #[utoipa::path(post, path = "/v1/notifications", request_body = NotificationBody,
     responses(
         (status = 202, description = "The deliveries, one for each channel", body = NotificationResource),

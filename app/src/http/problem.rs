@@ -14,7 +14,7 @@ use serde::Serialize;
 use supervision::Panicked;
 use utoipa::ToSchema;
 
-use actors::store::StoreError;
+use actors::store::{FULL_RETRY_MS, StoreError};
 
 /// The media type of every error.
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -176,6 +176,7 @@ impl From<StoreError> for Problem {
                 Self::new(StatusCode::REQUEST_TIMEOUT, "the time that was given is up, it may or may not be done")
             }
             StoreError::Conflict { what, .. } => Self::new(StatusCode::CONFLICT, what),
+            StoreError::Full { what, .. } => Self::too_many(what, Duration::from_millis(FULL_RETRY_MS)),
             StoreError::NotFound { what, .. } => Self::new(StatusCode::NOT_FOUND, what),
             StoreError::Corrupt { .. } | StoreError::Schema { .. } | StoreError::Address { .. } => {
                 tracing::error!(error = %error, kind = error.kind(), "the store failed");
@@ -241,6 +242,14 @@ mod tests {
     async fn a_problem_without_fields_has_no_list_of_them() {
         let document = document(Problem::not_found("job").write("r")).await;
         assert_eq!((&document["detail"], document.get("errors")), (&json!("no such job"), None));
+    }
+
+    #[test]
+    fn a_store_with_no_room_is_429_and_names_the_limit() {
+        let what = "the channel x has 10 deliveries to send, the most that may wait".to_owned();
+        let problem = Problem::from(StoreError::Full { verb: "create_deliveries", what: what.clone() });
+        assert_eq!((problem.status().as_u16(), problem.detail()), (429, what.as_str()));
+        assert_eq!(problem.write("r").headers()[RETRY_AFTER], "30");
     }
 
     #[test]

@@ -50,7 +50,12 @@ impl Settings {
 
     /// For the store.
     pub fn for_sqlite(&self) -> SqliteOptions {
-        SqliteOptions { deadline_ms: ms(self.store.deadline), readers: self.store.readers, ..SqliteOptions::default() }
+        SqliteOptions {
+            deadline_ms: ms(self.store.deadline),
+            readers: self.store.readers,
+            channel_pending_max: self.channel_manager.pending_max,
+            ..SqliteOptions::default()
+        }
     }
 
     /// For the child `bus`.

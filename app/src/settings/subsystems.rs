@@ -178,10 +178,13 @@ pub struct ChannelManager {
     /// A channel through which nothing arrives for this long is disabled.
     #[serde(rename = "failing_for_ms", deserialize_with = "types::ms::<1_000, 31_622_400_000, _>")]
     pub failing_for: Duration,
+    /// How many deliveries of one channel may wait or be under way; one more is refused with 429.
+    #[serde(deserialize_with = "types::int::<1, 1_000_000, _, _>")]
+    pub pending_max: u32,
     /// How long finished deliveries are kept, with the log of their attempts.
     #[serde(rename = "keep_finished_ms", deserialize_with = "types::ms::<0, 31_622_400_000, _>")]
     pub keep_finished: Duration,
-    /// How many finished deliveries are kept at most.
+    /// How many finished deliveries of one channel are kept at most.
     #[serde(deserialize_with = "types::int::<0, 1_000_000_000, _, _>")]
     pub keep_finished_max: u64,
     /// Whether receivers may be called by plain `http`. Refused in production.

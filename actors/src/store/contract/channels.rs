@@ -64,6 +64,12 @@ pub(super) fn dead() -> DeliveryOutcome {
     DeliveryOutcome::Dead { status: Some(400), reason: "bad".to_owned() }
 }
 
+/// Gives `channel` so many deliveries at once.
+pub(super) async fn fill(fixture: &Fixture, channel: &Channel, count: u32) -> Vec<Delivery> {
+    let new = || NewDelivery::new(channel.tenant.clone(), channel.id, json!(1));
+    fixture.store.create_deliveries((0..count).map(|_| new()).collect()).await.unwrap()
+}
+
 /// A delivery of `channel` that is dead.
 pub(super) async fn buried(fixture: &Fixture, channel: &Channel) -> Delivery {
     delivery(fixture, channel).await;
@@ -106,6 +112,45 @@ pub(crate) async fn a_disabled_channel_buries_its_deliveries_with_the_reason(fix
     assert_eq!(kept.disabled.as_deref(), Some("410 gone"));
     let refused = fixture.store.create_delivery(NewDelivery::new(channel.tenant, channel.id, json!(1))).await;
     assert_eq!(refused.unwrap_err().kind(), "conflict");
+}
+
+async fn states(fixture: &Fixture, of: &[Delivery]) -> Vec<DeliveryState> {
+    let mut states = Vec::new();
+    for delivery in of {
+        states.push(read(fixture, delivery).await.state);
+    }
+    states
+}
+
+pub(crate) async fn a_channel_with_a_long_line_is_disabled_at_once_and_nothing_of_it_comes_back(fixture: &Fixture) {
+    let channel = webhook(fixture, "demo").await;
+    let line = fill(fixture, &channel, PENDING_MAX).await;
+    let gone = claim(fixture, &channel).await.deliveries.remove(0);
+    let news = ChannelNews::Gone { reason: "410".to_owned() };
+    assert_eq!(settle_with(fixture, &gone, dead(), news).await.disabled.as_deref(), Some("410"));
+    assert!(claim(fixture, &channel).await.deliveries.is_empty());
+    assert!(fixture.store.enable_channel(&channel.tenant, channel.id).await.unwrap());
+    fixture.advance(60_000);
+    assert!(claim(fixture, &channel).await.deliveries.is_empty(), "none of the line is revived");
+    assert!(states(fixture, &line).await.iter().all(|state| *state == DeliveryState::Dead));
+    let new = delivery(fixture, &channel).await;
+    assert!(fixture.store.enable_channel(&channel.tenant, channel.id).await.unwrap());
+    assert_eq!(claim(fixture, &channel).await.deliveries[0].id, new.id, "it was enabled already");
+}
+
+pub(crate) async fn what_is_left_of_a_disabled_channel_is_buried_on_a_beat(fixture: &Fixture) {
+    let (channel, other) = (webhook(fixture, "demo").await, webhook(fixture, "demo").await);
+    let line = fill(fixture, &channel, PENDING_MAX).await;
+    let waiting = delivery(fixture, &other).await;
+    let gone = claim(fixture, &channel).await.deliveries.remove(0);
+    settle_with(fixture, &gone, dead(), ChannelNews::Gone { reason: "410".to_owned() }).await;
+    while fixture.store.bury_deliveries(100).await.unwrap() > 0 {}
+    assert!(states(fixture, &line).await.iter().all(|state| *state == DeliveryState::Dead));
+    let last = read(fixture, line.last().unwrap()).await;
+    assert_eq!(last.last_error.as_deref(), Some("the channel is disabled: 410"));
+    assert_eq!(read(fixture, &waiting).await.state, DeliveryState::Pending);
+    assert!(fixture.store.disable_channel(other.id, "by hand").await.unwrap());
+    assert_eq!(fixture.store.bury_deliveries(100).await.unwrap(), 0);
 }
 
 pub(crate) async fn what_arrived_while_its_channel_was_disabled_is_sent_and_all_else_stays_dead(fixture: &Fixture) {

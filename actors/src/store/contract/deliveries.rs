@@ -1,6 +1,6 @@
 //! The life of a delivery, and its log.
 
-use super::channels::{SENT, buried, claim, dead, delivery, read, retry, settle, webhook};
+use super::channels::{SENT, buried, claim, dead, delivery, fill, read, retry, settle, webhook};
 use super::*;
 use crate::model::new_id;
 use crate::store::{Before, DeliveryOutcome, DeliverySettlement, DeliveryState, NewAttempt, NewDelivery, Prune};
@@ -82,6 +82,25 @@ pub(crate) async fn a_released_delivery_is_not_charged(fixture: &Fixture) {
     assert_eq!((early.deliveries.len(), early.next_due_in_ms), (0, Some(2_000)));
     fixture.advance(2_000);
     assert_eq!(claim(fixture, &channel).await.deliveries[0].charged(), 1);
+}
+
+pub(crate) async fn a_channel_takes_so_many_deliveries_and_more_when_some_are_gone(fixture: &Fixture) {
+    let channel = webhook(fixture, "demo").await;
+    let gone = buried(fixture, &channel).await;
+    fill(fixture, &channel, PENDING_MAX - 1).await;
+    let new = || NewDelivery::new(channel.tenant.clone(), channel.id, json!(1));
+    let full = fixture.store.create_deliveries(vec![new(), new()]).await.unwrap_err();
+    assert!(full.is_retryable() && full.to_string().contains(&format!("has {PENDING_MAX} deliveries")), "{full}");
+    fixture.store.create_delivery(new()).await.unwrap();
+    assert_eq!(fixture.store.create_delivery(new()).await.unwrap_err().kind(), "full");
+    let again = fixture.store.redeliver(&channel.tenant, channel.id, gone.id).await;
+    assert_eq!(again.unwrap_err().kind(), "full");
+    let other = webhook(fixture, "demo").await;
+    delivery(fixture, &other).await;
+    let under_way = claim(fixture, &channel).await.deliveries;
+    assert_eq!(fixture.store.create_delivery(new()).await.unwrap_err().kind(), "full", "what is under way counts");
+    settle(fixture, &under_way[0], SENT).await;
+    fixture.store.create_delivery(new()).await.unwrap();
 }
 
 pub(crate) async fn deliveries_are_kept_all_or_none(fixture: &Fixture) {
@@ -172,4 +191,19 @@ pub(crate) async fn finished_deliveries_are_forgotten_by_age_and_by_number(fixtu
     assert_eq!(prune(10_000, 1).await.unwrap(), 2, "all but the newest");
     let left = fixture.store.list_deliveries(&channel.tenant, channel.id, None, Before::newest(10)).await.unwrap();
     assert_eq!(left.iter().map(|left| left.id).collect::<Vec<_>>(), [waiting.id, ids[3].id]);
+}
+
+pub(crate) async fn a_busy_channel_pushes_out_nothing_of_another(fixture: &Fixture) {
+    let (quiet, busy) = (webhook(fixture, "demo").await, webhook(fixture, "other").await);
+    let kept = buried(fixture, &quiet).await;
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        fixture.advance(1_000);
+        ids.push(buried(fixture, &busy).await.id);
+    }
+    let prune = |limit| fixture.store.prune_deliveries(Prune { older_than_ms: 100_000, keep_max: 2, limit });
+    assert_eq!([prune(1).await.unwrap(), prune(9).await.unwrap(), prune(9).await.unwrap()], [1, 1, 0]);
+    let left = fixture.store.list_deliveries(&busy.tenant, busy.id, None, Before::newest(10)).await.unwrap();
+    assert_eq!(left.iter().map(|left| left.id).collect::<Vec<_>>(), [ids[3], ids[2]]);
+    assert_eq!(read(fixture, &kept).await.state, DeliveryState::Dead);
 }

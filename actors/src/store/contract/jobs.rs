@@ -6,8 +6,8 @@ use telemetry::context::with_deadline;
 use tokio::time::Instant;
 
 use super::*;
-use crate::store::contract::channels::webhook;
-use crate::store::{Before, Effect, Fault, JobState, NewDelivery, Prune};
+use crate::store::contract::channels::{SENT, claim, fill, settle, webhook};
+use crate::store::{Before, Effect, FULL_RETRY_MS, Fault, JobState, NewDelivery, Prune};
 
 const DONE: Outcome = Outcome::Done { result: None };
 
@@ -216,6 +216,28 @@ pub(crate) async fn an_impossible_effect_costs_its_own_job_only(fixture: &Fixtur
     assert!(
         fixture.store.list_deliveries(&foreign.tenant, foreign.id, None, Before::newest(10)).await.unwrap().is_empty()
     );
+}
+
+pub(crate) async fn a_job_whose_channel_is_full_is_tried_again_uncharged(fixture: &Fixture) {
+    let (channel, job) = (webhook(fixture, "demo").await, fixture.claimed().await);
+    fill(fixture, &channel, PENDING_MAX).await;
+    let notify = |job: &Job| Settlement {
+        fence: job.fence(),
+        outcome: DONE,
+        effects: vec![Effect::Deliver(NewDelivery::new(tenant("demo"), channel.id, json!(1)))],
+    };
+    let answers = fixture.store.settle(vec![notify(&job), notify(&job)]).await.unwrap();
+    let [Settled::Postponed { reason }, Settled::Late] = &answers[..] else { panic!("{answers:?}") };
+    let waits = fixture.read(&job).await;
+    assert_eq!((waits.finished_at_ms, waits.last_error.as_ref()), (None, Some(reason)));
+    fixture.advance(FULL_RETRY_MS - 1);
+    assert!(fixture.claim(1).await.is_empty());
+    fixture.advance(1);
+    let sent = claim(fixture, &channel).await.deliveries.remove(0);
+    settle(fixture, &sent, SENT).await;
+    let again = fixture.claim(1).await.remove(0);
+    assert_eq!((again.attempt, again.charged()), (2, 1));
+    assert_eq!(fixture.store.settle(vec![notify(&again)]).await.unwrap(), [Settled::Applied]);
 }
 
 pub(crate) async fn finished_jobs_are_forgotten_by_age_and_by_number(fixture: &Fixture) {

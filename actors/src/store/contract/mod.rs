@@ -24,6 +24,9 @@ pub(crate) const START_MS: Millis = 1_767_225_600_000;
 /// The lease of every claim here.
 pub(crate) const LEASE_MS: u64 = 30_000;
 
+/// So many deliveries of one channel may wait in every fixture: more than a backend buries at once, and few enough to make.
+pub(crate) const PENDING_MAX: u32 = 1_200;
+
 /// An empty store, and its clock.
 pub(crate) struct Fixture {
     pub(crate) store: SharedStore,
@@ -61,6 +64,7 @@ macro_rules! contract_tests {
             the_third_crash_quarantines_a_job_with_the_reason
             good_jobs_beside_one_that_kills_its_runner_survive
             an_effect_is_committed_with_the_end_of_its_job_only
+            a_job_whose_channel_is_full_is_tried_again_uncharged
             an_impossible_effect_costs_its_own_job_only
             finished_jobs_are_forgotten_by_age_and_by_number
             counts_follow_a_job_through_its_life
@@ -90,6 +94,8 @@ macro_rules! contract_tests {
         crate::store::contract::contract_tests!(@ $open; channels:
             a_channel_reads_back_with_its_secret
             a_disabled_channel_buries_its_deliveries_with_the_reason
+            a_channel_with_a_long_line_is_disabled_at_once_and_nothing_of_it_comes_back
+            what_is_left_of_a_disabled_channel_is_buried_on_a_beat
             what_arrived_while_its_channel_was_disabled_is_sent_and_all_else_stays_dead
             a_channel_that_must_wait_is_neither_due_nor_claimed
             a_channel_that_only_refuses_is_disabled_after_a_while
@@ -107,11 +113,13 @@ macro_rules! contract_tests {
             a_delivery_whose_sender_was_lost_is_due_again
             a_failed_delivery_waits_and_a_sent_one_is_final
             a_released_delivery_is_not_charged
+            a_channel_takes_so_many_deliveries_and_more_when_some_are_gone
             deliveries_are_kept_all_or_none
             every_attempt_is_in_the_log_of_its_delivery
             a_dead_delivery_is_sent_again_under_its_id_with_all_its_attempts
             deliveries_are_listed_by_state_and_by_page
             finished_deliveries_are_forgotten_by_age_and_by_number
+            a_busy_channel_pushes_out_nothing_of_another
         );
         crate::store::contract::contract_tests!(@ $open; requests:
             a_request_that_comes_again_is_pending_and_then_answered_the_same

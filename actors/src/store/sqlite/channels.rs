@@ -47,7 +47,7 @@ const NEXT: &str = "
 
 const ENABLE: &str = "
     UPDATE channels SET disabled = NULL, not_before_ms = NULL, failing_since_ms = NULL, refusals = 0
-    WHERE id = ?1 AND tenant = ?2";
+    WHERE id = ?1";
 
 const MARK_DELETED: &str =
     "UPDATE channels SET disabled = coalesce(disabled, 'it is being deleted') WHERE id = ?1 AND tenant = ?2";
@@ -55,12 +55,27 @@ const MARK_DELETED: &str =
 const DELETE_SLICE: &str =
     "DELETE FROM deliveries WHERE rowid IN (SELECT rowid FROM deliveries WHERE channel_id = ?1 LIMIT ?2)";
 
-/// Deliveries that are deleted in one transaction.
+/// Deliveries that are deleted, or buried, in one transaction.
 const SLICE: u32 = 500;
 
-const KILL: &str = "
-    UPDATE deliveries SET state = 'dead', finished_at_ms = ?2, last_error = ?3, owner = NULL
-    WHERE channel_id = ?1 AND state IN ('pending', 'sending')";
+const BURY_SLICE: &str = "
+    UPDATE deliveries SET state = 'dead', finished_at_ms = ?2, owner = NULL,
+                          last_error = 'the channel is disabled: ' || (SELECT disabled FROM channels WHERE id = ?1)
+    WHERE rowid IN (SELECT rowid FROM deliveries
+                    WHERE channel_id = (SELECT id FROM channels WHERE id = ?1 AND disabled IS NOT NULL)
+                          AND state IN ('pending', 'sending') LIMIT ?3)";
+
+// The same walk as for due channels.
+const LEFT_BEHIND: &str = "
+    WITH RECURSIVE waiting (channel_id) AS (
+        SELECT min(channel_id) FROM deliveries WHERE state IN ('pending', 'sending')
+        UNION ALL
+        SELECT (SELECT min(channel_id) FROM deliveries
+                WHERE state IN ('pending', 'sending') AND channel_id > waiting.channel_id)
+        FROM waiting WHERE waiting.channel_id IS NOT NULL
+    )
+    SELECT channel_id FROM waiting CROSS JOIN channels ON channels.id = waiting.channel_id
+    WHERE channels.disabled IS NOT NULL LIMIT 1";
 
 pub(super) async fn create(store: &SqliteStore, channel: NewChannel) -> Inner<Channel> {
     let mut write = store.write().await?;
@@ -110,13 +125,60 @@ pub(super) async fn due(store: &SqliteStore, limit: u32, per_tenant: u32) -> Inn
     Ok(DueChannels { channels, next_due_in_ms: rows::until(next, now) })
 }
 
+/// The rest is buried in transactions of their own, so that a long line keeps nobody from writing.
 pub(super) async fn disable(store: &SqliteStore, id: Uuid, reason: &str) -> Inner<bool> {
-    stop(store, &id.to_string(), reason).await
+    let id = id.to_string();
+    let disabled = stop(store, &id, reason).await?;
+    let mut write = store.write().await?;
+    while !bury_slice(&mut write, &id, SLICE, store.now()).await?.is_last {
+        write.commit().await?;
+        write = store.write().await?;
+    }
+    write.commit().await?;
+    Ok(disabled)
 }
 
-pub(super) async fn enable(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<bool> {
-    let update = sqlx::query(ENABLE).bind(id.to_string()).bind(tenant.as_str());
-    Ok(update.execute(&store.writer()?).await?.rows_affected() > 0)
+/// What is left to bury is buried first, in slices, with the last of which the channel is enabled.
+pub(super) async fn enable(store: &SqliteStore, tenant: &TenantId, channel: Uuid) -> Inner<bool> {
+    let id = channel.to_string();
+    loop {
+        let mut write = store.write().await?;
+        let own = sqlx::query("SELECT 1 FROM channels WHERE id = ?1 AND tenant = ?2").bind(&id).bind(tenant.as_str());
+        if own.fetch_optional(&mut *write).await?.is_none() {
+            return Ok(false);
+        }
+        let slice = bury_slice(&mut write, &id, SLICE, store.now()).await?;
+        if slice.is_last {
+            sqlx::query(ENABLE).bind(&id).execute(&mut *write).await?;
+        }
+        write.commit().await?;
+        if slice.is_last {
+            return Ok(true);
+        }
+    }
+}
+
+pub(super) async fn bury(store: &SqliteStore, limit: u32) -> Inner<u64> {
+    let found: Option<String> = sqlx::query_scalar(LEFT_BEHIND).fetch_optional(&store.readers()?).await?;
+    let Some(id) = found else { return Ok(0) };
+    let mut write = store.write().await?;
+    let slice = bury_slice(&mut write, &id, limit, store.now()).await?;
+    write.commit().await?;
+    Ok(slice.buried)
+}
+
+/// What one transaction buried of a channel.
+struct Slice {
+    buried: u64,
+    /// Whether nothing is left.
+    is_last: bool,
+}
+
+/// Nothing, if the channel has been enabled meanwhile.
+async fn bury_slice(write: &mut Write, id: &str, limit: u32, now: Millis) -> Inner<Slice> {
+    let bury = sqlx::query(BURY_SLICE).bind(id).bind(now).bind(limit);
+    let buried = bury.execute(&mut **write).await?.rows_affected();
+    Ok(Slice { buried, is_last: buried < u64::from(limit) })
 }
 
 /// In slices, so that a long history keeps nobody from writing and every try gets on. Meanwhile the channel is disabled.
@@ -147,13 +209,12 @@ async fn stop(store: &SqliteStore, id: &str, reason: &str) -> Inner<bool> {
     Ok(disabled)
 }
 
-/// Disables a channel and buries what it had to send. Answers whether it was enabled before.
+/// Disables a channel and buries the first slice of what it had to send. Answers whether it was enabled before.
 pub(super) async fn stop_within(write: &mut Write, id: &str, reason: &str, now: Millis) -> Inner<bool> {
     let update = sqlx::query("UPDATE channels SET disabled = ?2 WHERE id = ?1 AND disabled IS NULL");
     let disabled = update.bind(id).bind(reason).execute(&mut **write).await?.rows_affected() > 0;
     if disabled {
-        let told = format!("the channel is disabled: {reason}");
-        sqlx::query(KILL).bind(id).bind(now).bind(told).execute(&mut **write).await?;
+        bury_slice(write, id, SLICE, now).await?;
     }
     Ok(disabled)
 }
@@ -164,7 +225,7 @@ mod tests {
 
     use crate::store::contract::{Fixture, channels::webhook};
     use crate::store::sqlite::tests::{fixture_in, open_in, plan};
-    use crate::store::{ClaimDeliveries, DeliveryState, NewDelivery, SqliteOptions, SqliteStore, Store};
+    use crate::store::{Channel, ClaimDeliveries, DeliveryState, NewDelivery, SqliteOptions, SqliteStore, Store};
 
     #[tokio::test]
     async fn a_channel_that_cannot_be_read_is_disabled_and_stops_no_other() {
@@ -214,18 +275,41 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_deletion_of_a_channel_with_a_long_history_gets_on_with_every_try() {
+    async fn a_channel_is_disabled_at_once_however_long_its_line_is() {
         let directory = tempfile::tempdir().unwrap();
+        let (store, channel) = hurried_with(&directory, "pending", 40_000).await;
+        match store.disable_channel(channel.id, "410").await {
+            Ok(disabled) => assert!(disabled),
+            Err(error) => assert!(error.is_retryable(), "{error}"),
+        }
+        let kept = store.get_channel(&channel.tenant, channel.id).await.unwrap().unwrap();
+        assert_eq!(kept.disabled.as_deref(), Some("410"));
+        while store.bury_deliveries(super::SLICE).await.unwrap() > 0 {}
+        let dead = "SELECT count(*) FROM deliveries WHERE state = 'dead'
+                    AND last_error = 'the channel is disabled: 410' AND finished_at_ms IS NOT NULL";
+        let dead: i64 = sqlx::query_scalar(dead).fetch_one(&store.readers().ok().unwrap()).await.unwrap();
+        assert_eq!(dead, 40_000);
+    }
+
+    /// A store whose calls may take 400 ms, and a channel in it with so many deliveries.
+    async fn hurried_with(directory: &tempfile::TempDir, state: &str, count: u32) -> (SqliteStore, Channel) {
         let url = format!("sqlite://{}", directory.path().join("test.db").display());
         let hurried = SqliteOptions { deadline_ms: 400, ..SqliteOptions::default() };
         let store = SqliteStore::open(&url, hurried).await.unwrap();
         let channel = webhook(&fixture_in(&store), "demo").await;
         let fill = "
-            WITH RECURSIVE series (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < 60000)
+            WITH RECURSIVE series (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < ?4)
             INSERT INTO deliveries (id, tenant, channel_id, data, state, due_at_ms, created_at_ms, finished_at_ms)
-            SELECT lower(hex(randomblob(16))), ?2, ?1, '1', 'sent', n, n, n FROM series";
+            SELECT lower(hex(randomblob(16))), ?2, ?1, '1', ?3, n, n, iif(?3 = 'sent', n, NULL) FROM series";
         let fill = sqlx::query(fill).bind(channel.id.to_string()).bind(channel.tenant.as_str());
-        fill.execute(&store.writer().ok().unwrap()).await.unwrap();
+        fill.bind(state).bind(count).execute(&store.writer().ok().unwrap()).await.unwrap();
+        (store, channel)
+    }
+
+    #[tokio::test]
+    async fn the_deletion_of_a_channel_with_a_long_history_gets_on_with_every_try() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, channel) = hurried_with(&directory, "sent", 60_000).await;
         let mut tries = 0;
         while let Err(error) = store.delete_channel(&channel.tenant, channel.id).await {
             tries += 1;

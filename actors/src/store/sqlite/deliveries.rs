@@ -43,12 +43,24 @@ const REDELIVER: &str = "
     UPDATE deliveries SET state = 'pending', due_at_ms = ?2, refunds = attempt, finished_at_ms = NULL
     WHERE id = ?1 AND state = 'dead' RETURNING *";
 
-const PRUNE: &str = "
-    DELETE FROM deliveries WHERE
-        rowid IN (SELECT rowid FROM deliveries WHERE finished_at_ms IS NOT NULL AND finished_at_ms < ?1
-                  ORDER BY finished_at_ms LIMIT ?3)
-        OR rowid IN (SELECT rowid FROM deliveries WHERE finished_at_ms IS NOT NULL
-                     ORDER BY finished_at_ms LIMIT min(?2, ?3))";
+// No more of the index is read than the limit, whatever waits.
+const PENDING: &str = "
+    SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE channel_id = ?1 AND state IN ('pending', 'sending') LIMIT ?2)";
+
+const PRUNE_OLD: &str = "
+    DELETE FROM deliveries WHERE rowid IN (
+        SELECT rowid FROM deliveries WHERE finished_at_ms IS NOT NULL AND finished_at_ms < ?1
+        ORDER BY finished_at_ms LIMIT ?2)";
+
+// One walk over an index that has nothing else in it.
+const ABOVE: &str = "
+    SELECT channel_id, count(*) - ?1 AS above FROM deliveries WHERE finished_at_ms IS NOT NULL
+    GROUP BY channel_id HAVING count(*) > ?1 LIMIT ?2";
+
+const PRUNE_ABOVE: &str = "
+    DELETE FROM deliveries WHERE rowid IN (
+        SELECT rowid FROM deliveries WHERE channel_id = ?1 AND finished_at_ms IS NOT NULL
+        ORDER BY finished_at_ms LIMIT ?2)";
 
 const BURY: &str =
     "UPDATE deliveries SET state = 'dead', finished_at_ms = ?2, last_error = ?3, owner = NULL WHERE id = ?1";
@@ -58,24 +70,31 @@ pub(super) async fn create(store: &SqliteStore, deliveries: Vec<NewDelivery>) ->
     let mut write = store.write().await?;
     let mut kept = Vec::with_capacity(deliveries.len());
     for delivery in &deliveries {
-        check(&mut write, &delivery.tenant, delivery.channel).await?;
+        check(&mut write, &delivery.tenant, delivery.channel, store.pending_max).await?;
         kept.push(insert(&mut write, delivery, now).await?);
     }
     write.commit().await?;
     Ok(kept)
 }
 
-/// Whether the channel is there, is the tenant's own, and is enabled. Another tenant's is as absent as none.
-pub(super) async fn check(write: &mut Write, tenant: &TenantId, channel: Uuid) -> Inner<()> {
+/// Whether the channel is there, is the tenant's own, is enabled, and has room for one more. Another tenant's is as absent
+/// as none.
+pub(super) async fn check(write: &mut Write, tenant: &TenantId, channel: Uuid, pending_max: u32) -> Inner<()> {
     let select = sqlx::query("SELECT disabled FROM channels WHERE id = ?1 AND tenant = ?2");
     let bound = select.bind(channel.to_string()).bind(tenant.as_str());
     let Some(row) = bound.fetch_optional(&mut **write).await? else {
         return Err(Trouble::NotFound(format!("the tenant has no channel {channel}")));
     };
-    match row.try_get::<Option<String>, _>("disabled")? {
-        None => Ok(()),
-        Some(why) => Err(Trouble::Conflict(format!("the channel {channel} is disabled: {why}"))),
+    if let Some(why) = row.try_get::<Option<String>, _>("disabled")? {
+        return Err(Trouble::Conflict(format!("the channel {channel} is disabled: {why}")));
     }
+    let count = sqlx::query_scalar(PENDING).bind(channel.to_string()).bind(pending_max);
+    let pending: u32 = count.fetch_one(&mut **write).await?;
+    if pending >= pending_max {
+        let what = format!("the channel {channel} has {pending_max} deliveries to send, the most that may wait");
+        return Err(Trouble::Full(what));
+    }
+    Ok(())
 }
 
 /// Inserts a delivery that was checked in the same transaction.
@@ -160,7 +179,7 @@ pub(super) async fn redeliver(store: &SqliteStore, tenant: &TenantId, channel: U
         return Err(Trouble::NotFound(format!("the channel has no delivery {id}")));
     };
     let state: &str = row.try_get("state")?;
-    check(&mut write, tenant, channel).await?;
+    check(&mut write, tenant, channel, store.pending_max).await?;
     let update = sqlx::query(REDELIVER).bind(id.to_string()).bind(store.now()).fetch_optional(&mut *write).await?;
     let Some(row) = update else {
         return Err(Trouble::Conflict(format!("the delivery {id} is {state}, only a dead one can be sent again")));
@@ -171,11 +190,20 @@ pub(super) async fn redeliver(store: &SqliteStore, tenant: &TenantId, channel: U
 
 pub(super) async fn prune(store: &SqliteStore, prune: Prune) -> Inner<u64> {
     let oldest_ms = store.now().saturating_sub(rows::signed(prune.older_than_ms));
-    let count = "SELECT count(*) FROM deliveries WHERE finished_at_ms IS NOT NULL";
-    let kept: i64 = sqlx::query_scalar(count).fetch_one(&store.readers()?).await?;
-    let above = kept.saturating_sub(rows::signed(prune.keep_max)).max(0);
-    let deleted = sqlx::query(PRUNE).bind(oldest_ms).bind(above).bind(prune.limit).execute(&store.writer()?).await?;
-    Ok(deleted.rows_affected())
+    let limit = i64::from(prune.limit);
+    let old = sqlx::query(PRUNE_OLD).bind(oldest_ms).bind(limit).execute(&store.writer()?).await?;
+    let mut deleted = rows::signed(old.rows_affected());
+    let above = sqlx::query_as(ABOVE).bind(rows::signed(prune.keep_max)).bind(limit);
+    let above: Vec<(String, i64)> = above.fetch_all(&store.readers()?).await?;
+    for (channel, above) in above {
+        let most = above.min(limit - deleted);
+        if most <= 0 {
+            break;
+        }
+        let gone = sqlx::query(PRUNE_ABOVE).bind(channel).bind(most).execute(&store.writer()?).await?;
+        deleted = deleted.saturating_add(rows::signed(gone.rows_affected()));
+    }
+    Ok(deleted.unsigned_abs())
 }
 
 #[cfg(test)]
@@ -192,6 +220,19 @@ mod tests {
             (LIST_IN_STATE, "SEARCH deliveries USING INDEX deliveries_by_state (channel_id=? AND state=? AND id<?)"),
         ] {
             assert_eq!(plan(&store, sql).await, [step]);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_counted_is_counted_in_an_index() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = open_in(&directory).await;
+        for (sql, index) in
+            [(PENDING, "COVERING INDEX deliveries_by_state"), (ABOVE, "COVERING INDEX deliveries_finished_of")]
+        {
+            let steps = plan(&store, sql).await;
+            assert!(steps.iter().any(|step| step.contains(index)), "{steps:#?}");
+            assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "{steps:#?}");
         }
     }
 }

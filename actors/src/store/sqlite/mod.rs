@@ -60,6 +60,8 @@ pub struct SqliteStore {
     pools: Arc<ArcSwapOption<Pools>>,
     clock: Clock,
     deadline: Duration,
+    /// Deliveries of one channel that wait or are under way at a time.
+    pending_max: u32,
 }
 
 /// The connections between [`Store::prepare`] and [`Store::close`].
@@ -256,6 +258,10 @@ impl Store for SqliteStore {
         self.within("list_deliveries", deliveries::list(self, tenant, channel, state, page)).await
     }
 
+    async fn bury_deliveries(&self, limit: u32) -> Result<u64> {
+        self.within("bury_deliveries", channels::bury(self, limit)).await
+    }
+
     async fn prune_deliveries(&self, prune: Prune) -> Result<u64> {
         self.within("prune_deliveries", deliveries::prune(self, prune)).await
     }
@@ -329,7 +335,7 @@ pub(crate) mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::store::contract::{Fixture, START_MS, contract_tests};
+    use crate::store::contract::{Fixture, PENDING_MAX, START_MS, contract_tests};
 
     /// An empty store in a directory of its own, with a clock that stands still.
     pub(crate) async fn open() -> Fixture {
@@ -348,7 +354,12 @@ pub(crate) mod tests {
     pub(crate) async fn open_in(directory: &tempfile::TempDir) -> (SqliteStore, Clock) {
         let clock = Clock::manual(START_MS);
         let url = format!("sqlite://{}/store.db", directory.path().display());
-        let options = SqliteOptions { clock: clock.clone(), deadline_ms: 20_000, ..SqliteOptions::default() };
+        let options = SqliteOptions {
+            clock: clock.clone(),
+            deadline_ms: 20_000,
+            channel_pending_max: PENDING_MAX,
+            ..SqliteOptions::default()
+        };
         (SqliteStore::open(&url, options).await.unwrap(), clock)
     }
 

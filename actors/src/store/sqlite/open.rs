@@ -12,16 +12,17 @@ use sqlx::{Connection, SqlSafeStr};
 use super::{Pools, SqliteStore};
 use crate::model::Clock;
 use crate::store::error::Trouble;
-use crate::store::{Store, StoreError};
+use crate::store::{CHANNEL_PENDING_MAX, Store, StoreError};
 
 /// The migrations in their order, compiled in. A file that has been released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "first", include_str!("../../../migrations/sqlite/0001_first.sql")),
     (2, "tenants", include_str!("../../../migrations/sqlite/0002_tenants.sql")),
     (3, "lists", include_str!("../../../migrations/sqlite/0003_lists.sql")),
     (4, "idempotency", include_str!("../../../migrations/sqlite/0004_idempotency.sql")),
     (5, "channels", include_str!("../../../migrations/sqlite/0005_channels.sql")),
     (6, "request context", include_str!("../../../migrations/sqlite/0006_request_context.sql")),
+    (10, "finished by channel", include_str!("../../../migrations/sqlite/0010_finished_by_channel.sql")),
 ];
 /// Opening and migrating may take this much longer than a call: it happens once, and rewrites tables.
 const OPEN_DEADLINE: Duration = Duration::from_secs(60);
@@ -33,13 +34,15 @@ pub struct SqliteOptions {
     pub deadline_ms: u64,
     /// Connections that read, beside the one that writes.
     pub readers: u32,
+    /// Deliveries of one channel that wait or are under way at a time; see [`Store::create_deliveries`].
+    pub channel_pending_max: u32,
     /// Where the time comes from.
     pub clock: Clock,
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { deadline_ms: 5_000, readers: 4, clock: Clock::system() }
+        Self { deadline_ms: 5_000, readers: 4, channel_pending_max: CHANNEL_PENDING_MAX, clock: Clock::system() }
     }
 }
 
@@ -52,7 +55,8 @@ impl SqliteStore {
     pub fn new(url: &str, options: SqliteOptions) -> Result<Self, StoreError> {
         let deadline = Duration::from_millis(options.deadline_ms);
         let (connect, pools) = (connect_options(url, deadline)?, Arc::default());
-        Ok(Self { connect, readers_max: options.readers.max(1), pools, clock: options.clock, deadline })
+        let (readers_max, pending_max) = (options.readers.max(1), options.channel_pending_max);
+        Ok(Self { connect, readers_max, pools, clock: options.clock, deadline, pending_max })
     }
 
     /// The store in the file at `url`, open.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Inner, SqliteStore, Write, deliveries, rows};
 use crate::model::{Millis, TenantId};
 use crate::store::error::Trouble;
-use crate::store::{Cancelled, Effect, Fault, Fence, Outcome, Settled, Settlement, SweepReport};
+use crate::store::{Cancelled, Effect, FULL_RETRY_MS, Fault, Fence, Outcome, Settled, Settlement, SweepReport};
 
 const FINISH: &str = "
     INSERT INTO jobs_done (id, tenant, queue, kind, payload, state, priority, attempt, refunds, crashes, max_attempts,
@@ -30,6 +30,12 @@ const CANCEL: &str = "
 
 const RETRY: &str = "
     UPDATE jobs SET state = 'waiting', run_at_ms = ?3, last_error = ?4, crashes = crashes + ?5, suspect = 0,
+                    owner = NULL, lease_until_ms = NULL
+    WHERE id = ?1 AND attempt = ?2 AND state = 'running'";
+
+// As a released one, but for later.
+const POSTPONE: &str = "
+    UPDATE jobs SET state = 'waiting', run_at_ms = ?3, last_error = ?4, refunds = refunds + 1, suspect = 0,
                     owner = NULL, lease_until_ms = NULL
     WHERE id = ?1 AND attempt = ?2 AND state = 'running'";
 
@@ -57,16 +63,24 @@ pub(super) async fn settle(store: &SqliteStore, batch: Vec<Settlement>) -> Inner
     let mut write = store.write().await?;
     let mut answers = Vec::with_capacity(batch.len());
     for settlement in batch {
-        answers.push(settle_one(&mut write, settlement, now).await?);
+        answers.push(settle_one(&mut write, settlement, store.pending_max, now).await?);
     }
     write.commit().await?;
     Ok(answers)
 }
 
-async fn settle_one(write: &mut Write, settlement: Settlement, now: Millis) -> Inner<Settled> {
+async fn settle_one(write: &mut Write, settlement: Settlement, pending_max: u32, now: Millis) -> Inner<Settled> {
     let Settlement { fence, outcome, effects } = settlement;
     let written = match outcome {
-        Outcome::Done { result } => return finish_with_effects(write, fence, result, effects, now).await,
+        Outcome::Done { result } => {
+            for Effect::Deliver(delivery) in &effects {
+                let channel = deliveries::check(write, &delivery.tenant, delivery.channel, pending_max).await;
+                if let Err(trouble) = channel {
+                    return refuse(write, fence, trouble, now).await;
+                }
+            }
+            finish_with_effects(write, fence, result, effects, now).await?
+        }
         Outcome::Dead { reason, fault } => finish(write, fence, End::Dead { reason: &reason, fault }, now).await?,
         Outcome::Retry { after_ms, error, fault } => {
             let retry = sqlx::query(RETRY).bind(fence.id.to_string()).bind(fence.attempt);
@@ -82,31 +96,40 @@ async fn settle_one(write: &mut Write, settlement: Settlement, now: Millis) -> I
     Ok(if written { Settled::Applied } else { Settled::Late })
 }
 
-/// Effects are looked at before anything is written, so that one impossible effect costs its own job only.
+/// Ends a job whose effect cannot be: for now if its channel is full, for good if there is none. Effects are looked at
+/// before anything is written, so that one impossible effect costs its own job only.
+async fn refuse(write: &mut Write, fence: Fence, trouble: Trouble, now: Millis) -> Inner<Settled> {
+    let (written, answer) = match trouble {
+        Trouble::Full(reason) => {
+            let postpone = sqlx::query(POSTPONE).bind(fence.id.to_string()).bind(fence.attempt);
+            let due = now.saturating_add(rows::signed(FULL_RETRY_MS));
+            let done = postpone.bind(due).bind(&reason).execute(&mut **write).await?;
+            (done.rows_affected() > 0, Settled::Postponed { reason })
+        }
+        Trouble::NotFound(reason) | Trouble::Conflict(reason) => {
+            let end = End::Dead { reason: &reason, fault: Fault::Failure };
+            (finish(write, fence, end, now).await?, Settled::Refused { reason })
+        }
+        other => return Err(other),
+    };
+    Ok(if written { answer } else { Settled::Late })
+}
+
+/// Answers whether the claim was not lost.
 async fn finish_with_effects(
     write: &mut Write,
     fence: Fence,
     result: Option<serde_json::Value>,
     effects: Vec<Effect>,
     now: Millis,
-) -> Inner<Settled> {
-    for Effect::Deliver(delivery) in &effects {
-        let reason = match deliveries::check(write, &delivery.tenant, delivery.channel).await {
-            Ok(()) => continue,
-            Err(Trouble::NotFound(reason) | Trouble::Conflict(reason)) => reason,
-            Err(other) => return Err(other),
-        };
-        let end = End::Dead { reason: &reason, fault: Fault::Failure };
-        let written = finish(write, fence, end, now).await?;
-        return Ok(if written { Settled::Refused { reason } } else { Settled::Late });
-    }
+) -> Inner<bool> {
     if !finish(write, fence, End::Done { result }, now).await? {
-        return Ok(Settled::Late);
+        return Ok(false);
     }
     for Effect::Deliver(delivery) in &effects {
         deliveries::insert(write, delivery, now).await?;
     }
-    Ok(Settled::Applied)
+    Ok(true)
 }
 
 enum End<'a> {
