@@ -133,7 +133,11 @@ pub async fn redeliver(
 ) -> Result<(StatusCode, Json<DeliveryResource>), Problem> {
     let revived = async {
         let found = state.store.get_delivery(&tenant, id).await?;
-        Ok(found.filter(|delivery| delivery.channel == channel && delivery.state != DeliveryState::Dead))
+        // One that had ended before the first try began was not revived by it.
+        let is_revived = |delivery: &Delivery| {
+            delivery.state != DeliveryState::Dead && delivery.finished_at_ms.is_none_or(|at| at >= effect.since_ms())
+        };
+        Ok(found.filter(|delivery| delivery.channel == channel && is_revived(delivery)))
     };
     if let Some(delivery) = effect.earlier(revived).await? {
         return Ok((StatusCode::ACCEPTED, Json(delivery.into())));

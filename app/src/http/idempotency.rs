@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actors::model::{TenantId, new_id};
+use actors::model::{Millis, TenantId, new_id};
 use actors::store::{
     BeginRequest, BegunRequest, Fingerprint, KeptAnswer, RequestEnd, RequestTicket, SharedStore, StoreError,
 };
@@ -227,6 +227,12 @@ impl Effect {
     /// it is enough to look for that one.
     pub fn nth(&self, n: usize) -> Uuid {
         Uuid::from_u128(self.id.as_u128().wrapping_add(n as u128))
+    }
+
+    /// When the first try of this request began, by its process's clock, in milliseconds since 1970.
+    pub fn since_ms(&self) -> Millis {
+        let (seconds, nanos) = self.id.get_timestamp().map_or((0, 0), |at| at.to_unix());
+        i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000).saturating_add(i64::from(nanos / 1_000_000))
     }
 
     /// What an earlier try of this request has made, if there was one; otherwise nobody is asked.

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use actors::model::{TenantId, new_id};
-use actors::store::{Before, BeginRequest, BegunRequest, Fingerprint};
+use actors::store::{
+    Before, BeginRequest, BegunRequest, ClaimDeliveries, DeliveryOutcome, DeliverySettlement, Fingerprint,
+};
 use axum::body::Body;
 use http::Request;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{Answer, OTHER_KEY, World, ask};
 
@@ -21,7 +24,7 @@ impl World {
     }
 
     /// A try of `body` at `path` that has begun and of which nothing more is known. Answers the id of its effect.
-    async fn begun(&self, key: &str, path: &str, body: &Value, lease_ms: u64) -> uuid::Uuid {
+    async fn begun(&self, key: &str, path: &str, body: &Value, lease_ms: u64) -> Uuid {
         let body = body.to_string();
         let begin = BeginRequest {
             tenant: TenantId::new("demo").unwrap(),
@@ -168,6 +171,24 @@ async fn a_redelivery_whose_answer_was_lost_is_answered_again_and_not_refused() 
     assert_eq!((again.status.as_u16(), &again.json()["state"]), (202, &json!("pending")), "{}", again.body);
     assert!(replayed(&again));
     world.post_with("another", &path, &body).await.problem(409);
+}
+
+#[tokio::test]
+async fn a_redelivery_of_which_nothing_was_done_is_refused_if_there_is_nothing_to_do() {
+    let world = World::new().await;
+    let made = world.post("/v1/channels", &json!({"kind": "webhook", "url": "https://example.com/hook"})).await.json();
+    let channel: Uuid = made["id"].as_str().unwrap().parse().unwrap();
+    world.post("/v1/notifications", &json!({"channel": channel, "text": "hi"})).await;
+    let store = &world.state.store;
+    let claim = ClaimDeliveries { channel, owner: new_id(), lease_ms: 45_000, limit: 1 };
+    let claimed = store.claim_deliveries(claim).await.unwrap().deliveries.remove(0);
+    let sent = DeliveryOutcome::Sent { status: Some(200), provider_id: None };
+    store.settle_delivery(DeliverySettlement::new(claimed.fence(), sent)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let (path, body) = (format!("/v1/channels/{channel}/deliveries/{}/redeliver", claimed.id), json!({}));
+    // The first try ran out of time before it did anything.
+    world.begun("k", &path, &body, 0).await;
+    world.post_with("k", &path, &body).await.problem(409);
 }
 
 #[tokio::test]
