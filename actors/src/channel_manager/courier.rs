@@ -177,7 +177,7 @@ impl Working {
         match self.shared.desk.store.claim_deliveries(claim).await {
             Ok(claimed) => claimed.deliveries,
             Err(error) => {
-                tracing::warn!(channel = %self.channel.id, %error, "deliveries could not be claimed");
+                tracing::warn!(channel.id = %self.channel.id, %error, "deliveries could not be claimed");
                 Vec::new()
             }
         }
@@ -186,7 +186,7 @@ impl Working {
     async fn give_back(&self, delivery: &Delivery) {
         if let Err(error) = self.shared.desk.store.release_delivery(delivery.fence()).await {
             // Its lease ends soon.
-            tracing::warn!(delivery = %delivery.id, %error, "delivery could not be given back");
+            tracing::warn!(delivery.id = %delivery.id, %error, "delivery could not be given back");
         }
     }
 

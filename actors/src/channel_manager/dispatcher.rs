@@ -152,7 +152,7 @@ impl Working {
         let id = channel.id;
         if let Err(error) = self.shared.couriers.add(self.courier(channel, address)).await {
             self.shared.roster.remove(id);
-            tracing::warn!(channel = %id, %error, "channel could not be started");
+            tracing::warn!(channel.id = %id, %error, "channel could not be started");
         }
     }
 
@@ -210,7 +210,7 @@ impl Working {
     async fn dismiss(&self, id: Uuid) {
         if let Err(error) = self.shared.couriers.remove(id).await {
             // It keeps its seat, and the next look tries again.
-            return tracing::warn!(channel = %id, %error, "idle channel could not be stopped");
+            return tracing::warn!(channel.id = %id, %error, "idle channel could not be stopped");
         }
         self.shared.roster.remove(id);
         self.shared.board.forget(id);

@@ -140,7 +140,7 @@ impl Attempt {
         let message = self.message();
         let Some(deadline) = self.deadline() else {
             // The claim took so long that somebody else could have the delivery before an answer came.
-            tracing::warn!(delivery = %self.delivery.id, "too little is left of the lease, nothing is sent");
+            tracing::warn!(delivery.id = %self.delivery.id, "too little is left of the lease, nothing is sent");
             return None;
         };
         tokio::select! {
@@ -208,9 +208,9 @@ impl Attempt {
         }
         span.record("otel.status_code", "ERROR");
         span.record("error.type", outcome.class());
-        let (delivery, channel) = (self.delivery.id, self.channel.id);
         let (tenant, attempt) = (self.delivery.tenant.as_str(), i64::from(self.delivery.charged()));
-        tracing::warn!(%delivery, %channel, tenant, attempt, class = outcome.class(), fault, "delivery failed");
+        tracing::warn!(delivery.id = %self.delivery.id, channel.id = %self.channel.id, tenant, delivery.attempt = attempt,
+            error.r#type = outcome.class(), fault, "delivery failed");
     }
 
     /// What is written into the row.
@@ -274,7 +274,7 @@ impl Attempt {
                 Err(error) => error.to_string(),
             };
             UNSETTLED.add(1, &[]);
-            tracing::warn!(delivery = %self.delivery.id, fault, "the end of a delivery could not be written down");
+            tracing::warn!(delivery.id = %self.delivery.id, fault, "the end of a delivery could not be written down");
             return;
         }
     }
@@ -282,7 +282,7 @@ impl Attempt {
     fn tell(&self, disabled: Option<&str>) {
         if let Some(reason) = disabled {
             DISABLED.add(1, &[("kind", &self.channel.kind)]);
-            tracing::warn!(channel = %self.channel.id, tenant = %self.channel.tenant, reason, "channel disabled");
+            tracing::warn!(channel.id = %self.channel.id, tenant = %self.channel.tenant, reason, "channel disabled");
         }
     }
 }
