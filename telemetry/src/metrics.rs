@@ -50,6 +50,11 @@ pub fn method_label(method: &http::Method) -> &'static str {
     }
 }
 
+/// How a span names a method that [`method_label`] has labelled, by the same conventions: one that is not known is `HTTP`.
+pub fn method_in_name(label: &'static str) -> &'static str {
+    if label == "_OTHER" { "HTTP" } else { label }
+}
+
 fn attributes(labels: &[Label<'_>]) -> Vec<KeyValue> {
     labels.iter().map(|(name, value)| KeyValue::new(*name, (*value).to_owned())).collect()
 }

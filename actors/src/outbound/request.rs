@@ -7,7 +7,7 @@ use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method};
 use serde::Serialize;
 use telemetry::context::{TraceContext, budget, inject, with_deadline};
-use telemetry::metrics::method_label;
+use telemetry::metrics::{method_in_name, method_label};
 use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
@@ -157,7 +157,7 @@ impl Request {
         };
         tracing::info_span!(
             "http.client",
-            otel.name = method,
+            otel.name = method_in_name(method),
             otel.kind = "client",
             otel.status_code = Empty,
             "error.type" = Empty,

@@ -15,7 +15,7 @@ use http::header::{CONTENT_TYPE, HeaderName, USER_AGENT};
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use supervision::{GuardSite, guard};
 use telemetry::context::{REQUEST_ID, RequestId, TraceContext};
-use telemetry::metrics::method_label;
+use telemetry::metrics::{method_in_name, method_label};
 use telemetry::panic::Policy;
 use tokio::time::Instant;
 use tracing::{Span, field::Empty};
@@ -90,7 +90,7 @@ async fn traced(
 }
 
 fn server_span(request: &Request, method: &'static str, route: Option<&str>) -> Span {
-    let name = route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"));
+    let name = span_name(method, route);
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_string());
     let agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
     tracing::info_span!(
@@ -109,6 +109,11 @@ fn server_span(request: &Request, method: &'static str, route: Option<&str>) -> 
         user_agent.original = agent,
         tenant = Empty,
     )
+}
+
+fn span_name(method: &'static str, route: Option<&str>) -> String {
+    let method = method_in_name(method);
+    route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"))
 }
 
 /// Only a server's own fault makes a span an error; a client's mistake is an answer like any other.
@@ -270,6 +275,14 @@ mod tests {
         let ours = incidents.iter().find(|each| each.detail.contains(&("request_id".into(), "r-2".into()))).unwrap();
         assert!(body.contains(&ours.id.to_string()) && !body.contains("oh\""), "{body}");
         assert_eq!((ours.component.as_str(), ours.policy), ("api", "keep_running"));
+    }
+
+    #[test]
+    fn a_span_is_named_after_a_known_method_and_the_route() {
+        let name = |method: &str, route| span_name(method_label(&method.parse().unwrap()), route);
+        assert_eq!(name("GET", Some("/v1/jobs/{id}")), "GET /v1/jobs/{id}");
+        assert_eq!([name("GET", None), name("BREW", None)], ["GET", "HTTP"]);
+        assert_eq!(name("BREW", Some("/v1/jobs")), "HTTP /v1/jobs");
     }
 
     #[tokio::test]
