@@ -2,7 +2,7 @@
 //! UI, compiled in: it works offline, and its policy forbids the browser to fetch anything from anywhere else.
 
 use axum::extract::{Path, State};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Redirect, Response};
 use bytes::Bytes;
 use http::HeaderName;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
@@ -41,7 +41,7 @@ const FILES: [(&str, &str, &[u8]); 4] = [
 
 /// The routes. Nobody needs a key to read how to use one.
 pub fn router() -> OpenApiRouter<Written> {
-    OpenApiRouter::new().routes(routes!(document)).routes(routes!(page)).routes(routes!(file))
+    OpenApiRouter::new().routes(routes!(document)).routes(routes!(page)).routes(routes!(slash)).routes(routes!(file))
 }
 
 /// The document as it is served.
@@ -66,8 +66,15 @@ async fn document(State(Written(document)): State<Written>) -> Response {
 #[utoipa::path(get, path = "/docs", security(()),
     responses((status = 200, description = "The page", body = String, content_type = "text/html")))]
 async fn page() -> Response {
-    let policy = [(CONTENT_SECURITY_POLICY, POLICY), (REFERRER_POLICY, "no-referrer")];
+    let policy =
+        [(CONTENT_SECURITY_POLICY, POLICY), (REFERRER_POLICY, "no-referrer"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
     (policy, Html(PAGE)).into_response()
+}
+
+/// The way to the page for who types a slash too many.
+#[utoipa::path(get, path = "/docs/", security(()), responses((status = 308, description = "It is at `/docs`")))]
+async fn slash() -> Redirect {
+    Redirect::permanent("/docs")
 }
 
 /// A file of the page.

@@ -26,7 +26,7 @@ use super::upgrade::refused;
 use super::{ApiState, auth};
 
 /// Events of one request.
-const BATCH_MAX: usize = 100;
+pub(super) const BATCH_MAX: usize = 100;
 
 /// When to come again while the bus is away, in seconds.
 const BUS_RETRY_AFTER_S: u32 = 2;
@@ -43,7 +43,7 @@ const NO_BUFFERING: (HeaderName, HeaderValue) =
 #[serde(deny_unknown_fields)]
 pub struct PublishBody {
     /// Who gets it: 1 to 128 of `a-z A-Z 0-9 _ . : / -`.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 128, pattern = "^[a-zA-Z0-9_.:/-]+$")]
     topic: Option<Topic>,
     /// What happened; any JSON, also null.
     #[serde(default, deserialize_with = "given")]
@@ -51,6 +51,7 @@ pub struct PublishBody {
     /// As in `events`.
     id: Option<Uuid>,
     /// Several events, published in this order; all are checked before the first is.
+    #[schema(min_items = 1, max_items = 100)]
     events: Option<Vec<NewEvent>>,
 }
 
@@ -59,7 +60,7 @@ pub struct PublishBody {
 #[serde(deny_unknown_fields)]
 pub struct NewEvent {
     /// Who gets it: 1 to 128 of `a-z A-Z 0-9 _ . : / -`.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, min_length = 1, max_length = 128, pattern = "^[a-zA-Z0-9_.:/-]+$")]
     topic: Topic,
     /// What happened; any JSON.
     data: Value,

@@ -27,6 +27,7 @@ struct NotificationBody {
     /// One channel; or else
     channel: Option<Uuid>,
     /// several, 20 at most.
+    #[schema(min_items = 1, max_items = 20)]
     channels: Option<Vec<Uuid>>,
     /// What is said in words, 40,000 characters at most. A provider that takes less gets it cut.
     text: Option<String>,

@@ -2,9 +2,13 @@
 
 use axum::body::Body;
 use http::Request;
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use actors::broadcast::TOPIC_MAX;
+use actors::jobs::CHANNELS_MAX;
 
 use super::World;
+use crate::http::events::BATCH_MAX;
 
 const METHODS: [&str; 7] = ["get", "put", "post", "delete", "options", "patch", "trace"];
 
@@ -104,11 +108,29 @@ async fn each_time_is_documented_as_one() {
 }
 
 #[tokio::test]
+async fn what_is_bounded_is_documented_with_its_bounds() {
+    let world = World::new().await;
+    let schemas = document(&world).await["components"]["schemas"].take();
+    for body in ["PublishBody", "NewEvent"] {
+        let topic = &schemas[body]["properties"]["topic"];
+        let bounds = [&topic["minLength"], &topic["maxLength"], &topic["pattern"]];
+        assert_eq!(bounds, [&json!(1), &json!(TOPIC_MAX), &json!("^[a-zA-Z0-9_.:/-]+$")], "{body}: {topic}");
+    }
+    for (body, field, most) in [("PublishBody", "events", BATCH_MAX), ("NotificationBody", "channels", CHANNELS_MAX)] {
+        let list = &schemas[body]["properties"][field];
+        assert_eq!([&list["minItems"], &list["maxItems"]], [&json!(1), &json!(most)], "{list}");
+    }
+}
+
+#[tokio::test]
 async fn the_page_needs_no_key_and_fetches_nothing_from_outside() {
     let world = World::new().await;
     let page = world.send(Request::get("/docs").body(Body::empty()).unwrap()).await;
     assert_eq!(page.status, 200);
     assert!(page.headers["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'; "));
+    assert_eq!(page.headers["x-content-type-options"], "nosniff");
+    let slash = world.send(Request::get("/docs/").body(Body::empty()).unwrap()).await;
+    assert_eq!((slash.status.as_u16(), &slash.headers["location"]), (308, &"/docs".parse().unwrap()));
     assert!(!page.body.contains("//") && !page.body.contains("<script>"), "{}", page.body);
     let links = page.body.split('"').filter(|part| part.starts_with("/docs/"));
     let links: Vec<_> = links.collect();
