@@ -82,7 +82,7 @@ pub struct Parts {
 }
 
 /// The direct children of the root that beat.
-const BEATING: [&str; 7] =
+pub(crate) const BEATING: [&str; 7] =
     ["store", "bus", "health_sweep", "liveness_monitor", "broadcaster", "channel_manager", "scheduler"];
 
 impl Parts {

@@ -203,21 +203,51 @@ async fn listen(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::collections::BTreeSet;
+    use std::sync::{Arc, LazyLock};
 
+    use supervision::Tree;
     use telemetry::export::LogFilter;
+    use tokio::runtime::{Builder, Runtime};
 
     use super::*;
-    use crate::parts::Reporting;
+    use crate::parts::{BEATING, Reporting};
     use crate::settings::{FLUSH, Sources, StopTable, load};
 
+    /// Of the log filter. It must not be dropped within a test's own runtime.
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().build().unwrap());
+
     fn parts() -> Parts {
+        parts_of(&Sources::default())
+    }
+
+    fn parts_of(sources: &Sources) -> Parts {
         // Another test may have installed it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let log_filter = LogFilter::new("info", Vec::new(), runtime.handle().clone());
+        let log_filter = LogFilter::new("info", Vec::new(), RUNTIME.handle().clone());
         let reporting = Reporting { metrics: Arc::new(String::new), log_filter };
-        Parts::new(load(&Sources::default()).unwrap().settings, reporting).unwrap()
+        Parts::new(load(sources).unwrap().settings, reporting).unwrap()
+    }
+
+    /// Whoever beats and is not in the list is watched, but missed by nobody when its loop never begins.
+    #[tokio::test]
+    async fn the_list_of_those_that_beat_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = format!("sqlite://{}", directory.path().join("test.db").display());
+        let environment = [
+            ("APP__API__LISTEN", "127.0.0.1:0"),
+            ("APP__ADMIN__LISTEN", "127.0.0.1:0"),
+            ("APP__STORE__URL", store.as_str()),
+        ];
+        let environment = environment.map(|(name, value)| (name.into(), value.into())).into_iter().collect();
+        let parts = parts_of(&Sources { environment, ..Sources::default() });
+        let running = Tree::start(tree(&parts), parts.heartbeats.clone()).await.unwrap();
+        parts.attach(&running);
+        let child = |path: String| path.split('.').next().unwrap_or_default().to_owned();
+        let beats: BTreeSet<_> =
+            parts.heartbeats.snapshot().into_iter().map(|beat| child(beat.path.to_string())).collect();
+        assert_eq!(beats, BEATING.map(str::to_owned).into());
+        running.stop().await;
     }
 
     #[test]
