@@ -194,6 +194,7 @@ async fn listen(
             connections: limits.connections,
             header_read: limits.header_read,
             write_stall: limits.write_stall,
+            idle: limits.idle,
             header_bytes: limits.header_bytes,
         },
         finish_within,

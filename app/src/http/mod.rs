@@ -36,6 +36,7 @@ mod openapi;
 mod page;
 pub mod probes;
 mod problem;
+mod progress;
 pub mod resource;
 mod schedules;
 pub mod serve;

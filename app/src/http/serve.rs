@@ -1,7 +1,7 @@
 //! The server: accepts connections, gives each a task, and ends them in order.
 //!
 //! A client has a deadline for each thing it does: the head of a request, a pause between two, what it takes of an
-//! answer. The body is the business of the gate (`limits.rs`).
+//! answer (`transport.rs`, and for HTTP/2 `progress.rs`). The body is the business of the gate (`limits.rs`).
 //!
 //! While the process drains, answers over HTTP/1 bear `Connection: close`, so that clients go elsewhere by themselves.
 //! When `stop` fires nobody is accepted any more, idle connections are closed, and what was accepted is finished, for as
@@ -34,6 +34,7 @@ use tower::ServiceExt;
 
 use super::lifecycle::Lifecycle;
 use super::listener::Bound;
+use super::progress::Progress;
 use super::transport::Transport;
 use super::{edge, head};
 
@@ -82,6 +83,8 @@ pub struct ConnectionLimits {
     pub header_read: Duration,
     /// How long a client may take nothing of its answer.
     pub write_stall: Duration,
+    /// How long a connection of HTTP/2 may have no request open before it is asked to go.
+    pub idle: Duration,
     /// The longest head of a request, in bytes; at least 8192.
     pub header_bytes: usize,
 }
@@ -212,16 +215,17 @@ impl Connection {
         let _counted = Counted::new(self.server.name);
         // Small answers must not wait for more of them.
         let _ = stream.set_nodelay(true);
-        let (heard, hangup) = (CancellationToken::new(), Hangup::default());
+        let (heard, hangup, progress) = (CancellationToken::new(), Hangup::default(), Progress::new());
         let _ended = hangup.ended.clone().drop_guard();
-        let builder = self.builder();
-        let service = self.service(heard.clone(), hangup.clone());
-        let stream = TokioIo::new(Transport::new(stream, self.server.limits.write_stall));
+        let (builder, limits) = (self.builder(), self.server.limits);
+        let service = self.service(heard.clone(), hangup.clone(), progress.clone());
+        let stream = TokioIo::new(Transport::new(stream, limits.write_stall, progress.clone()));
         let mut connection = pin!(builder.serve_connection_with_upgrades(stream, service));
         let to_its_end = async {
             tokio::select! {
                 ended = connection.as_mut() => return ended,
                 () = self.time_to_go(&heard) => {}
+                () = progress.idle(limits.idle) => {}
             }
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -230,6 +234,10 @@ impl Connection {
             ended = to_its_end => ended,
             () = self.silent(&heard) => return,
             () = hangup.wanted.cancelled() => return,
+            () = progress.stalled(limits.write_stall) => return,
+            () = progress.stalled_in_part(limits.idle.max(limits.write_stall)) => return,
+            // It was asked to go, and neither goes nor takes the rest of its answers.
+            () = progress.idle(limits.idle + limits.write_stall) => return,
         };
         if let Err(error) = ended {
             tracing::debug!(listener = self.server.name, peer = %self.peer, %error, "a connection ended early");
@@ -241,6 +249,7 @@ impl Connection {
         &self,
         heard: CancellationToken,
         hangup: Hangup,
+        progress: Progress,
     ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static> + use<> {
         let (router, lifecycle) = (self.server.router.clone(), Arc::clone(&self.server.lifecycle));
         let peer = Peer(self.peer);
@@ -248,8 +257,16 @@ impl Connection {
             heard.cancel();
             request.extensions_mut().insert(peer);
             let hangup = hangup.of(request.version());
+            let open = hangup.is_shared.then(|| progress.open());
             request.extensions_mut().insert(hangup);
-            answer(router.clone(), Arc::clone(&lifecycle), request)
+            let answer = answer(router.clone(), Arc::clone(&lifecycle), request);
+            async move {
+                let response = answer.await?;
+                Ok(match open {
+                    Some(open) => response.map(|body| open.body(body)),
+                    None => response,
+                })
+            }
         })
     }
 

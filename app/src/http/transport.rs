@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::progress::Progress;
+
 /// How long a client that has its last answer may go on sending before the connection is gone.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -28,6 +30,7 @@ const THROWN_AWAY_BYTES: usize = 8 << 10;
 pub struct Transport<S> {
     stream: S,
     within: Duration,
+    progress: Progress,
     /// Runs while a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
     /// Runs since our half was shut down.
@@ -35,14 +38,15 @@ pub struct Transport<S> {
 }
 
 impl<S> Transport<S> {
-    /// `stream`, each write of which may wait for `within`.
-    pub fn new(stream: S, within: Duration) -> Self {
-        Self { stream, within, deadline: None, lingers: None }
+    /// `stream`, each write of which may wait for `within`, and is told to `progress`.
+    pub fn new(stream: S, within: Duration, progress: Progress) -> Self {
+        Self { stream, within, progress, deadline: None, lingers: None }
     }
 
     fn judge(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
+        if let Poll::Ready(result) = &written {
             self.deadline = None;
+            self.progress.wrote(result.as_ref().copied().unwrap_or(0));
             return written;
         }
         let within = self.within;
@@ -116,7 +120,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_write_that_nobody_takes_fails_after_its_time() {
         let (ours, _theirs) = duplex(8);
-        let mut ours = Transport::new(ours, WITHIN);
+        let mut ours = Transport::new(ours, WITHIN, Progress::new());
         let began = Instant::now();
         let error = ours.write_all(&[0; 9]).await.unwrap_err();
         assert_eq!((error.kind(), began.elapsed()), (io::ErrorKind::TimedOut, WITHIN));
@@ -125,7 +129,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_something_now_and_then_gets_all_of_it() {
         let (ours, mut theirs) = duplex(8);
-        let mut ours = Transport::new(ours, WITHIN);
+        let mut ours = Transport::new(ours, WITHIN, Progress::new());
         let reading = async {
             for _ in 0..100 {
                 sleep(WITHIN / 2).await;
@@ -140,7 +144,7 @@ mod tests {
     async fn the_end_waits_for_the_client_but_not_for_long() {
         let began = Instant::now();
         let (ours, mut theirs) = duplex(8);
-        let mut ours = Transport::new(ours, WITHIN);
+        let mut ours = Transport::new(ours, WITHIN, Progress::new());
         let leaving = async {
             theirs.write_all(&[0; 100]).await.unwrap();
             sleep(LINGER / 2).await;
@@ -150,14 +154,14 @@ mod tests {
         assert_eq!(began.elapsed(), LINGER / 2);
 
         let (ours, _theirs) = duplex(8);
-        Transport::new(ours, WITHIN).shutdown().await.unwrap();
+        Transport::new(ours, WITHIN, Progress::new()).shutdown().await.unwrap();
         assert_eq!(began.elapsed(), LINGER / 2 + LINGER);
     }
 
     #[tokio::test(start_paused = true)]
     async fn waiting_to_read_is_not_waiting_to_write() {
         let (ours, mut theirs) = duplex(8);
-        let mut ours = Transport::new(ours, WITHIN);
+        let mut ours = Transport::new(ours, WITHIN, Progress::new());
         let saying = async {
             sleep(10 * WITHIN).await;
             theirs.write_all(b"x").await.unwrap();

@@ -203,6 +203,9 @@ pub struct Limits {
     /// How long a client may take nothing of its answer.
     #[serde(rename = "write_stall_ms", deserialize_with = "types::ms::<10, 600_000, _>")]
     pub write_stall: Duration,
+    /// How long a connection of HTTP/2 may have no request open before it is asked to go.
+    #[serde(rename = "idle_ms", deserialize_with = "types::ms::<10, 3_600_000, _>")]
+    pub idle: Duration,
     /// The longest head of a request, in bytes.
     #[serde(deserialize_with = "types::int::<8_192, 1_048_576, _, _>")]
     pub header_bytes: usize,

@@ -9,6 +9,9 @@ use crate::http::listener::Listener;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Longer than any test that is not about it.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// A server in a task of its own, and what a test does to it.
 struct Running {
     listener: Listener,
@@ -53,8 +56,13 @@ impl Running {
     }
 
     fn usual() -> Self {
-        let limits =
-            ConnectionLimits { connections: 100, header_read: 10 * SECOND, write_stall: SECOND, header_bytes: 8_192 };
+        let limits = ConnectionLimits {
+            connections: 100,
+            header_read: 10 * SECOND,
+            write_stall: SECOND,
+            idle: IDLE,
+            header_bytes: 8_192,
+        };
         Self::new(limits, 10 * SECOND)
     }
 
@@ -135,8 +143,13 @@ async fn what_was_accepted_is_finished_and_nobody_else_is_let_in() {
 
 #[tokio::test]
 async fn a_request_that_waits_in_the_queue_of_the_system_is_answered_too() {
-    let limits =
-        ConnectionLimits { connections: 100, header_read: 10 * SECOND, write_stall: SECOND, header_bytes: 8_192 };
+    let limits = ConnectionLimits {
+        connections: 100,
+        header_read: 10 * SECOND,
+        write_stall: SECOND,
+        idle: IDLE,
+        header_bytes: 8_192,
+    };
     let running = Running::new(limits, 10 * SECOND);
     running.lifecycle.drain();
     // On this one-threaded runtime the server has not run yet, so both are still in the queue.
@@ -166,8 +179,13 @@ async fn idle_connections_are_closed_at_the_stop() {
 
 #[tokio::test]
 async fn a_request_that_does_not_end_costs_no_more_than_the_budget() {
-    let limits =
-        ConnectionLimits { connections: 100, header_read: 10 * SECOND, write_stall: SECOND, header_bytes: 8_192 };
+    let limits = ConnectionLimits {
+        connections: 100,
+        header_read: 10 * SECOND,
+        write_stall: SECOND,
+        idle: IDLE,
+        header_bytes: 8_192,
+    };
     let running = Running::new(limits, FINISH_RESERVE + Duration::from_millis(200));
     let mut stream = running.connect().await;
     request(&mut stream, "/slow").await;
@@ -195,6 +213,7 @@ async fn a_client_that_sends_its_head_slowly_or_not_at_all_is_cut_off() {
         connections: 100,
         header_read: Duration::from_millis(300),
         write_stall: SECOND,
+        idle: IDLE,
         header_bytes: 8_192,
     };
     let running = Running::new(limits, SECOND);
@@ -222,8 +241,13 @@ async fn a_head_that_is_too_long_is_refused() {
 
 #[tokio::test]
 async fn one_connection_too_many_waits_until_another_ends() {
-    let limits =
-        ConnectionLimits { connections: 1, header_read: 10 * SECOND, write_stall: SECOND, header_bytes: 8_192 };
+    let limits = ConnectionLimits {
+        connections: 1,
+        header_read: 10 * SECOND,
+        write_stall: SECOND,
+        idle: IDLE,
+        header_bytes: 8_192,
+    };
     let running = Running::new(limits, SECOND);
     let mut first = running.connect().await;
     request(&mut first, "/").await;
@@ -252,6 +276,7 @@ async fn a_client_that_takes_nothing_of_its_answers_is_cut_off() {
         connections: 1,
         header_read: 10 * SECOND,
         write_stall: Duration::from_millis(300),
+        idle: IDLE,
         header_bytes: 8_192,
     };
     let running = Running::new(limits, SECOND);
@@ -287,5 +312,66 @@ async fn who_is_answered_in_the_middle_of_a_body_may_end_its_sentence() {
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_millis(10)).await;
         send(&mut stream, &"x".repeat(1_000)).await;
+    }
+}
+
+/// A client of HTTP/2 that gives each answer so much room, and answers pings.
+async fn share(
+    running: &Running,
+    window: u32,
+) -> (hyper::client::conn::http2::SendRequest<Body>, tokio::sync::oneshot::Receiver<()>) {
+    let mut builder = hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+    builder.initial_stream_window_size(window);
+    let (sender, connection) = builder.handshake(TokioIo::new(running.connect().await)).await.unwrap();
+    let (ended, has_ended) = tokio::sync::oneshot::channel();
+    TaskGroup::new("test").spawn("client", async move {
+        drop(connection.await);
+        let _ = ended.send(());
+    });
+    (sender, has_ended)
+}
+
+fn ask(path: &str) -> Request<Body> {
+    Request::get(format!("http://localhost{path}")).body(Body::empty()).unwrap()
+}
+
+fn hurried() -> Running {
+    let short = Duration::from_millis(300);
+    let limits = ConnectionLimits {
+        connections: 100,
+        header_read: SECOND / 4,
+        write_stall: short,
+        idle: short,
+        header_bytes: 8_192,
+    };
+    Running::new(limits, 10 * SECOND)
+}
+
+#[tokio::test]
+async fn an_idle_connection_of_http2_is_asked_to_go_and_one_with_a_request_is_not() {
+    let running = hurried();
+    let (mut idle, is_idle) = share(&running, 65_535).await;
+    let (mut busy, mut is_busy) = share(&running, 65_535).await;
+    let slow = busy.send_request(ask("/slow"));
+    assert_eq!(idle.send_request(ask("/")).await.unwrap().status(), 200);
+    let began = Instant::now();
+    timeout(5 * SECOND, is_idle).await.expect("it is asked to go").unwrap();
+    assert!(began.elapsed() >= SECOND / 4, "{:?}", began.elapsed());
+    assert!(timeout(SECOND, &mut is_busy).await.is_err());
+    running.go.cancel();
+    assert_eq!(slow.await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_client_of_http2_that_gives_its_answers_no_room_is_cut_off() {
+    let running = hurried();
+    for window in [0, 1] {
+        let (mut sender, ended) = share(&running, window).await;
+        let answer = sender.send_request(ask("/")).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        timeout(5 * SECOND, ended).await.expect("it is cut off").unwrap();
+        while !running.tasks.is_empty() {
+            tokio::time::sleep(SECOND / 100).await;
+        }
     }
 }

@@ -55,6 +55,7 @@ impl House {
                 connections: 100,
                 header_read: PATIENCE,
                 write_stall: PATIENCE,
+                idle: PATIENCE.max(Duration::from_secs(60)),
                 header_bytes: 8_192,
             },
             finish_within: PATIENCE,
