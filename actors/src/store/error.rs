@@ -51,6 +51,16 @@ pub enum StoreError {
         /// What is missing.
         what: String,
     },
+    /// The tenant has as much as it may have; it may come again when it has less.
+    #[error("{verb}: {what}")]
+    Limit {
+        /// What was asked.
+        verb: &'static str,
+        /// The limit's name.
+        limit: &'static str,
+        /// How much it may have.
+        what: String,
+    },
     /// What is kept cannot be read: a damaged file, or a row that this program did not write.
     #[error("{verb}: the store is damaged: {what}")]
     Corrupt {
@@ -80,7 +90,14 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later, without anyone's doing.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Timeout { .. } | Self::OutOfTime { .. } | Self::Full { .. })
+        matches!(
+            self,
+            Self::Unavailable { .. }
+                | Self::Timeout { .. }
+                | Self::OutOfTime { .. }
+                | Self::Full { .. }
+                | Self::Limit { .. }
+        )
     }
 
     /// A short word for metrics and logs.
@@ -92,6 +109,7 @@ impl StoreError {
             Self::Conflict { .. } => "conflict",
             Self::Full { .. } => "full",
             Self::NotFound { .. } => "not_found",
+            Self::Limit { .. } => "limit",
             Self::Corrupt { .. } => "corrupt",
             Self::Schema { .. } => "schema",
             Self::Address { .. } => "address",
@@ -110,6 +128,8 @@ pub(super) enum Trouble {
     Full(String),
     /// See [`StoreError::NotFound`].
     NotFound(String),
+    /// See [`StoreError::Limit`].
+    Limit(&'static str, String),
     /// See [`StoreError::Corrupt`].
     Corrupt(String),
 }
@@ -127,6 +147,7 @@ impl Trouble {
             Self::Conflict(what) => StoreError::Conflict { verb, what },
             Self::Full(what) => StoreError::Full { verb, what },
             Self::NotFound(what) => StoreError::NotFound { verb, what },
+            Self::Limit(limit, what) => StoreError::Limit { verb, limit, what },
             Self::Corrupt(what) => StoreError::Corrupt { verb, what },
             Self::Sql(error) => driver_error(verb, error),
         }

@@ -208,7 +208,7 @@ pub struct ClaimJobs<'a> {
     pub lease_ms: u64,
     /// How many at most.
     pub limit: u32,
-    /// How many of one tenant's jobs may run at once, in all processes together.
+    /// How many of one tenant's jobs may run at once, in all processes and queues together, if its row does not say.
     pub tenant_running_max: u32,
 }
 

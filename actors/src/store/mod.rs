@@ -26,6 +26,7 @@ use crate::model::TenantId;
 pub(crate) mod contract;
 mod delivery;
 mod error;
+mod fair;
 mod job;
 mod keeper;
 mod place;
@@ -40,6 +41,7 @@ pub use delivery::{
     LoggedAttempt, NewAttempt, NewChannel, NewDelivery,
 };
 pub use error::StoreError;
+pub use fair::JOB_WEIGHT_DEFAULT;
 pub use job::{
     Cancelled, ClaimJobs, ClaimedJobs, Effect, Fault, Fence, Job, JobCounts, JobFilter, JobState, NewJob, Outcome,
     Prune, Settled, Settlement, SweepReport,
@@ -62,11 +64,13 @@ pub type SharedStore = Arc<dyn Store>;
 pub trait Store: Send + Sync + 'static {
     // ---- jobs ----
 
-    /// Keeps new jobs, all or none of them. On success they will run at least once.
+    /// Keeps new jobs, all or none of them. On success they will run at least once. [`StoreError::Limit`] if a tenant would
+    /// have more of them queued than it may.
     async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Job>>;
 
-    /// Takes due jobs for a process: fair between tenants, then by priority, then by time. Each is leased, and its
-    /// attempt counted up.
+    /// Takes due jobs for a process: fair between tenants by their weights, then by priority, then by time. Each is leased,
+    /// and its attempt counted up. No tenant has more running, in all queues together, than it may, nor starts more in a
+    /// second. The cost follows neither the number of jobs nor that of tenants.
     async fn claim(&self, claim: ClaimJobs<'_>) -> Result<ClaimedJobs>;
 
     /// Writes down how claimed jobs ended, each with its effects or not at all. One whose effect finds its channel full
@@ -131,7 +135,8 @@ pub trait Store: Send + Sync + 'static {
     /// paused stays as it is.
     async fn resume_schedule(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Schedule>>;
 
-    /// Fires schedules that are due: for each, one transaction inserts the job and moves the schedule on. Any number of
+    /// Fires schedules that are due: for each, one transaction inserts the job and moves the schedule on; the fire of a
+    /// tenant that has as many jobs queued as it may is missed. Any number of
     /// processes may call it at once; each fire happens once.
     async fn fire_due(&self, fire: FireDue) -> Result<FireReport>;
 

@@ -94,7 +94,7 @@ pub struct FireDue {
 pub struct FireReport {
     /// Each fire that made a job.
     pub fired: Vec<Fired>,
-    /// Fires that were too old to be made up for.
+    /// Fires that were too old to be made up for, or whose tenant is disabled or has as many jobs queued as it may.
     pub missed: u64,
     /// In how many milliseconds the next schedule is due; 0 when some are due already.
     pub next_due_in_ms: Option<u64>,

@@ -38,6 +38,15 @@ pub struct Quotas {
     pub sockets: Option<u32>,
     /// Subscriptions of all its sockets in one process.
     pub subscriptions: Option<u32>,
+    /// How much of the claims is its, beside others that wait: twice the weight, twice the jobs. 1 to 1000.
+    pub job_weight: Option<u32>,
+    /// Jobs that run at a time, in all processes and queues together. At least 1.
+    pub jobs_running: Option<u32>,
+    /// Jobs that are not finished and do not run. More are refused.
+    pub jobs_queued: Option<u32>,
+    /// Jobs that start in a second, on average, in all processes together; after a rest those of one second at once. At
+    /// least 1. By default there is no such limit.
+    pub job_starts_per_s: Option<u32>,
 }
 
 /// SHA-256 of a tenant's key.

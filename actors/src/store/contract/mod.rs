@@ -4,6 +4,7 @@
 pub(crate) mod channels;
 pub(crate) mod claims;
 pub(crate) mod deliveries;
+pub(crate) mod fair;
 pub(crate) mod jobs;
 pub(crate) mod lists;
 pub(crate) mod requests;
@@ -49,6 +50,18 @@ macro_rules! contract_tests {
             a_tenant_at_its_limit_leaves_room_for_others
             queues_do_not_mix
             a_full_batch_goes_to_the_only_tenant_that_waits
+        );
+        crate::store::contract::contract_tests!(@ $open; fair:
+            jobs_are_claimed_by_the_weight_of_their_tenants
+            whoever_comes_back_after_a_rest_has_saved_up_nothing
+            a_tenants_own_limit_of_running_jobs_lies_over_the_default
+            a_limit_of_running_jobs_is_for_all_queues_together
+            a_rate_of_starts_is_kept_over_all_claims
+            another_limit_holds_with_the_next_claim
+            tenants_that_must_wait_hide_no_other
+            more_queued_jobs_than_allowed_are_refused_all_together
+            a_job_that_waits_again_is_never_refused
+            a_fire_for_which_there_is_no_room_is_missed
         );
         crate::store::contract::contract_tests!(@ $open; jobs:
             a_job_reads_back_as_it_was_given

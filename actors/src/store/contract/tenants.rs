@@ -78,6 +78,10 @@ pub(crate) async fn limits_of_a_tenant_are_replaced_all_at_once(fixture: &Fixtur
         requests_at_once: Some(3),
         sockets: Some(4),
         subscriptions: Some(5),
+        job_weight: Some(6),
+        jobs_running: Some(7),
+        jobs_queued: Some(8),
+        job_starts_per_s: Some(9),
     };
     assert_eq!(fixture.store.set_tenant_quotas(&id, full).await.unwrap().quotas, full);
     let one = Quotas { sockets: Some(0), ..Quotas::default() };

@@ -5,7 +5,7 @@ use sqlx::Row;
 use telemetry::context::RequestId;
 use uuid::Uuid;
 
-use super::{Inner, SqliteStore, Write, rows};
+use super::{Inner, SqliteStore, Write, loads, rows};
 use crate::model::{Millis, TenantId};
 use crate::store::{Fence, Job, JobCounts, NewJob, Prune};
 
@@ -24,6 +24,7 @@ const HEARTBEAT: &str = "
 pub(super) async fn enqueue(store: &SqliteStore, jobs: Vec<NewJob>) -> Inner<Vec<Job>> {
     let now = store.now();
     let mut write = store.write().await?;
+    loads::check(&mut write, &jobs, store.tenant_queued_max).await?;
     let mut kept = Vec::with_capacity(jobs.len());
     for job in jobs {
         let run_at = job.run_at_ms.unwrap_or(now).max(now);
@@ -130,5 +131,6 @@ pub(super) async fn prune(store: &SqliteStore, prune: Prune) -> Inner<u64> {
                       SELECT rowid FROM jobs_done WHERE finished_at_ms < ?1 ORDER BY finished_at_ms LIMIT ?3)
                   OR rowid IN (SELECT rowid FROM jobs_done ORDER BY finished_at_ms LIMIT min(?2, ?3))";
     let deleted = sqlx::query(delete).bind(oldest_ms).bind(above).bind(prune.limit).execute(&store.writer()?).await?;
+    loads::forget_idle(store, prune.limit).await?;
     Ok(deleted.rows_affected())
 }

@@ -13,6 +13,7 @@ mod claim;
 mod deliveries;
 mod jobs;
 mod list;
+mod loads;
 mod open;
 mod requests;
 mod rows;
@@ -62,6 +63,7 @@ pub struct SqliteStore {
     deadline: Duration,
     /// Deliveries of one channel that wait or are under way at a time.
     pending_max: u32,
+    tenant_queued_max: u32,
 }
 
 /// The connections between [`Store::prepare`] and [`Store::close`].

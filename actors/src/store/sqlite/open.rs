@@ -15,13 +15,14 @@ use crate::store::error::Trouble;
 use crate::store::{CHANNEL_PENDING_MAX, Store, StoreError};
 
 /// The migrations in their order, compiled in. A file that has been released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     (1, "first", include_str!("../../../migrations/sqlite/0001_first.sql")),
     (2, "tenants", include_str!("../../../migrations/sqlite/0002_tenants.sql")),
     (3, "lists", include_str!("../../../migrations/sqlite/0003_lists.sql")),
     (4, "idempotency", include_str!("../../../migrations/sqlite/0004_idempotency.sql")),
     (5, "channels", include_str!("../../../migrations/sqlite/0005_channels.sql")),
     (6, "request context", include_str!("../../../migrations/sqlite/0006_request_context.sql")),
+    (9, "fairness", include_str!("../../../migrations/sqlite/0009_fairness.sql")),
     (10, "finished by channel", include_str!("../../../migrations/sqlite/0010_finished_by_channel.sql")),
 ];
 /// Opening and migrating may take this much longer than a call: it happens once, and rewrites tables.
@@ -38,11 +39,19 @@ pub struct SqliteOptions {
     pub channel_pending_max: u32,
     /// Where the time comes from.
     pub clock: Clock,
+    /// Jobs of one tenant that are not finished and do not run, at most, if the tenant's row does not say otherwise.
+    pub tenant_queued_max: u32,
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { deadline_ms: 5_000, readers: 4, channel_pending_max: CHANNEL_PENDING_MAX, clock: Clock::system() }
+        Self {
+            deadline_ms: 5_000,
+            readers: 4,
+            channel_pending_max: CHANNEL_PENDING_MAX,
+            tenant_queued_max: 100_000,
+            clock: Clock::system(),
+        }
     }
 }
 
@@ -56,7 +65,8 @@ impl SqliteStore {
         let deadline = Duration::from_millis(options.deadline_ms);
         let (connect, pools) = (connect_options(url, deadline)?, Arc::default());
         let (readers_max, pending_max) = (options.readers.max(1), options.channel_pending_max);
-        Ok(Self { connect, readers_max, pools, clock: options.clock, deadline, pending_max })
+        let tenant_queued_max = options.tenant_queued_max;
+        Ok(Self { connect, readers_max, pools, clock: options.clock, deadline, pending_max, tenant_queued_max })
     }
 
     /// The store in the file at `url`, open.

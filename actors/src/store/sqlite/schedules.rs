@@ -5,7 +5,7 @@ use sqlx::sqlite::SqliteRow;
 use telemetry::context::RequestId;
 use uuid::Uuid;
 
-use super::{Inner, SqliteStore, Write, jobs, rows};
+use super::{Inner, SqliteStore, Write, jobs, loads, rows};
 use crate::model::{Millis, TenantId, new_id};
 use crate::store::error::Trouble;
 use crate::store::{FireDue, FireReport, Fired, NewJob, NewSchedule, Schedule};
@@ -109,7 +109,7 @@ pub(super) async fn fire_due(store: &SqliteStore, fire: FireDue) -> Inner<FireRe
     if !steps.is_empty() {
         let mut write = store.write().await?;
         for step in steps {
-            apply(&mut write, step, now, &mut report).await?;
+            apply(&mut write, step, store.tenant_queued_max, now, &mut report).await?;
         }
         write.commit().await?;
     }
@@ -143,13 +143,20 @@ fn step(row: &SqliteRow, fire: &FireDue, now: Millis) -> Inner<Step> {
     Ok(if missed { Step::Miss { schedule, next } } else { Step::Fire { schedule, fire_at: advance.latest_ms, next } })
 }
 
-async fn apply(write: &mut Write, step: Step, now: Millis, report: &mut FireReport) -> Inner<()> {
+async fn apply(write: &mut Write, step: Step, queued_max: u32, now: Millis, report: &mut FireReport) -> Inner<()> {
     match step {
         Step::Break { id, error } => {
             sqlx::query(BREAK).bind(id).bind(error).execute(&mut **write).await?;
         }
         Step::Miss { schedule, next } => {
             report.missed += u64::from(advance(write, &schedule, next, None).await?);
+        }
+        Step::Fire { schedule, next, .. } if !loads::has_room(write, &schedule.tenant, queued_max).await? => {
+            if advance(write, &schedule, next, None).await? {
+                report.missed += 1;
+                let (tenant, schedule) = (&schedule.tenant, schedule.id);
+                tracing::warn!(%tenant, %schedule, "a fire is missed: the tenant has as many jobs queued as it may");
+            }
         }
         Step::Fire { schedule, fire_at, next } => {
             if advance(write, &schedule, next, Some(fire_at)).await? {

@@ -20,7 +20,8 @@ const ENABLE: &str = "
 
 const SET_QUOTAS: &str = "
     UPDATE tenants SET requests_per_s = ?3, requests_burst = ?4, requests_at_once = ?5, sockets = ?6,
-                       subscriptions = ?7, version = ?2
+                       subscriptions = ?7, job_weight = ?8, jobs_running = ?9, jobs_queued = ?10,
+                       job_starts_per_s = ?11, version = ?2
     WHERE id = ?1 RETURNING *";
 
 pub(super) async fn create(store: &SqliteStore, id: &TenantId, key: &KeyHash) -> Inner<Tenant> {
@@ -100,7 +101,11 @@ pub(super) async fn set_quotas(store: &SqliteStore, id: &TenantId, quotas: Quota
         .bind(quotas.requests_burst)
         .bind(quotas.requests_at_once)
         .bind(quotas.sockets)
-        .bind(quotas.subscriptions);
+        .bind(quotas.subscriptions)
+        .bind(quotas.job_weight)
+        .bind(quotas.jobs_running)
+        .bind(quotas.jobs_queued)
+        .bind(quotas.job_starts_per_s);
     let row = update.fetch_optional(&mut *write).await?;
     finish(write, id, row).await
 }
@@ -135,6 +140,10 @@ fn tenant(row: &SqliteRow) -> Inner<Tenant> {
             requests_at_once: row.try_get("requests_at_once")?,
             sockets: row.try_get("sockets")?,
             subscriptions: row.try_get("subscriptions")?,
+            job_weight: row.try_get("job_weight")?,
+            jobs_running: row.try_get("jobs_running")?,
+            jobs_queued: row.try_get("jobs_queued")?,
+            job_starts_per_s: row.try_get("job_starts_per_s")?,
         },
         version: row.try_get("version")?,
         key_version: row.try_get("key_version")?,

@@ -1,0 +1,257 @@
+//! How many jobs each tenant has: asked of a row that triggers keep (`0009_fairness.sql`), never counted.
+
+use std::collections::BTreeMap;
+
+use sqlx::Row;
+
+use super::{Inner, SqliteStore, Write};
+use crate::model::TenantId;
+use crate::store::NewJob;
+use crate::store::error::Trouble;
+use crate::store::fair::JOBS_QUEUED;
+
+const QUEUED: &str = "
+    SELECT coalesce((SELECT live - running FROM loads WHERE loads.tenant = ?1), 0) AS queued,
+           coalesce((SELECT jobs_queued FROM tenants WHERE tenants.id = ?1), ?2) AS most";
+
+// Its virtual time says nothing any more when the queue's has passed it.
+const FORGET_IDLE: &str = "
+    DELETE FROM shares WHERE (tenant, queue) IN (
+        SELECT tenant, queue FROM shares INDEXED BY shares_idle
+        WHERE live = 0 AND vtime <= coalesce((SELECT vtime FROM queues WHERE queues.queue = shares.queue), 0)
+        LIMIT ?1)";
+
+/// Refuses jobs that would be more than their tenants may have queued.
+pub(super) async fn check(write: &mut Write, jobs: &[NewJob], queued_max: u32) -> Inner<()> {
+    let mut of_each: BTreeMap<&str, i64> = BTreeMap::new();
+    for job in jobs {
+        *of_each.entry(job.tenant.as_str()).or_default() += 1;
+    }
+    for (tenant, new) in of_each {
+        let (queued, most) = queued(write, tenant, queued_max).await?;
+        if queued + new > most {
+            let what = format!("the tenant may have {most} jobs queued, it has {queued}");
+            return Err(Trouble::Limit(JOBS_QUEUED, what));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a tenant may have one more job queued.
+pub(super) async fn has_room(write: &mut Write, tenant: &TenantId, queued_max: u32) -> Inner<bool> {
+    let (queued, most) = queued(write, tenant.as_str(), queued_max).await?;
+    Ok(queued < most)
+}
+
+async fn queued(write: &mut Write, tenant: &str, queued_max: u32) -> Inner<(i64, i64)> {
+    let row = sqlx::query(QUEUED).bind(tenant).bind(queued_max).fetch_one(&mut **write).await?;
+    Ok((row.try_get("queued")?, row.try_get("most")?))
+}
+
+/// Forgets shares that are of no use any more, so that their number follows that of live jobs.
+pub(super) async fn forget_idle(store: &SqliteStore, limit: u32) -> Inner<()> {
+    sqlx::query(FORGET_IDLE).bind(limit).execute(&store.writer()?).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::jobs::Cadence;
+    use crate::model::Clock;
+    use crate::store::contract::{LEASE_MS, new_job, tenant};
+    use crate::store::sqlite::tests::{open_in, plan};
+    use crate::store::{
+        ClaimJobs, Fault, Fence, FireDue, KeyHash, NewSchedule, Outcome, Prune, Quotas, Settlement, Store,
+    };
+
+    const TENANTS: [&str; 4] = ["one", "two", "three", "four"];
+    const QUEUES: [&str; 2] = ["default", "slow"];
+
+    /// What the counters say, and what there is.
+    const COUNTED: [(&str, &str); 2] = [
+        (
+            "SELECT tenant || '/' || queue || ' ' || ready || ' ' || live FROM shares WHERE live <> 0 OR ready <> 0
+             ORDER BY 1",
+            "SELECT tenant || '/' || queue || ' ' || sum(state = 'ready' AND suspect = 0) || ' ' || count(*) FROM jobs
+             GROUP BY tenant, queue ORDER BY 1",
+        ),
+        (
+            "SELECT tenant || ' ' || live || ' ' || running FROM loads WHERE live <> 0 OR running <> 0 ORDER BY 1",
+            "SELECT tenant || ' ' || count(*) || ' ' || sum(state = 'running') FROM jobs GROUP BY tenant ORDER BY 1",
+        ),
+    ];
+
+    async fn assert_counted(store: &SqliteStore, after: &str) {
+        for (counters, rows) in COUNTED {
+            let read = async |sql| -> Vec<String> {
+                sqlx::query_scalar(sql).fetch_all(&store.readers().ok().unwrap()).await.unwrap()
+            };
+            assert_eq!(read(counters).await, read(rows).await, "after {after}");
+        }
+    }
+
+    /// Some store, in the hands of somebody who does anything at all.
+    struct Anything {
+        store: SqliteStore,
+        clock: Clock,
+        rng: Rng,
+        held: Vec<Fence>,
+        ids: Vec<(TenantId, Uuid)>,
+    }
+
+    impl Anything {
+        async fn step(&mut self) -> &'static str {
+            match self.rng.u32(..12) {
+                0..3 => self.enqueue().await,
+                3..6 => self.claim().await,
+                6..8 => self.settle().await,
+                8 => {
+                    self.clock.advance(self.rng.i64(0..40_000));
+                    self.store.sweep(self.rng.u32(1..4), self.rng.u32(1..9)).await.unwrap();
+                    "sweep"
+                }
+                9 => {
+                    let prune = Prune { older_than_ms: 10_000, keep_max: self.rng.u64(..30), limit: 20 };
+                    self.store.prune(prune).await.unwrap();
+                    "prune"
+                }
+                10 => {
+                    if let Some((tenant, id)) = self.rng.choice(&self.ids).cloned() {
+                        self.store.cancel_job(&tenant, id, "cancelled").await.unwrap();
+                    }
+                    "cancel"
+                }
+                _ => self.change().await,
+            }
+        }
+
+        async fn enqueue(&mut self) -> &'static str {
+            let mut jobs = Vec::new();
+            for _ in 0..self.rng.u32(1..9) {
+                let mut job = new_job(self.rng.choice(TENANTS).unwrap());
+                job.queue = (*self.rng.choice(&QUEUES).unwrap()).to_owned();
+                job.run_at_ms = self.rng.bool().then(|| self.clock.now_ms() + self.rng.i64(0..20_000));
+                jobs.push(job);
+            }
+            let limited = matches!(
+                self.store
+                    .enqueue(jobs)
+                    .await
+                    .map(|kept| self.ids.extend(kept.into_iter().map(|job| (job.tenant, job.id)))),
+                Err(crate::store::StoreError::Limit { .. })
+            );
+            if limited { "refused enqueue" } else { "enqueue" }
+        }
+
+        async fn claim(&mut self) -> &'static str {
+            let request = ClaimJobs {
+                queue: self.rng.choice(&QUEUES).unwrap(),
+                owner: Uuid::now_v7(),
+                lease_ms: LEASE_MS,
+                limit: self.rng.u32(..20),
+                tenant_running_max: self.rng.u32(1..9),
+            };
+            self.held.extend(self.store.claim(request).await.unwrap().jobs.iter().map(crate::store::Job::fence));
+            "claim"
+        }
+
+        async fn settle(&mut self) -> &'static str {
+            let (mut batch, most) = (Vec::new(), self.rng.usize(1..9));
+            while batch.len() < most && !self.held.is_empty() {
+                let fence = self.held.swap_remove(self.rng.usize(..self.held.len()));
+                let error = "no".to_owned();
+                let outcome = match self.rng.u32(..4) {
+                    0 => Outcome::Done { result: None },
+                    1 => Outcome::Retry { after_ms: self.rng.u64(..9_000), error, fault: Fault::Crash },
+                    2 => Outcome::Dead { reason: error, fault: Fault::Failure },
+                    _ => Outcome::Release,
+                };
+                batch.push(Settlement::new(fence, outcome));
+            }
+            self.store.settle(batch).await.unwrap();
+            "settle"
+        }
+
+        async fn change(&mut self) -> &'static str {
+            let id = tenant(self.rng.choice(TENANTS).unwrap());
+            match self.rng.u32(..4) {
+                0 => drop(self.store.disable_tenant(&id).await.unwrap()),
+                1 => drop(self.store.enable_tenant(&id).await.unwrap()),
+                2 => {
+                    let jobs_queued = self.rng.bool().then(|| self.rng.u32(..40));
+                    let job_starts_per_s = self.rng.bool().then(|| self.rng.u32(1..40));
+                    let quotas = Quotas { jobs_queued, job_starts_per_s, ..Quotas::default() };
+                    self.store.set_tenant_quotas(&id, quotas).await.unwrap();
+                }
+                _ => {
+                    let fire = FireDue { limit: 9, misfire_window_ms: u64::MAX };
+                    self.store.fire_due(fire).await.unwrap();
+                }
+            }
+            "change or fire"
+        }
+    }
+
+    #[tokio::test]
+    async fn the_counters_are_what_counting_says_after_anything_at_all() {
+        for seed in 0..6 {
+            let directory = tempfile::tempdir().unwrap();
+            let (store, clock) = open_in(&directory).await;
+            for name in TENANTS {
+                store.create_tenant(&tenant(name), &KeyHash::of(name)).await.unwrap();
+                let every = Cadence::every(5_000).unwrap();
+                store.create_schedule(NewSchedule::new(tenant(name), every, "publish", json!({}))).await.unwrap();
+            }
+            let rng = Rng::with_seed(seed);
+            let mut anything = Anything { store, clock, rng, held: Vec::new(), ids: Vec::new() };
+            for step in 0..150 {
+                let verb = anything.step().await;
+                assert_counted(&anything.store, &format!("step {step} of seed {seed}: {verb}")).await;
+            }
+            assert!(anything.ids.len() > 50, "hardly anything was enqueued: {}", anything.ids.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn shares_without_jobs_are_forgotten_when_their_time_is_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = open_in(&directory).await;
+        let shares = async || -> i64 {
+            sqlx::query_scalar("SELECT count(*) FROM shares").fetch_one(&store.readers().ok().unwrap()).await.unwrap()
+        };
+        let prune = Prune { older_than_ms: 0, keep_max: 9, limit: 9 };
+        for name in ["first", "second"] {
+            store.enqueue(vec![new_job(name)]).await.unwrap();
+            let request = ClaimJobs {
+                queue: "default",
+                owner: Uuid::now_v7(),
+                lease_ms: LEASE_MS,
+                limit: 9,
+                tenant_running_max: 9,
+            };
+            let job = store.claim(request).await.unwrap().jobs.remove(0);
+            store.prune(prune).await.unwrap();
+            store.settle(vec![Settlement::new(job.fence(), Outcome::Done { result: None })]).await.unwrap();
+            store.prune(prune).await.unwrap();
+            assert_eq!(shares().await, 0, "after {name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn how_many_are_queued_is_read_from_rows_by_their_keys() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = open_in(&directory).await;
+        for sql in [QUEUED, FORGET_IDLE] {
+            let steps = plan(&store, sql).await;
+            let looked_up = |step: &String| {
+                !step.starts_with("SCAN") || step.contains("shares_idle") || step == "SCAN CONSTANT ROW"
+            };
+            assert!(steps.iter().all(looked_up), "{sql}: {steps:#?}");
+        }
+    }
+}
