@@ -171,6 +171,10 @@ fn own_limits(tenant: &Tenant) -> String {
         ("requests_at_once", quotas.requests_at_once),
         ("sockets", quotas.sockets),
         ("subscriptions", quotas.subscriptions),
+        ("job_weight", quotas.job_weight),
+        ("jobs_running", quotas.jobs_running),
+        ("jobs_queued", quotas.jobs_queued),
+        ("job_starts_per_s", quotas.job_starts_per_s),
     ];
     let own: Vec<_> = all.iter().filter_map(|(name, own)| own.map(|own| format!("{name}={own}"))).collect();
     if own.is_empty() { "-".to_owned() } else { own.join(" ") }

@@ -51,6 +51,10 @@ pub struct Bounds {
     pub requests_at_once: u32,
     /// Sockets and subscriptions.
     pub sockets: SocketLimits,
+    /// Jobs that run at a time, in all processes together.
+    pub jobs_running: u32,
+    /// Jobs that are not finished and do not run.
+    pub jobs_queued: u32,
 }
 
 impl Bounds {
@@ -66,6 +70,8 @@ impl Bounds {
                 subscriptions_max: number(quotas.subscriptions, self.sockets.subscriptions_max),
                 ..self.sockets
             },
+            jobs_running: quotas.jobs_running.unwrap_or(self.jobs_running),
+            jobs_queued: quotas.jobs_queued.unwrap_or(self.jobs_queued),
         }
     }
 }
@@ -82,7 +88,9 @@ pub struct Allowances {
 impl Allowances {
     /// With what a tenant may have if its row does not say otherwise.
     pub fn new(defaults: Bounds) -> Self {
-        ["tenant_rate", "tenant_concurrency"].iter().for_each(|reason| LIMITED.born(&[("reason", reason)]));
+        ["tenant_rate", "tenant_concurrency", "tenant_jobs_queued"]
+            .iter()
+            .for_each(|reason| LIMITED.born(&[("reason", reason)]));
         let sweep_above = Arc::new(AtomicU64::new(SWEEP_ABOVE as u64));
         Self { defaults, clock: SteadyClock::new(), of: Arc::default(), sweep_above }
     }
@@ -142,12 +150,12 @@ impl Allowance {
             LIMITED.add(1, &[("reason", "tenant_rate")]);
             let Bounds { requests_per_s, requests_burst, .. } = self.bounds;
             let detail = format!("the tenant may send {requests_per_s} requests a second, {requests_burst} at once");
-            Problem::too_many(detail, early.wait_time_from(now))
+            Problem::too_many(detail, early.wait_time_from(now)).with_code("tenant_rate")
         })?;
         let place = self.places.try_acquire().map_err(|_| {
             LIMITED.add(1, &[("reason", "tenant_concurrency")]);
             let detail = format!("the tenant may have {} requests under way at once", self.bounds.requests_at_once);
-            Problem::too_many(detail, AT_ONCE_RETRY_AFTER)
+            Problem::too_many(detail, AT_ONCE_RETRY_AFTER).with_code("tenant_concurrency")
         })?;
         Ok((place, left.remaining_burst_capacity()))
     }
@@ -226,6 +234,8 @@ mod tests {
         requests_burst: 20,
         requests_at_once: 2,
         sockets: SocketLimits { sockets_max: 5, subscriptions_max: 6, topics_per_socket_max: 7 },
+        jobs_running: 8,
+        jobs_queued: 9,
     };
 
     fn tenant(name: &str, quotas: Quotas) -> Tenant {

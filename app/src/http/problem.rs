@@ -16,6 +16,8 @@ use utoipa::ToSchema;
 
 use actors::store::{FULL_RETRY_MS, StoreError};
 
+use super::limits::LIMITED;
+
 /// The media type of every error.
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -25,12 +27,16 @@ const STORE_RETRY_AFTER_S: u32 = 2;
 /// Fields that are told of one request: a short request must not have a long answer.
 const ERRORS_MAX: usize = 32;
 
+/// When to come again for who has as much as it may have: some of its jobs have run by then.
+const LIMIT_RETRY_AFTER: Duration = Duration::from_secs(5);
+
 /// An error answer, until the edge writes it.
 #[derive(Debug, Clone)]
 pub struct Problem {
     status: StatusCode,
     detail: String,
     errors: Vec<FieldError>,
+    code: Option<&'static str>,
     headers: Vec<(HeaderName, HeaderValue)>,
     /// Whether a panic is behind it: then the span says so already, and more exactly than a status could.
     panicked: bool,
@@ -48,7 +54,7 @@ pub struct FieldError {
 impl Problem {
     /// A problem that is no more than its status and one sentence.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), panicked: false }
+        Self { status, detail: detail.into(), errors: Vec::new(), code: None, headers: Vec::new(), panicked: false }
     }
 
     /// 404: not there, or not for this tenant; the two must not be told apart.
@@ -88,6 +94,12 @@ impl Problem {
     /// The same with the fields it is about.
     pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
         self.errors = errors;
+        self
+    }
+
+    /// The same with a word by which programs tell it from others of its status.
+    pub fn with_code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
         self
     }
 
@@ -143,6 +155,7 @@ impl Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
             instance,
+            code: self.code,
             errors: &self.errors,
         };
         // Plain text and numbers: it can always be written.
@@ -178,6 +191,10 @@ impl From<StoreError> for Problem {
             StoreError::Conflict { what, .. } => Self::new(StatusCode::CONFLICT, what),
             StoreError::Full { what, .. } => Self::too_many(what, Duration::from_millis(FULL_RETRY_MS)),
             StoreError::NotFound { what, .. } => Self::new(StatusCode::NOT_FOUND, what),
+            StoreError::Limit { limit, what, .. } => {
+                LIMITED.add(1, &[("reason", limit)]);
+                Self::too_many(what, LIMIT_RETRY_AFTER).with_code(limit)
+            }
             StoreError::Corrupt { .. } | StoreError::Schema { .. } | StoreError::Address { .. } => {
                 tracing::error!(error = %error, kind = error.kind(), "the store failed");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the store failed, the operator knows why")
@@ -209,6 +226,9 @@ pub(super) struct Document<'a> {
     detail: &'a str,
     /// The id of the request.
     instance: &'a str,
+    /// Of a 429: which limit is reached, such as `tenant_jobs_queued`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
     /// Each field that is wrong.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
@@ -242,6 +262,16 @@ mod tests {
     async fn a_problem_without_fields_has_no_list_of_them() {
         let document = document(Problem::not_found("job").write("r")).await;
         assert_eq!((&document["detail"], document.get("errors")), (&json!("no such job"), None));
+    }
+
+    #[tokio::test]
+    async fn a_limit_is_told_with_its_name_and_when_to_come_again() {
+        let what = "the tenant may have 3 jobs queued, it has 3".to_owned();
+        let limit = StoreError::Limit { verb: "enqueue", limit: "tenant_jobs_queued", what: what.clone() };
+        let response = Problem::from(limit).write("r");
+        assert_eq!((response.status().as_u16(), response.headers()[RETRY_AFTER].to_str().unwrap()), (429, "5"));
+        let document = document(response).await;
+        assert_eq!((&document["code"], &document["detail"]), (&json!("tenant_jobs_queued"), &json!(what)));
     }
 
     #[test]

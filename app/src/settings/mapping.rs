@@ -54,6 +54,7 @@ impl Settings {
             deadline_ms: ms(self.store.deadline),
             readers: self.store.readers,
             channel_pending_max: self.channel_manager.pending_max,
+            tenant_queued_max: self.tenants.jobs_queued,
             ..SqliteOptions::default()
         }
     }
@@ -104,6 +105,8 @@ impl Settings {
             requests_burst: self.tenants.requests_burst,
             requests_at_once: self.tenants.requests_at_once,
             sockets: self.for_sockets(),
+            jobs_running: self.scheduler.tenant_concurrency,
+            jobs_queued: self.tenants.jobs_queued,
         }
     }
 

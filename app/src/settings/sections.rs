@@ -233,6 +233,9 @@ pub struct Tenants {
     /// Requests worked on at once; more are answered 429.
     #[serde(deserialize_with = "types::int::<1, 100_000, _, _>")]
     pub requests_at_once: u32,
+    /// Jobs that are not finished and do not run; more are answered 429, and fires of schedules are missed.
+    #[serde(deserialize_with = "types::int::<1, 100_000_000, _, _>")]
+    pub jobs_queued: u32,
 }
 
 /// `[idempotency]`: requests with the header `Idempotency-Key`.

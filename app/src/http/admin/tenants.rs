@@ -2,7 +2,7 @@
 //! answer, and in others a few seconds later.
 
 use actors::model::TenantId;
-use actors::store::{KeyHash, Quotas, Tenant, new_key};
+use actors::store::{JOB_WEIGHT_DEFAULT, KeyHash, Quotas, Tenant, new_key};
 use axum::Extension;
 use axum::extract::{Path, State};
 use http::header::{CACHE_CONTROL, LOCATION};
@@ -85,6 +85,18 @@ pub struct QuotasBody {
     /// Subscriptions of all its sockets in one process.
     #[schema(maximum = 10_000_000)]
     pub subscriptions: Option<u32>,
+    /// How much of the claims is its beside other tenants that wait: twice the weight, twice the jobs.
+    #[schema(minimum = 1, maximum = 1_000)]
+    pub job_weight: Option<u32>,
+    /// Jobs that run at a time, in all processes and queues together.
+    #[schema(minimum = 1, maximum = 100_000)]
+    pub jobs_running: Option<u32>,
+    /// Jobs that are not finished and do not run.
+    #[schema(maximum = 100_000_000)]
+    pub jobs_queued: Option<u32>,
+    /// Jobs that start in a second, on average; those of one second at once after a rest. None by default.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub job_starts_per_s: Option<u32>,
 }
 
 /// Limits in force.
@@ -95,24 +107,32 @@ pub struct InForce {
     requests_at_once: u32,
     sockets: usize,
     subscriptions: usize,
+    job_weight: u32,
+    jobs_running: u32,
+    jobs_queued: u32,
+    /// Null is no limit.
+    job_starts_per_s: Option<u32>,
 }
 
 impl TenantResource {
     /// With what it may have if its row does not say otherwise.
     pub fn new(tenant: &Tenant, defaults: Bounds) -> Self {
         let bounds = defaults.of(&tenant.quotas);
-        let Quotas { requests_per_s, requests_burst, requests_at_once, sockets, subscriptions } = tenant.quotas;
         Self {
             id: tenant.id.clone(),
             created_at: time(tenant.created_at_ms),
             disabled_at: tenant.disabled_at_ms.map(time),
-            quotas: QuotasBody { requests_per_s, requests_burst, requests_at_once, sockets, subscriptions },
+            quotas: QuotasBody::from(tenant.quotas),
             in_force: InForce {
                 requests_per_s: bounds.requests_per_s,
                 requests_burst: bounds.requests_burst,
                 requests_at_once: bounds.requests_at_once,
                 sockets: bounds.sockets.sockets_max,
                 subscriptions: bounds.sockets.subscriptions_max,
+                job_weight: tenant.quotas.job_weight.unwrap_or(JOB_WEIGHT_DEFAULT),
+                jobs_running: bounds.jobs_running,
+                jobs_queued: bounds.jobs_queued,
+                job_starts_per_s: tenant.quotas.job_starts_per_s,
             },
         }
     }
@@ -126,9 +146,38 @@ impl QuotasBody {
         faults.within("requests_at_once", self.requests_at_once, 1, 100_000);
         faults.within("sockets", self.sockets, 0, 1_000_000);
         faults.within("subscriptions", self.subscriptions, 0, 10_000_000);
+        faults.within("job_weight", self.job_weight, 1, 1_000);
+        faults.within("jobs_running", self.jobs_running, 1, 100_000);
+        faults.within("jobs_queued", self.jobs_queued, 0, 100_000_000);
+        faults.within("job_starts_per_s", self.job_starts_per_s, 1, 1_000_000);
         faults.check()?;
-        let Self { requests_per_s, requests_burst, requests_at_once, sockets, subscriptions } = self;
-        Ok(Quotas { requests_per_s, requests_burst, requests_at_once, sockets, subscriptions })
+        Ok(Quotas {
+            requests_per_s: self.requests_per_s,
+            requests_burst: self.requests_burst,
+            requests_at_once: self.requests_at_once,
+            sockets: self.sockets,
+            subscriptions: self.subscriptions,
+            job_weight: self.job_weight,
+            jobs_running: self.jobs_running,
+            jobs_queued: self.jobs_queued,
+            job_starts_per_s: self.job_starts_per_s,
+        })
+    }
+}
+
+impl From<Quotas> for QuotasBody {
+    fn from(quotas: Quotas) -> Self {
+        Self {
+            requests_per_s: quotas.requests_per_s,
+            requests_burst: quotas.requests_burst,
+            requests_at_once: quotas.requests_at_once,
+            sockets: quotas.sockets,
+            subscriptions: quotas.subscriptions,
+            job_weight: quotas.job_weight,
+            jobs_running: quotas.jobs_running,
+            jobs_queued: quotas.jobs_queued,
+            job_starts_per_s: quotas.job_starts_per_s,
+        }
     }
 }
 

@@ -220,7 +220,16 @@ async fn a_tenant_is_made_looked_at_and_changed() {
         (&limited["quotas"]["requests_burst"], &limited["in_force"]["requests_burst"]),
         (&json!(null), &json!(2000))
     );
-    for (body, field) in [(json!({"requests_per_s": 0}), "requests_per_s"), (json!({"socket": 1}), "socket")] {
+    let quotas = json!({"job_weight": 3, "jobs_queued": 0, "job_starts_per_s": 7});
+    let limited = send(router(), "PUT", "/admin/tenants/acme/quotas", &quotas).await.json();
+    let in_force =
+        ["job_weight", "jobs_running", "jobs_queued", "job_starts_per_s", "sockets"].map(|of| &limited["in_force"][of]);
+    assert_eq!(in_force, [&json!(3), &json!(16), &json!(0), &json!(7), &json!(10000)]);
+    for (body, field) in [
+        (json!({"requests_per_s": 0}), "requests_per_s"),
+        (json!({"socket": 1}), "socket"),
+        (json!({"job_weight": 1001}), "job_weight"),
+    ] {
         let problem = send(router(), "PUT", "/admin/tenants/acme/quotas", &body).await.problem(422);
         assert_eq!(problem["errors"][0]["field"], field);
     }

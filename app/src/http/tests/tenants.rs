@@ -147,3 +147,20 @@ async fn a_tenants_own_limits_are_in_force_at_its_next_request() {
     assert_eq!(with_key(&world, OTHER_KEY).await.headers["ratelimit-policy"], "\"tenant\";q=1;w=1");
     assert_eq!(with_key(&world, DEMO_KEY).await.headers["ratelimit-policy"], "\"tenant\";q=2000;w=2");
 }
+
+#[tokio::test]
+async fn jobs_over_a_tenants_limit_are_429_with_the_name_of_the_limit() {
+    let world = World::with(&[("APP__TENANTS__JOBS_QUEUED", "1")]).await;
+    let post = |key: &str| {
+        let request = Request::post("/v1/jobs").header("authorization", format!("Bearer {key}"));
+        let body = r#"{"kind": "publish", "payload": {"topic": "t", "data": 1}}"#;
+        super::ask(world.router(), request.header("content-type", "application/json").body(Body::from(body)).unwrap())
+    };
+    assert_eq!(post(DEMO_KEY).await.status, 201);
+    let refused = post(DEMO_KEY).await;
+    let problem = refused.problem(429);
+    let told = ("tenant_jobs_queued", "the tenant may have 1 jobs queued, it has 1");
+    assert_eq!((problem["code"].as_str().unwrap(), problem["detail"].as_str().unwrap()), told);
+    assert_eq!(refused.headers["retry-after"], "5");
+    assert_eq!(post(OTHER_KEY).await.status, 201);
+}
