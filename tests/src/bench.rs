@@ -12,6 +12,16 @@ pub fn ratio_row(name: &str, ours: &str, reference: &str, ratio: f64, goal: f64)
     println!("{name} | {ours} | {reference} | {ratio:.2} | {goal:.2} | {}", verdict(ratio <= goal));
 }
 
+/// One row: `ours` must be at least `goal` times `reference`.
+pub fn at_least_row(name: &str, ours: &str, reference: &str, ratio: f64, goal: f64) {
+    println!("{name} | {ours} | {reference} | {ratio:.2} | {goal:.2} | {}", verdict(ratio >= goal));
+}
+
+/// One row without a goal.
+pub fn figure_row(name: &str, ours: &str, reference: &str, ratio: f64) {
+    println!("{name} | {ours} | {reference} | {ratio:.2} | - | -");
+}
+
 /// One row for information: `ours` is aimed to be at most `aim`, both in `unit`.
 pub fn aim_row(name: &str, ours: f64, aim: f64, unit: &str) {
     let ratio = ours / aim;

@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn every_file_of_the_folder_is_a_benchmark() {
-        assert_eq!(names().unwrap(), ["bus", "service", "storm", "supervision"]);
+        assert_eq!(names().unwrap(), ["bus", "scheduler", "service", "storm", "supervision"]);
     }
 
     #[test]
@@ -86,6 +86,9 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_answered_with_the_known_ones() {
-        assert_eq!(run(Some("speed")).unwrap_err(), "no benchmark speed; there are: bus, service, storm, supervision");
+        assert_eq!(
+            run(Some("speed")).unwrap_err(),
+            "no benchmark speed; there are: bus, scheduler, service, storm, supervision"
+        );
     }
 }

@@ -23,7 +23,7 @@ use actors::jobs::{Handlers, Notify, Publish};
 use actors::liveness_monitor::view::LivenessView;
 use actors::model::{Poke, TenantId};
 use actors::scheduler::Scheduler;
-use actors::store::{KeyHash, SharedStore, SqliteOptions, SqliteStore};
+use actors::store::{KeyHash, SharedStore, SqliteStore};
 use axum::Router;
 use axum::body::Body;
 use http::{HeaderMap, Request, StatusCode};
@@ -69,7 +69,7 @@ impl World {
         let settings = settings(environment);
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/store.db", directory.path().display());
-        let store: SharedStore = Arc::new(SqliteStore::open(&url, SqliteOptions::default()).await.unwrap());
+        let store: SharedStore = Arc::new(SqliteStore::open(&url, settings.for_sqlite()).await.unwrap());
         seed_demo_tenant(&*store).await.unwrap();
         store.create_tenant(&TenantId::new("other").unwrap(), &KeyHash::of(OTHER_KEY)).await.unwrap();
         let bus: Arc<dyn Bus> = MemoryBus::new(MemoryBusLimits::default());
