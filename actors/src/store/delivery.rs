@@ -12,6 +12,9 @@ use crate::model::{Millis, TenantId, TraceContext, new_id};
 /// second each are done within the hour, and all can be buried within the deadline of one call.
 pub const CHANNEL_PENDING_MAX: u32 = 10_000;
 
+/// The name of that limit.
+pub(super) const CHANNEL_PENDING: &str = "channel_pending";
+
 /// When to come again to a channel that is full, in milliseconds: it has sent some by then, or its receiver is away.
 pub const FULL_RETRY_MS: u64 = 30_000;
 

@@ -35,14 +35,6 @@ pub enum StoreError {
         /// With what it collides.
         what: String,
     },
-    /// A limit on what is kept is reached, and there is room again when some of it is gone.
-    #[error("{verb}: {what}")]
-    Full {
-        /// What was asked.
-        verb: &'static str,
-        /// Which limit, and how much it is.
-        what: String,
-    },
     /// It names something that is not there, or is another tenant's.
     #[error("{verb}: {what}")]
     NotFound {
@@ -51,7 +43,7 @@ pub enum StoreError {
         /// What is missing.
         what: String,
     },
-    /// The tenant has as much as it may have; it may come again when it has less.
+    /// The tenant, or its channel, has as much as it may have; there is room again when some of it is gone.
     #[error("{verb}: {what}")]
     Limit {
         /// What was asked.
@@ -90,14 +82,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later, without anyone's doing.
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self,
-            Self::Unavailable { .. }
-                | Self::Timeout { .. }
-                | Self::OutOfTime { .. }
-                | Self::Full { .. }
-                | Self::Limit { .. }
-        )
+        matches!(self, Self::Unavailable { .. } | Self::Timeout { .. } | Self::OutOfTime { .. } | Self::Limit { .. })
     }
 
     /// A short word for metrics and logs.
@@ -107,7 +92,6 @@ impl StoreError {
             Self::Timeout { .. } => "timeout",
             Self::OutOfTime { .. } => "out_of_time",
             Self::Conflict { .. } => "conflict",
-            Self::Full { .. } => "full",
             Self::NotFound { .. } => "not_found",
             Self::Limit { .. } => "limit",
             Self::Corrupt { .. } => "corrupt",
@@ -124,8 +108,6 @@ pub(super) enum Trouble {
     Sql(sqlx::Error),
     /// See [`StoreError::Conflict`].
     Conflict(String),
-    /// See [`StoreError::Full`].
-    Full(String),
     /// See [`StoreError::NotFound`].
     NotFound(String),
     /// See [`StoreError::Limit`].
@@ -145,7 +127,6 @@ impl Trouble {
     pub(super) fn of(self, verb: &'static str) -> StoreError {
         match self {
             Self::Conflict(what) => StoreError::Conflict { verb, what },
-            Self::Full(what) => StoreError::Full { verb, what },
             Self::NotFound(what) => StoreError::NotFound { verb, what },
             Self::Limit(limit, what) => StoreError::Limit { verb, limit, what },
             Self::Corrupt(what) => StoreError::Corrupt { verb, what },

@@ -170,7 +170,7 @@ pub trait Store: Send + Sync + 'static {
     async fn due_channels(&self, limit: u32, per_tenant: u32) -> Result<DueChannels>;
 
     /// Keeps new deliveries, all or none of them. [`StoreError::NotFound`] if a channel is not one of the tenant's,
-    /// [`StoreError::Conflict`] if one is disabled, [`StoreError::Full`] if one has so many that wait or are under way.
+    /// [`StoreError::Conflict`] if one is disabled, [`StoreError::Limit`] if one has so many that wait or are under way.
     async fn create_deliveries(&self, deliveries: Vec<NewDelivery>) -> Result<Vec<Delivery>>;
 
     /// Keeps one new delivery.
@@ -197,7 +197,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes a dead delivery due again, under the same id and with all its attempts. [`StoreError::NotFound`] if the
     /// channel has no such delivery, [`StoreError::Conflict`] if it is not dead or the channel is disabled,
-    /// [`StoreError::Full`] as with a new one.
+    /// [`StoreError::Limit`] as with a new one.
     async fn redeliver(&self, tenant: &TenantId, channel: Uuid, id: Uuid) -> Result<Delivery>;
 
     /// Ends deliveries that their disabled channel left behind, at most `limit`, as [`Store::disable_channel`] does.

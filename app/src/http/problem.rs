@@ -14,7 +14,7 @@ use serde::Serialize;
 use supervision::Panicked;
 use utoipa::ToSchema;
 
-use actors::store::{FULL_RETRY_MS, StoreError};
+use actors::store::StoreError;
 
 use super::limits::LIMITED;
 
@@ -189,7 +189,6 @@ impl From<StoreError> for Problem {
                 Self::new(StatusCode::REQUEST_TIMEOUT, "the time that was given is up, it may or may not be done")
             }
             StoreError::Conflict { what, .. } => Self::new(StatusCode::CONFLICT, what),
-            StoreError::Full { what, .. } => Self::too_many(what, Duration::from_millis(FULL_RETRY_MS)),
             StoreError::NotFound { what, .. } => Self::new(StatusCode::NOT_FOUND, what),
             StoreError::Limit { limit, what, .. } => {
                 LIMITED.add(1, &[("reason", limit)]);
@@ -272,14 +271,6 @@ mod tests {
         assert_eq!((response.status().as_u16(), response.headers()[RETRY_AFTER].to_str().unwrap()), (429, "5"));
         let document = document(response).await;
         assert_eq!((&document["code"], &document["detail"]), (&json!("tenant_jobs_queued"), &json!(what)));
-    }
-
-    #[test]
-    fn a_store_with_no_room_is_429_and_names_the_limit() {
-        let what = "the channel x has 10 deliveries to send, the most that may wait".to_owned();
-        let problem = Problem::from(StoreError::Full { verb: "create_deliveries", what: what.clone() });
-        assert_eq!((problem.status().as_u16(), problem.detail()), (429, what.as_str()));
-        assert_eq!(problem.write("r").headers()[RETRY_AFTER], "30");
     }
 
     #[test]

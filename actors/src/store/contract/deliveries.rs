@@ -92,13 +92,13 @@ pub(crate) async fn a_channel_takes_so_many_deliveries_and_more_when_some_are_go
     let full = fixture.store.create_deliveries(vec![new(), new()]).await.unwrap_err();
     assert!(full.is_retryable() && full.to_string().contains(&format!("has {PENDING_MAX} deliveries")), "{full}");
     fixture.store.create_delivery(new()).await.unwrap();
-    assert_eq!(fixture.store.create_delivery(new()).await.unwrap_err().kind(), "full");
+    assert_eq!(fixture.store.create_delivery(new()).await.unwrap_err().kind(), "limit");
     let again = fixture.store.redeliver(&channel.tenant, channel.id, gone.id).await;
-    assert_eq!(again.unwrap_err().kind(), "full");
+    assert_eq!(again.unwrap_err().kind(), "limit");
     let other = webhook(fixture, "demo").await;
     delivery(fixture, &other).await;
     let under_way = claim(fixture, &channel).await.deliveries;
-    assert_eq!(fixture.store.create_delivery(new()).await.unwrap_err().kind(), "full", "what is under way counts");
+    assert_eq!(fixture.store.create_delivery(new()).await.unwrap_err().kind(), "limit", "what is under way counts");
     settle(fixture, &under_way[0], SENT).await;
     fixture.store.create_delivery(new()).await.unwrap();
 }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{Inner, SqliteStore, Write, rows};
 use crate::model::{Millis, TenantId};
+use crate::store::delivery::CHANNEL_PENDING;
 use crate::store::error::Trouble;
 use crate::store::{Before, ClaimDeliveries, ClaimedDeliveries, Delivery, DeliveryState, NewDelivery, Prune};
 
@@ -92,7 +93,7 @@ pub(super) async fn check(write: &mut Write, tenant: &TenantId, channel: Uuid, p
     let pending: u32 = count.fetch_one(&mut **write).await?;
     if pending >= pending_max {
         let what = format!("the channel {channel} has {pending_max} deliveries to send, the most that may wait");
-        return Err(Trouble::Full(what));
+        return Err(Trouble::Limit(CHANNEL_PENDING, what));
     }
     Ok(())
 }

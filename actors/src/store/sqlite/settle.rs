@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{Inner, SqliteStore, Write, deliveries, rows};
 use crate::model::{Millis, TenantId};
+use crate::store::delivery::CHANNEL_PENDING;
 use crate::store::error::Trouble;
 use crate::store::{Cancelled, Effect, FULL_RETRY_MS, Fault, Fence, Outcome, Settled, Settlement, SweepReport};
 
@@ -100,7 +101,7 @@ async fn settle_one(write: &mut Write, settlement: Settlement, pending_max: u32,
 /// before anything is written, so that one impossible effect costs its own job only.
 async fn refuse(write: &mut Write, fence: Fence, trouble: Trouble, now: Millis) -> Inner<Settled> {
     let (written, answer) = match trouble {
-        Trouble::Full(reason) => {
+        Trouble::Limit(CHANNEL_PENDING, reason) => {
             let postpone = sqlx::query(POSTPONE).bind(fence.id.to_string()).bind(fence.attempt);
             let due = now.saturating_add(rows::signed(FULL_RETRY_MS));
             let done = postpone.bind(due).bind(&reason).execute(&mut **write).await?;
