@@ -24,6 +24,7 @@ use crate::outbound::{OutboundError, Repeat};
 use crate::store::{Effect, Job};
 
 mod cadence;
+pub(crate) mod cron;
 mod notify;
 mod panic;
 mod publish;
@@ -33,7 +34,8 @@ mod sleep;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use cadence::{Advance, Cadence, CadenceError, CronLine, EVERY_MAX_MS, EVERY_MIN_MS, PATTERN_MAX, time_zone};
+pub use cadence::{Cadence, CadenceError, EVERY_MAX_MS, EVERY_MIN_MS, PATTERN_MAX, time_zone};
+pub use cron::{CronLine, HORIZON_YEARS};
 pub use notify::{CHANNELS_MAX, Notify, NotifyPayload, TEXT_MAX_CHARS};
 pub use panic::Panic;
 pub use publish::{Publish, PublishPayload};

@@ -11,13 +11,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::pulse::{Park, Pulse, jittered, until_stop};
 use super::{Shared, settings};
-use crate::store::{FireDue, FireReport};
+use crate::store::{Fence, FireDue, FireReport, Fired};
 
 telemetry::declare_metrics! {
     /// Schedules that fired and made a job.
     pub static FIRED: Counter = ("schedule.fired", "{fire}");
-    /// Fires that were too old to be made up for.
+    /// Fires that were missed: too old to be made up for, too many, or their tenant was disabled.
     pub static MISSED: Counter = ("schedule.missed", "{fire}");
+    /// Fires that made no job, because that of an earlier one had not ended.
+    pub static OVERLAPPED: Counter = ("schedule.overlapped", "{fire}");
+    /// Fires that had to wait for the end of an earlier one's job.
+    pub static BUFFERED: Counter = ("schedule.buffered", "{fire}");
+    /// Jobs that were cancelled for the next fire of their schedule.
+    pub static OVERTAKEN: Counter = ("schedule.overtaken", "{job}");
     /// Time from when a fire was due to when it made its job.
     pub static FIRE_LATENESS: Histogram = ("schedule.fire.lateness", "s", [0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 3600.0]);
 }
@@ -54,8 +60,9 @@ impl Actor for Firer {
         myself: ActorRef<Look>,
         (context, shared): Self::Arguments,
     ) -> Result<Working, ActorProcessingErr> {
-        FIRED.born(&[]);
-        MISSED.born(&[]);
+        for counter in [&FIRED, &MISSED, &OVERLAPPED, &BUFFERED, &OVERTAKEN] {
+            counter.born(&[]);
+        }
         Ok(Working {
             stopped: context.cancelled(),
             pulse: Pulse::start(&context, myself, shared.firer.clone(), || Look),
@@ -79,7 +86,7 @@ impl Working {
     /// Fires what is due and answers how long to wait: until the next schedule, or the interval.
     async fn fire(&mut self) -> Duration {
         let settings = &self.shared.settings;
-        let request = FireDue { limit: settings.batch, misfire_window_ms: settings.misfire_window_ms };
+        let request = FireDue { limit: settings.batch, catch_up_window_ms: settings.catch_up_window_ms };
         match self.shared.store.fire_due(request).await {
             Ok(report) => {
                 self.park.ok();
@@ -93,13 +100,24 @@ impl Working {
 
     fn tell(&self, report: &FireReport) {
         MISSED.add(report.missed, &[]);
-        if report.fired.is_empty() {
-            return;
-        }
-        FIRED.add(report.fired.len() as u64, &[]);
+        OVERLAPPED.add(report.overlapped, &[]);
+        BUFFERED.add(report.buffered, &[]);
+        started(&self.shared, &report.fired, &report.cancelled);
         for fired in &report.fired {
             FIRE_LATENESS.record(fired.late_ms as f64 / 1_000.0, &[]);
         }
-        self.shared.claimer.poke();
+    }
+}
+
+/// Jobs that were made by fires, and those that were cancelled for them. What runs here is told at once, what runs in
+/// another process with its next heartbeat.
+pub(super) fn started(shared: &Shared, fired: &[Fired], cancelled: &[Fence]) {
+    FIRED.add(fired.len() as u64, &[]);
+    OVERTAKEN.add(cancelled.len() as u64, &[]);
+    for fence in cancelled {
+        shared.flight.lose(fence);
+    }
+    if !fired.is_empty() || !cancelled.is_empty() {
+        shared.claimer.poke();
     }
 }

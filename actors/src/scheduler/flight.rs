@@ -37,6 +37,8 @@ struct Held {
     cancelled: CancellationToken,
     /// When the lease is over, by this process's own monotonic clock.
     lease_until: Instant,
+    /// Whether a schedule made it: a fire may wait for its end.
+    is_fired: bool,
 }
 
 /// A job to run, and what stops it.
@@ -60,7 +62,7 @@ impl Flight {
     pub(super) fn take_in(&self, jobs: Vec<Job>, lease_until: Instant) {
         let mut table = self.table();
         for job in jobs {
-            let held = Held { cancelled: CancellationToken::new(), lease_until };
+            let held = Held { cancelled: CancellationToken::new(), lease_until, is_fired: job.fired.is_some() };
             table.held.insert(job.fence(), held);
             table.waiting.push_back(job);
         }
@@ -104,14 +106,13 @@ impl Flight {
         self.table().ended.iter().take(most).cloned().collect()
     }
 
-    /// The store has answered for the first `count` ends.
-    pub(super) fn written(&self, count: usize) {
+    /// The store has answered for the first `count` ends. Answers whether a job of a schedule was among them.
+    pub(super) fn written(&self, count: usize) -> bool {
         let mut table = self.table();
         let count = count.min(table.ended.len());
         let written: Vec<Fence> = table.ended.drain(..count).map(|ended| ended.fence).collect();
-        for fence in written {
-            table.held.remove(&fence);
-        }
+        let held = written.iter().filter_map(|fence| table.held.remove(fence));
+        held.fold(false, |is_fired, held| is_fired | held.is_fired)
     }
 
     /// All that is held, and with it the time that a heartbeat for them counts from.

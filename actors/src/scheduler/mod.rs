@@ -40,8 +40,10 @@ use uuid::Uuid;
 use self::flight::Flight;
 pub use self::settings::{Settings, SettingsFault};
 use crate::jobs::{Handlers, RunOne};
-use crate::model::{Poke, TenantId};
-use crate::store::{Cancelled, Job, NewJob, NewSchedule, Result, Schedule, SharedStore};
+use crate::model::{Millis, Poke, TenantId};
+use crate::store::{
+    Backfilled, Cancelled, Job, NewJob, NewSchedule, Overlap, Result, Schedule, SharedStore, Triggered,
+};
 
 telemetry::declare_metrics! {
     /// Jobs ended by their tenants.
@@ -147,6 +149,10 @@ impl Scheduler {
         let cancelled = self.0.store.cancel_job(tenant, id, reason).await?;
         if let Some(Cancelled::Now(job)) = &cancelled {
             CANCELLED.add(1, &[]);
+            if job.fired.is_some() {
+                // Its schedule may have a fire that waits for its end.
+                self.0.firer.poke();
+            }
             if self.0.flight.lose(&job.fence()) {
                 // There is room for another one.
                 self.0.claimer.poke();
@@ -163,6 +169,52 @@ impl Scheduler {
         let resumed = self.0.store.resume_schedule(tenant, id).await?;
         self.0.firer.poke();
         Ok(resumed)
+    }
+
+    /// Changes what a tenant says about its schedule, and wakes the firer.
+    ///
+    /// # Errors
+    /// As [`Store::update_schedule`](crate::store::Store::update_schedule).
+    pub async fn update_schedule(&self, schedule: NewSchedule) -> Result<Option<Schedule>> {
+        let updated = self.0.store.update_schedule(schedule).await?;
+        self.0.firer.poke();
+        Ok(updated)
+    }
+
+    /// Fires a schedule now, under its own overlap policy or another. Its job has the id `job`.
+    ///
+    /// # Errors
+    /// As [`Store::trigger_schedule`](crate::store::Store::trigger_schedule).
+    pub async fn trigger_schedule(
+        &self,
+        tenant: &TenantId,
+        id: Uuid,
+        job: Uuid,
+        overlap: Option<Overlap>,
+    ) -> Result<Option<Triggered>> {
+        let triggered = self.0.store.trigger_schedule(tenant, id, job, overlap).await?;
+        if let Some(Triggered::Started { fired, cancelled }) = &triggered {
+            firer::started(&self.0, std::slice::from_ref(fired), cancelled);
+        }
+        Ok(triggered)
+    }
+
+    /// Makes the jobs of past fires, see [`Schedule::fires_between`].
+    ///
+    /// # Errors
+    /// As [`Store::backfill_schedule`](crate::store::Store::backfill_schedule).
+    pub async fn backfill_schedule(
+        &self,
+        tenant: &TenantId,
+        id: Uuid,
+        fires: &[Millis],
+        overlap: Overlap,
+    ) -> Result<Option<Backfilled>> {
+        let backfilled = self.0.store.backfill_schedule(tenant, id, fires, overlap).await?;
+        if let Some(backfilled) = &backfilled {
+            firer::started(&self.0, &backfilled.fired, &backfilled.cancelled);
+        }
+        Ok(backfilled)
     }
 
     /// Who can run what here.

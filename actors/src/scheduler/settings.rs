@@ -53,7 +53,7 @@ pub struct Settings {
     /// The longest time between two looks for due schedules, in milliseconds; up to a fifth less by jitter.
     pub fire_interval_ms: u64,
     /// A fire that is older than this is not made up for.
-    pub misfire_window_ms: u64,
+    pub catch_up_window_ms: u64,
     /// Time between two looks for jobs that lost their runner, in milliseconds; up to a fifth less by jitter.
     pub sweep_interval_ms: u64,
     /// The first wait of a failed job is at most this long; each further one at most twice the one before.
@@ -86,7 +86,7 @@ impl Default for Settings {
             cancel_grace_ms: 500,
             settle_wait_ms: 5,
             fire_interval_ms: 1_000,
-            misfire_window_ms: 3_600_000,
+            catch_up_window_ms: 3_600_000,
             sweep_interval_ms: 5_000,
             retry_base_ms: 1_000,
             retry_cap_ms: 600_000,

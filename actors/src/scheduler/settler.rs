@@ -149,7 +149,9 @@ impl Working {
             answer => answer?,
         };
         SETTLE_DURATION.record(began.elapsed().as_secs_f64(), &[]);
-        shared.flight.written(batch.len());
+        if shared.flight.written(batch.len()) {
+            shared.firer.poke();
+        }
         shared.claimer.poke();
         let mut delivers = false;
         for (settlement, answer) in batch.iter().zip(&answers) {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::model::TenantId;
+use crate::model::{Millis, TenantId};
 
 #[cfg(test)]
 pub(crate) mod contract;
@@ -30,6 +30,7 @@ mod fair;
 mod job;
 mod keeper;
 mod place;
+mod policy;
 mod request;
 mod schedule;
 pub mod sqlite;
@@ -48,8 +49,9 @@ pub use job::{
 };
 pub use keeper::store;
 pub use place::Place;
+pub use policy::{BACKFILL_MAX, MISFIRE_MAX, Misfire, ON_TIME_MS, Overlap, Policies};
 pub use request::{BeginRequest, BegunRequest, Fingerprint, KeptAnswer, RequestEnd, RequestTicket};
-pub use schedule::{FireDue, FireReport, Fired, NewSchedule, Schedule};
+pub use schedule::{Backfilled, FireDue, FireReport, Fired, NewSchedule, Schedule, Tally, Triggered};
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use tenant::{KeyHash, Quotas, Tenant, new_key};
 
@@ -128,17 +130,42 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets a schedule of a tenant; its jobs stay. Answers whether there was one.
     async fn delete_schedule(&self, tenant: &TenantId, id: Uuid) -> Result<bool>;
 
-    /// Stops a schedule of a tenant from firing until it is resumed. One that is paused already stays as it is.
+    /// Changes what the tenant says about a schedule of its own; what has become of its fires stays. It goes on as it was
+    /// if its cadence and its start are the same, otherwise as one that is made now; a paused one stays paused.
+    async fn update_schedule(&self, schedule: NewSchedule) -> Result<Option<Schedule>>;
+
+    /// Stops a schedule of a tenant from firing until it is resumed; a fire that waits for the end of a job is dropped. One
+    /// that is paused already stays as it is.
     async fn pause_schedule(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Schedule>>;
 
     /// Lets a paused schedule of a tenant fire again, as one that is made now: nothing is made up for. One that is not
     /// paused stays as it is.
     async fn resume_schedule(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Schedule>>;
 
-    /// Fires schedules that are due: for each, one transaction inserts the job and moves the schedule on; the fire of a
-    /// tenant that has as many jobs queued as it may is missed. Any number of
-    /// processes may call it at once; each fire happens once.
+    /// Fires schedules that are due, as their policies say: one transaction looks at the jobs of earlier fires, inserts the
+    /// jobs and moves the schedules on. A fire for whose job its tenant has no room is missed. Any number of processes may
+    /// call it at once; each fire happens once. If there are more than `limit`, every tenant has its share.
     async fn fire_due(&self, fire: FireDue) -> Result<FireReport>;
+
+    /// Fires a schedule of a tenant now, also a paused one, under its own policy or another. The job, if it makes one at
+    /// once, has the id `job`. Nothing has changed if it was [`Triggered::Overlapped`].
+    async fn trigger_schedule(
+        &self,
+        tenant: &TenantId,
+        id: Uuid,
+        job: Uuid,
+        overlap: Option<Overlap>,
+    ) -> Result<Option<Triggered>>;
+
+    /// Makes the jobs of past fires of a tenant's schedule, also of a paused one, in one transaction. One that has made a
+    /// job before makes no other, for as long as that job is kept.
+    async fn backfill_schedule(
+        &self,
+        tenant: &TenantId,
+        id: Uuid,
+        fires: &[Millis],
+        overlap: Overlap,
+    ) -> Result<Option<Backfilled>>;
 
     // ---- channels and their deliveries ----
 

@@ -135,7 +135,7 @@ impl Settings {
             cancel_grace_ms: ms(section.cancel_grace),
             settle_wait_ms: ms(section.settle_wait),
             fire_interval_ms: ms(section.fire_interval),
-            misfire_window_ms: ms(section.misfire_window),
+            catch_up_window_ms: ms(section.misfire_window),
             sweep_interval_ms: ms(section.sweep_interval),
             retry_base_ms: ms(section.retry_base),
             retry_cap_ms: ms(section.retry_cap),

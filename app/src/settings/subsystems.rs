@@ -51,7 +51,7 @@ pub struct Scheduler {
     #[serde(rename = "fire_interval_ms", deserialize_with = "types::ms::<10, 3_600_000, _>")]
     pub fire_interval: Duration,
     /// A fire that is older than this is not made up for.
-    #[serde(rename = "misfire_window_ms", deserialize_with = "types::ms::<0, 604_800_000, _>")]
+    #[serde(rename = "catch_up_window_ms", deserialize_with = "types::ms::<0, 604_800_000, _>")]
     pub misfire_window: Duration,
     /// Time between two looks for jobs that lost their runner.
     #[serde(rename = "sweep_interval_ms", deserialize_with = "types::ms::<10, 3_600_000, _>")]

@@ -5,6 +5,7 @@ pub(crate) mod channels;
 pub(crate) mod claims;
 pub(crate) mod deliveries;
 pub(crate) mod fair;
+pub(crate) mod fires;
 pub(crate) mod jobs;
 pub(crate) mod lists;
 pub(crate) mod requests;
@@ -91,6 +92,23 @@ macro_rules! contract_tests {
             a_cron_schedule_fires_by_the_clock_of_its_place
             jitter_delays_the_job_and_not_the_fire
             a_schedule_reads_back_as_it_was_given
+            a_changed_schedule_goes_on_as_before_unless_its_cadence_is_another
+            of_many_due_schedules_every_tenant_has_its_share
+        );
+        crate::store::contract::contract_tests!(@ $open; fires:
+            missed_fires_are_made_up_for_as_the_policy_says_and_counted
+            more_than_one_look_can_take_is_made_up_for_in_parts_and_nothing_is_lost
+            a_fire_is_skipped_while_the_job_before_is_not_final
+            overlapping_jobs_are_made_if_they_are_allowed
+            the_first_fire_that_had_to_wait_starts_when_the_job_before_ends_whatever_its_end
+            a_waiting_fire_is_dropped_by_a_pause
+            a_fire_cancels_the_jobs_before_it_for_good
+            a_schedule_fires_between_its_start_and_its_end_only
+            a_schedule_fires_as_often_as_it_may
+            a_triggered_schedule_fires_now_under_the_policy_that_was_asked_for
+            a_paused_schedule_can_be_triggered_and_stays_paused
+            past_fires_are_made_once_each
+            concurrent_fires_triggers_and_backfills_make_each_job_once
         );
         crate::store::contract::contract_tests!(@ $open; lists:
             jobs_are_listed_newest_first_whatever_state_they_are_in

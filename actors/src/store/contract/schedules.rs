@@ -2,19 +2,20 @@
 
 use super::*;
 use crate::jobs::Cadence;
-use crate::store::{FireDue, FireReport, NewSchedule, Schedule};
+use crate::store::{FireDue, FireReport, Misfire, NewSchedule, Overlap, Policies, Schedule};
 
-const HOUR_MS: u64 = 3_600_000;
+pub(super) const HOUR_MS: u64 = 3_600_000;
 
 pub(super) async fn every(fixture: &Fixture, every_ms: u64) -> Schedule {
     let cadence = Cadence::every(every_ms).unwrap();
+    let policies = Policies { overlap: Overlap::Allow, ..Policies::default() };
     let schedule =
-        NewSchedule { context: context(), ..NewSchedule::new(tenant("demo"), cadence, "publish", json!({})) };
+        NewSchedule { context: context(), policies, ..NewSchedule::new(tenant("demo"), cadence, "publish", json!({})) };
     fixture.store.create_schedule(schedule).await.unwrap()
 }
 
 pub(super) async fn fire(fixture: &Fixture) -> FireReport {
-    fixture.store.fire_due(FireDue { limit: 100, misfire_window_ms: HOUR_MS }).await.unwrap()
+    fixture.store.fire_due(FireDue { limit: 100, catch_up_window_ms: HOUR_MS }).await.unwrap()
 }
 
 pub(crate) async fn a_schedule_fires_once_for_each_time_it_is_due(fixture: &Fixture) {
@@ -73,7 +74,9 @@ pub(crate) async fn a_cron_schedule_fires_by_the_clock_of_its_place(fixture: &Fi
 
 pub(crate) async fn jitter_delays_the_job_and_not_the_fire(fixture: &Fixture) {
     let cadence = Cadence::every(10_000).unwrap();
-    let jittered = NewSchedule { jitter_ms: 5_000, ..NewSchedule::new(tenant("demo"), cadence, "publish", json!({})) };
+    let policies = Policies { overlap: Overlap::Allow, ..Policies::default() };
+    let jittered =
+        NewSchedule { jitter_ms: 5_000, policies, ..NewSchedule::new(tenant("demo"), cadence, "publish", json!({})) };
     let schedule = fixture.store.create_schedule(jittered).await.unwrap();
     let mut delays = Vec::new();
     for _ in 0..2 {
@@ -94,4 +97,78 @@ pub(crate) async fn a_schedule_reads_back_as_it_was_given(fixture: &Fixture) {
         (Some(10_000), Some(START_MS), context())
     );
     assert_eq!(fixture.store.get_schedule(&tenant("other"), kept.id).await.unwrap(), None);
+    let policies = Policies {
+        misfire: Misfire::All { max: 7 },
+        catch_up_window_ms: Some(0),
+        overlap: Overlap::BufferOne,
+        start_at_ms: Some(START_MS + 1),
+        end_at_ms: Some(START_MS + 2),
+        remaining_fires: Some(3),
+    };
+    let full = NewSchedule {
+        policies,
+        jitter_ms: 9,
+        max_attempts: 2,
+        queue: "other".to_owned(),
+        ..NewSchedule::new(
+            tenant("demo"),
+            Cadence::cron("* * * * * *", "Asia/Tokyo", START_MS).unwrap(),
+            "k",
+            json!([1]),
+        )
+    };
+    let kept = fixture.store.create_schedule(full.clone()).await.unwrap();
+    assert_eq!((&kept.policies, &kept.cadence), (&full.policies, &full.cadence));
+    assert_eq!((kept.jitter_ms, kept.max_attempts, &*kept.queue, &*kept.kind), (9, 2, "other", "k"));
+}
+
+pub(crate) async fn a_changed_schedule_goes_on_as_before_unless_its_cadence_is_another(fixture: &Fixture) {
+    let kept = every(fixture, 10_000).await;
+    fire(fixture).await;
+    fixture.advance(3_000);
+    let change = |cadence, policies| NewSchedule {
+        id: kept.id,
+        policies,
+        ..NewSchedule::new(kept.tenant.clone(), cadence, "notify", json!({ "new": true }))
+    };
+    let change = |cadence, policies| fixture.store.update_schedule(change(cadence, policies));
+    let ten = || Cadence::every(10_000).unwrap();
+    let changed = change(ten(), Policies::default()).await.unwrap().unwrap();
+    assert_eq!(changed.next_fire_at_ms, Some(START_MS + 10_000));
+    assert_eq!((&*changed.kind, &changed.payload), ("notify", &json!({ "new": true })));
+    assert_eq!((changed.policies.overlap, changed.tally.fires, changed.created_at_ms), (Overlap::Skip, 1, START_MS));
+    assert_eq!(fixture.store.get_schedule(&kept.tenant, kept.id).await.unwrap().as_ref(), Some(&changed));
+
+    let seven = change(Cadence::every(7_000).unwrap(), Policies::default()).await.unwrap().unwrap();
+    assert_eq!((seven.next_fire_at_ms, seven.anchor_ms), (Some(START_MS + 3_000), START_MS + 3_000));
+    let over = Policies { end_at_ms: Some(START_MS), ..Policies::default() };
+    assert_eq!(change(ten(), over).await.unwrap().unwrap().next_fire_at_ms, None);
+    let again = change(ten(), Policies::default()).await.unwrap().unwrap();
+    assert_eq!(again.next_fire_at_ms, Some(START_MS + 13_000), "it goes on where it stood when it ended");
+
+    fixture.store.pause_schedule(&kept.tenant, kept.id).await.unwrap();
+    let paused = change(Cadence::every(5_000).unwrap(), Policies::default()).await.unwrap().unwrap();
+    assert!(paused.paused_at_ms.is_some() && paused.next_fire_at_ms.is_none());
+    let foreign = NewSchedule { id: kept.id, ..NewSchedule::new(tenant("other"), ten(), "publish", json!({})) };
+    assert_eq!(fixture.store.update_schedule(foreign).await.unwrap(), None);
+}
+
+pub(crate) async fn of_many_due_schedules_every_tenant_has_its_share(fixture: &Fixture) {
+    for _ in 0..60 {
+        every(fixture, 10_000).await;
+    }
+    let quiet = NewSchedule::new(tenant("quiet"), Cadence::every(10_000).unwrap(), "publish", json!({}));
+    fixture.advance(5);
+    let quiet = fixture.store.create_schedule(quiet).await.unwrap();
+    let request = FireDue { limit: 10, catch_up_window_ms: HOUR_MS };
+    let report = fixture.store.fire_due(request).await.unwrap();
+    assert_eq!((report.fired.len(), report.next_due_in_ms), (10, Some(0)));
+    assert!(report.fired.iter().any(|fired| fired.schedule == quiet.id), "the quiet tenant waits behind the noisy one");
+    let mut fired = report.fired.len();
+    while fired < 61 {
+        let report = fixture.store.fire_due(request).await.unwrap();
+        assert!(!report.fired.is_empty(), "nothing was fired, though something is due");
+        fired += report.fired.len();
+    }
+    assert_eq!(fire(fixture).await.next_due_in_ms, Some(9_995));
 }

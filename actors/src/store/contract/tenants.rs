@@ -122,7 +122,7 @@ pub(crate) async fn fires_of_a_disabled_tenants_schedule_are_missed_and_never_ma
     let schedule = NewSchedule::new(id.clone(), Cadence::every(10_000).unwrap(), "publish", json!({}));
     fixture.store.create_schedule(schedule).await.unwrap();
     fixture.store.disable_tenant(&id).await.unwrap();
-    let fire = FireDue { limit: 10, misfire_window_ms: 3_600_000 };
+    let fire = FireDue { limit: 10, catch_up_window_ms: 3_600_000 };
     let report = fixture.store.fire_due(fire).await.unwrap();
     assert_eq!((report.fired.len(), report.missed, report.next_due_in_ms), (0, 1, Some(10_000)));
     fixture.advance(25_000);

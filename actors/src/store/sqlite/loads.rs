@@ -28,19 +28,25 @@ pub(super) async fn check(write: &mut Write, jobs: &[NewJob], queued_max: u32) -
         *of_each.entry(job.tenant.as_str()).or_default() += 1;
     }
     for (tenant, new) in of_each {
-        let (queued, most) = queued(write, tenant, queued_max).await?;
-        if queued + new > most {
-            let what = format!("the tenant may have {most} jobs queued, it has {queued}");
-            return Err(Trouble::Limit(JOBS_QUEUED, what));
-        }
+        check_more(write, tenant, new, queued_max).await?;
     }
     Ok(())
 }
 
-/// Whether a tenant may have one more job queued.
-pub(super) async fn has_room(write: &mut Write, tenant: &TenantId, queued_max: u32) -> Inner<bool> {
+/// Refuses `new` jobs that would be more than their tenant may have queued.
+pub(super) async fn check_more(write: &mut Write, tenant: &str, new: i64, queued_max: u32) -> Inner<()> {
+    let (queued, most) = queued(write, tenant, queued_max).await?;
+    if queued + new > most {
+        let what = format!("the tenant may have {most} jobs queued, it has {queued}");
+        return Err(Trouble::Limit(JOBS_QUEUED, what));
+    }
+    Ok(())
+}
+
+/// How many more jobs a tenant may have queued.
+pub(super) async fn room(write: &mut Write, tenant: &TenantId, queued_max: u32) -> Inner<usize> {
     let (queued, most) = queued(write, tenant.as_str(), queued_max).await?;
-    Ok(queued < most)
+    Ok(usize::try_from(most - queued).unwrap_or(0))
 }
 
 async fn queued(write: &mut Write, tenant: &str, queued_max: u32) -> Inner<(i64, i64)> {

@@ -11,6 +11,7 @@ mod attempts;
 mod channels;
 mod claim;
 mod deliveries;
+mod fires;
 mod jobs;
 mod list;
 mod loads;
@@ -36,10 +37,11 @@ pub use open::SqliteOptions;
 
 use super::error::Trouble;
 use super::{
-    Before, BeginRequest, BegunRequest, Cancelled, Channel, ClaimDeliveries, ClaimJobs, ClaimedDeliveries, ClaimedJobs,
-    Delivery, DeliverySettled, DeliverySettlement, DeliveryState, DueChannels, Fence, FireDue, FireReport, Job,
-    JobCounts, JobFilter, KeyHash, LoggedAttempt, NewChannel, NewDelivery, NewJob, NewSchedule, Place, Prune, Quotas,
-    RequestEnd, RequestTicket, Result, Schedule, Settled, Settlement, Store, StoreError, SweepReport, Tenant,
+    Backfilled, Before, BeginRequest, BegunRequest, Cancelled, Channel, ClaimDeliveries, ClaimJobs, ClaimedDeliveries,
+    ClaimedJobs, Delivery, DeliverySettled, DeliverySettlement, DeliveryState, DueChannels, Fence, FireDue, FireReport,
+    Job, JobCounts, JobFilter, KeyHash, LoggedAttempt, NewChannel, NewDelivery, NewJob, NewSchedule, Overlap, Place,
+    Prune, Quotas, RequestEnd, RequestTicket, Result, Schedule, Settled, Settlement, Store, StoreError, SweepReport,
+    Tenant, Triggered,
 };
 use crate::model::{Clock, Millis, TenantId};
 
@@ -186,6 +188,10 @@ impl Store for SqliteStore {
         self.within("delete_schedule", schedules::delete(self, tenant, id)).await
     }
 
+    async fn update_schedule(&self, schedule: NewSchedule) -> Result<Option<Schedule>> {
+        self.within("update_schedule", schedules::update(self, schedule)).await
+    }
+
     async fn pause_schedule(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Schedule>> {
         self.within("pause_schedule", schedules::pause(self, tenant, id)).await
     }
@@ -195,7 +201,27 @@ impl Store for SqliteStore {
     }
 
     async fn fire_due(&self, fire: FireDue) -> Result<FireReport> {
-        self.within("fire_due", schedules::fire_due(self, fire)).await
+        self.within("fire_due", fires::fire_due(self, fire)).await
+    }
+
+    async fn trigger_schedule(
+        &self,
+        tenant: &TenantId,
+        id: Uuid,
+        job: Uuid,
+        overlap: Option<Overlap>,
+    ) -> Result<Option<Triggered>> {
+        self.within("trigger_schedule", fires::trigger(self, tenant, id, job, overlap)).await
+    }
+
+    async fn backfill_schedule(
+        &self,
+        tenant: &TenantId,
+        id: Uuid,
+        fires: &[Millis],
+        overlap: Overlap,
+    ) -> Result<Option<Backfilled>> {
+        self.within("backfill_schedule", fires::backfill(self, tenant, id, fires, overlap)).await
     }
 
     async fn create_channel(&self, channel: NewChannel) -> Result<Channel> {

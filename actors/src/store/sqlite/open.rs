@@ -15,13 +15,14 @@ use crate::store::error::Trouble;
 use crate::store::{CHANNEL_PENDING_MAX, Store, StoreError};
 
 /// The migrations in their order, compiled in. A file that has been released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (1, "first", include_str!("../../../migrations/sqlite/0001_first.sql")),
     (2, "tenants", include_str!("../../../migrations/sqlite/0002_tenants.sql")),
     (3, "lists", include_str!("../../../migrations/sqlite/0003_lists.sql")),
     (4, "idempotency", include_str!("../../../migrations/sqlite/0004_idempotency.sql")),
     (5, "channels", include_str!("../../../migrations/sqlite/0005_channels.sql")),
     (6, "request context", include_str!("../../../migrations/sqlite/0006_request_context.sql")),
+    (7, "schedules", include_str!("../../../migrations/sqlite/0007_schedules.sql")),
     (9, "fairness", include_str!("../../../migrations/sqlite/0009_fairness.sql")),
     (10, "finished by channel", include_str!("../../../migrations/sqlite/0010_finished_by_channel.sql")),
 ];

@@ -11,7 +11,10 @@ use super::Inner;
 use crate::jobs::Cadence;
 use crate::model::{Millis, TenantId, TraceContext};
 use crate::store::error::Trouble;
-use crate::store::{Before, Channel, Delivery, DeliveryState, Job, JobState, LoggedAttempt, NewAttempt, Schedule};
+use crate::store::{
+    Before, Channel, Delivery, DeliveryState, Job, JobState, LoggedAttempt, Misfire, NewAttempt, Policies, Schedule,
+    Tally,
+};
 
 /// A job of `jobs`, whose states depend on the time.
 pub(super) fn live_job(row: &SqliteRow, now: Millis) -> Inner<Job> {
@@ -70,10 +73,12 @@ fn common_job(row: &SqliteRow) -> Inner<Job> {
 
 /// A row of `schedules`.
 pub(super) fn schedule(row: &SqliteRow) -> Inner<Schedule> {
+    let created_at_ms = row.try_get("created_at_ms")?;
     Ok(Schedule {
         id: id(row.try_get("id")?)?,
         tenant: tenant(row.try_get("tenant")?)?,
         cadence: cadence(row)?,
+        policies: policies(row)?,
         queue: row.try_get("queue")?,
         kind: row.try_get("kind")?,
         payload: json(row.try_get("payload")?)?,
@@ -81,10 +86,31 @@ pub(super) fn schedule(row: &SqliteRow) -> Inner<Schedule> {
         max_attempts: row.try_get("max_attempts")?,
         next_fire_at_ms: row.try_get("next_fire_at_ms")?,
         last_fire_at_ms: row.try_get("last_fire_at_ms")?,
-        created_at_ms: row.try_get("created_at_ms")?,
+        anchor_ms: row.try_get::<Option<Millis>, _>("anchor_ms")?.unwrap_or(created_at_ms),
+        buffered_fire_at_ms: row.try_get("buffered_fire_at_ms")?,
+        tally: Tally {
+            fires: unsigned(row.try_get("fires")?),
+            missed: unsigned(row.try_get("missed")?),
+            overlapped: unsigned(row.try_get("overlapped")?),
+        },
+        created_at_ms,
         paused_at_ms: row.try_get("paused_at_ms")?,
         last_error: row.try_get("last_error")?,
         context: context(row)?,
+    })
+}
+
+fn policies(row: &SqliteRow) -> Inner<Policies> {
+    let misfire = Misfire::from_parts(row.try_get("misfire")?, row.try_get("misfire_max")?);
+    let overlap = row.try_get::<&str, _>("overlap")?.parse();
+    let unknown = |policy: &str, why: String| Trouble::Corrupt(format!("the policy {policy} {why}"));
+    Ok(Policies {
+        misfire: misfire.map_err(|why| unknown("misfire", why))?,
+        catch_up_window_ms: row.try_get::<Option<i64>, _>("catch_up_window_ms")?.map(unsigned),
+        overlap: overlap.map_err(|why| unknown("overlap", why))?,
+        start_at_ms: row.try_get("start_at_ms")?,
+        end_at_ms: row.try_get("end_at_ms")?,
+        remaining_fires: row.try_get::<Option<i64>, _>("remaining_fires")?.map(unsigned),
     })
 }
 

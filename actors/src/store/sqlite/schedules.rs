@@ -1,59 +1,49 @@
-//! Schedules: keeping them, and firing what is due.
+//! Schedules: keeping and changing them. Firing them is in [`fires`](super::fires).
 
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{Sqlite, SqliteArguments};
 use telemetry::context::RequestId;
 use uuid::Uuid;
 
-use super::{Inner, SqliteStore, Write, jobs, loads, rows};
-use crate::model::{Millis, TenantId, new_id};
-use crate::store::error::Trouble;
-use crate::store::{FireDue, FireReport, Fired, NewJob, NewSchedule, Schedule};
+use super::{Inner, SqliteStore, rows};
+use crate::model::TenantId;
+use crate::store::{NewSchedule, Schedule};
 
 const INSERT: &str = "
     INSERT INTO schedules (id, tenant, every_ms, cron, time_zone, queue, kind, payload, jitter_ms, max_attempts,
-                           next_fire_at_ms, created_at_ms, traceparent, origin_trace_id, request_id)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+                           misfire, misfire_max, catch_up_window_ms, overlap, start_at_ms, end_at_ms, remaining_fires,
+                           next_fire_at_ms, anchor_ms, created_at_ms, traceparent, origin_trace_id, request_id)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)
     RETURNING *";
 
-// Those of a disabled tenant are moved on without a job: they must not stand before all others, look after look.
-const DUE: &str = "
-    SELECT schedules.*, EXISTS (SELECT 1 FROM tenants WHERE tenants.id = schedules.tenant
-                                                            AND tenants.disabled_at_ms IS NOT NULL) AS rests
-    FROM schedules WHERE next_fire_at_ms IS NOT NULL AND next_fire_at_ms <= ?1
-    ORDER BY next_fire_at_ms LIMIT ?2";
-
-// Only the one who finds the fire still due moves the schedule on.
-const ADVANCE: &str = "
-    UPDATE schedules SET next_fire_at_ms = ?3, last_fire_at_ms = coalesce(?4, last_fire_at_ms)
-    WHERE id = ?1 AND next_fire_at_ms = ?2";
-
-const BREAK: &str = "UPDATE schedules SET next_fire_at_ms = NULL, last_error = ?2 WHERE id = ?1";
-
-// A fire that is being prepared at this moment finds the schedule not due any more, and does nothing.
-const PAUSE: &str = "
-    UPDATE schedules SET next_fire_at_ms = NULL, paused_at_ms = coalesce(paused_at_ms, ?3)
+const UPDATE: &str = "
+    UPDATE schedules SET every_ms = ?3, cron = ?4, time_zone = ?5, queue = ?6, kind = ?7, payload = ?8, jitter_ms = ?9,
+                         max_attempts = ?10, misfire = ?11, misfire_max = ?12, catch_up_window_ms = ?13, overlap = ?14,
+                         start_at_ms = ?15, end_at_ms = ?16, remaining_fires = ?17, next_fire_at_ms = ?18,
+                         anchor_ms = ?19, last_error = NULL, revision = revision + 1
     WHERE id = ?1 AND tenant = ?2
     RETURNING *";
 
-const RESUME: &str = "UPDATE schedules SET next_fire_at_ms = ?2, paused_at_ms = NULL WHERE id = ?1 RETURNING *";
+const SELECT: &str = "SELECT * FROM schedules WHERE id = ?1 AND tenant = ?2";
+
+// A fire that is being prepared at this moment finds the schedule not due any more, and does nothing.
+const PAUSE: &str = "
+    UPDATE schedules SET next_fire_at_ms = NULL, paused_at_ms = coalesce(paused_at_ms, ?3), revision = revision + 1,
+                         overlapped = overlapped + (buffered_fire_at_ms IS NOT NULL), buffered_fire_at_ms = NULL
+    WHERE id = ?1 AND tenant = ?2
+    RETURNING *";
+
+const RESUME: &str = "
+    UPDATE schedules SET next_fire_at_ms = ?2, anchor_ms = coalesce(?2, anchor_ms), paused_at_ms = NULL,
+                         revision = revision + 1
+    WHERE id = ?1 RETURNING *";
 
 pub(super) async fn create(store: &SqliteStore, schedule: NewSchedule) -> Inner<Schedule> {
     let now = store.now();
-    let cron = schedule.cadence.cron_line();
+    let first = schedule.first_fire(now);
     let mut write = store.write().await?;
-    let row = sqlx::query(INSERT)
-        .bind(schedule.id.to_string())
-        .bind(schedule.tenant.as_str())
-        .bind(schedule.cadence.every_ms().map(rows::signed))
-        .bind(cron.map(|(pattern, _)| pattern))
-        .bind(cron.map(|(_, time_zone)| time_zone))
-        .bind(&schedule.queue)
-        .bind(&schedule.kind)
-        .bind(schedule.payload.to_string())
-        .bind(rows::signed(schedule.jitter_ms))
-        .bind(schedule.max_attempts)
-        .bind(schedule.cadence.first(now))
+    let row = said(INSERT, &schedule)
+        .bind(first)
+        .bind(first.unwrap_or(now))
         .bind(now)
         .bind(schedule.context.traceparent())
         .bind(schedule.context.origin())
@@ -64,10 +54,44 @@ pub(super) async fn create(store: &SqliteStore, schedule: NewSchedule) -> Inner<
     rows::schedule(&row)
 }
 
+/// A statement with what a tenant says about a schedule, as its parameters 1 to 17.
+fn said(sql: &'static str, schedule: &NewSchedule) -> sqlx::query::Query<'static, Sqlite, SqliteArguments> {
+    let (pattern, time_zone) = schedule.cadence.cron_line().unzip();
+    let policies = &schedule.policies;
+    sqlx::query(sql)
+        .bind(schedule.id.to_string())
+        .bind(schedule.tenant.to_string())
+        .bind(schedule.cadence.every_ms().map(rows::signed))
+        .bind(pattern.map(str::to_owned))
+        .bind(time_zone.map(str::to_owned))
+        .bind(schedule.queue.clone())
+        .bind(schedule.kind.clone())
+        .bind(schedule.payload.to_string())
+        .bind(rows::signed(schedule.jitter_ms))
+        .bind(schedule.max_attempts)
+        .bind(policies.misfire.as_str())
+        .bind(policies.misfire.max())
+        .bind(policies.catch_up_window_ms.map(rows::signed))
+        .bind(policies.overlap.as_str())
+        .bind(policies.start_at_ms)
+        .bind(policies.end_at_ms)
+        .bind(policies.remaining_fires.map(rows::signed))
+}
+
 pub(super) async fn get(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<Option<Schedule>> {
-    let select = sqlx::query("SELECT * FROM schedules WHERE id = ?1 AND tenant = ?2");
+    let select = sqlx::query(SELECT);
     let row = select.bind(id.to_string()).bind(tenant.as_str()).fetch_optional(&store.readers()?).await?;
     row.map(|row| rows::schedule(&row)).transpose()
+}
+
+pub(super) async fn update(store: &SqliteStore, new: NewSchedule) -> Inner<Option<Schedule>> {
+    let mut write = store.write().await?;
+    let select = sqlx::query(SELECT).bind(new.id.to_string()).bind(new.tenant.as_str());
+    let Some(row) = select.fetch_optional(&mut *write).await? else { return Ok(None) };
+    let (next, anchor) = rows::schedule(&row)?.changed_to(&new, store.now());
+    let row = said(UPDATE, &new).bind(next).bind(anchor).fetch_one(&mut *write).await?;
+    write.commit().await?;
+    rows::schedule(&row).map(Some)
 }
 
 pub(super) async fn delete(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<bool> {
@@ -86,7 +110,7 @@ pub(super) async fn pause(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> I
 
 pub(super) async fn resume(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<Option<Schedule>> {
     let mut write = store.write().await?;
-    let select = sqlx::query("SELECT * FROM schedules WHERE id = ?1 AND tenant = ?2");
+    let select = sqlx::query(SELECT);
     let Some(row) = select.bind(id.to_string()).bind(tenant.as_str()).fetch_optional(&mut *write).await? else {
         return Ok(None);
     };
@@ -94,105 +118,8 @@ pub(super) async fn resume(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> 
     if schedule.paused_at_ms.is_none() {
         return Ok(Some(schedule));
     }
-    let resume = sqlx::query(RESUME).bind(id.to_string()).bind(schedule.cadence.first(store.now()));
+    let resume = sqlx::query(RESUME).bind(id.to_string()).bind(schedule.first_fire(store.now()));
     let row = resume.fetch_one(&mut *write).await?;
     write.commit().await?;
     rows::schedule(&row).map(Some)
-}
-
-pub(super) async fn fire_due(store: &SqliteStore, fire: FireDue) -> Inner<FireReport> {
-    let now = store.now();
-    let due = sqlx::query(DUE).bind(now).bind(fire.limit).fetch_all(&store.readers()?).await?;
-    // Patterns are evaluated here, before the file is locked.
-    let steps: Vec<Step> = due.iter().map(|row| step(row, &fire, now)).collect::<Inner<_>>()?;
-    let mut report = FireReport::default();
-    if !steps.is_empty() {
-        let mut write = store.write().await?;
-        for step in steps {
-            apply(&mut write, step, store.tenant_queued_max, now, &mut report).await?;
-        }
-        write.commit().await?;
-    }
-    let next = "SELECT min(next_fire_at_ms) FROM schedules WHERE next_fire_at_ms IS NOT NULL";
-    let next: Option<Millis> = sqlx::query_scalar(next).fetch_one(&store.readers()?).await?;
-    report.next_due_in_ms = rows::until(next, now);
-    Ok(report)
-}
-
-/// What a due schedule is to do.
-enum Step {
-    Fire { schedule: Box<Schedule>, fire_at: Millis, next: Option<Millis> },
-    Miss { schedule: Box<Schedule>, next: Option<Millis> },
-    Break { id: String, error: String },
-}
-
-fn step(row: &SqliteRow, fire: &FireDue, now: Millis) -> Inner<Step> {
-    let schedule = match rows::schedule(row) {
-        Ok(schedule) => Box::new(schedule),
-        // One schedule that cannot be read must not stop all others.
-        Err(Trouble::Corrupt(error)) => {
-            return Ok(Step::Break { id: row.try_get("id")?, error });
-        }
-        Err(other) => return Err(other),
-    };
-    let due = schedule.next_fire_at_ms.unwrap_or(now);
-    let advance = schedule.cadence.advance(due, now);
-    let next = advance.next_ms;
-    let too_old = now.saturating_sub(advance.latest_ms) > rows::signed(fire.misfire_window_ms);
-    let missed = too_old || row.try_get("rests")?;
-    Ok(if missed { Step::Miss { schedule, next } } else { Step::Fire { schedule, fire_at: advance.latest_ms, next } })
-}
-
-async fn apply(write: &mut Write, step: Step, queued_max: u32, now: Millis, report: &mut FireReport) -> Inner<()> {
-    match step {
-        Step::Break { id, error } => {
-            sqlx::query(BREAK).bind(id).bind(error).execute(&mut **write).await?;
-        }
-        Step::Miss { schedule, next } => {
-            report.missed += u64::from(advance(write, &schedule, next, None).await?);
-        }
-        Step::Fire { schedule, next, .. } if !loads::has_room(write, &schedule.tenant, queued_max).await? => {
-            if advance(write, &schedule, next, None).await? {
-                report.missed += 1;
-                let (tenant, schedule) = (&schedule.tenant, schedule.id);
-                tracing::warn!(%tenant, %schedule, "a fire is missed: the tenant has as many jobs queued as it may");
-            }
-        }
-        Step::Fire { schedule, fire_at, next } => {
-            if advance(write, &schedule, next, Some(fire_at)).await? {
-                report.fired.push(insert_job(write, &schedule, fire_at, now).await?);
-            }
-        }
-    }
-    Ok(())
-}
-
-async fn advance(write: &mut Write, schedule: &Schedule, next: Option<Millis>, fired: Option<Millis>) -> Inner<bool> {
-    let advance = sqlx::query(ADVANCE).bind(schedule.id.to_string()).bind(schedule.next_fire_at_ms);
-    Ok(advance.bind(next).bind(fired).execute(&mut **write).await?.rows_affected() > 0)
-}
-
-async fn insert_job(write: &mut Write, schedule: &Schedule, fire_at: Millis, now: Millis) -> Inner<Fired> {
-    let job = NewJob {
-        id: new_id(),
-        tenant: schedule.tenant.clone(),
-        queue: schedule.queue.clone(),
-        kind: schedule.kind.clone(),
-        payload: schedule.payload.clone(),
-        priority: 0,
-        run_at_ms: None,
-        max_attempts: schedule.max_attempts,
-        timeout_ms: None,
-        context: schedule.context.clone(),
-    };
-    let run_at = fire_at.saturating_add(jitter(schedule));
-    jobs::insert(write, &job, run_at, Some((schedule.id, fire_at)), now).await?;
-    let late_ms = now.saturating_sub(fire_at).max(0) as u64;
-    Ok(Fired { schedule: schedule.id, job: job.id, fire_at_ms: fire_at, late_ms })
-}
-
-/// The same part of the schedule's jitter each time: the end of its id is random.
-fn jitter(schedule: &Schedule) -> i64 {
-    let (_, random) = schedule.id.as_u64_pair();
-    random.checked_rem(schedule.jitter_ms).map_or(0, rows::signed)
 }

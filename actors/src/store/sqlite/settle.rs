@@ -4,11 +4,11 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
-use super::{Inner, SqliteStore, Write, deliveries, rows};
+use super::{Inner, SqliteStore, Write, deliveries, fires, rows};
 use crate::model::{Millis, TenantId};
 use crate::store::delivery::CHANNEL_PENDING;
 use crate::store::error::Trouble;
-use crate::store::{Cancelled, Effect, FULL_RETRY_MS, Fault, Fence, Outcome, Settled, Settlement, SweepReport};
+use crate::store::{Cancelled, Effect, FULL_RETRY_MS, Fault, Fence, Job, Outcome, Settled, Settlement, SweepReport};
 
 const FINISH: &str = "
     INSERT INTO jobs_done (id, tenant, queue, kind, payload, state, priority, attempt, refunds, crashes, max_attempts,
@@ -141,15 +141,27 @@ enum End<'a> {
 /// Ends a job in whatever state it is. No fence is asked for, and the one of a present claim is void from now on.
 pub(super) async fn cancel(store: &SqliteStore, tenant: &TenantId, id: Uuid, reason: &str) -> Inner<Option<Cancelled>> {
     let mut write = store.write().await?;
-    let cancel = sqlx::query(CANCEL).bind(id.to_string()).bind(tenant.as_str()).bind(store.now()).bind(reason);
-    let Some(row) = cancel.fetch_optional(&mut *write).await? else {
-        let ended = sqlx::query("SELECT * FROM jobs_done WHERE id = ?1 AND tenant = ?2");
-        let row = ended.bind(id.to_string()).bind(tenant.as_str()).fetch_optional(&mut *write).await?;
-        return row.map(|row| Ok(Cancelled::TooLate(Box::new(rows::finished_job(&row)?)))).transpose();
-    };
-    sqlx::query("DELETE FROM jobs WHERE id = ?1").bind(id.to_string()).execute(&mut *write).await?;
-    write.commit().await?;
-    Ok(Some(Cancelled::Now(Box::new(rows::finished_job(&row)?))))
+    if let Some(job) = cancel_live(&mut write, tenant, id, reason, store.now()).await? {
+        write.commit().await?;
+        return Ok(Some(Cancelled::Now(Box::new(job))));
+    }
+    let ended = sqlx::query("SELECT * FROM jobs_done WHERE id = ?1 AND tenant = ?2");
+    let row = ended.bind(id.to_string()).bind(tenant.as_str()).fetch_optional(&mut *write).await?;
+    row.map(|row| Ok(Cancelled::TooLate(Box::new(rows::finished_job(&row)?)))).transpose()
+}
+
+/// Ends a job that has not ended, within the transaction of someone else too.
+pub(super) async fn cancel_live(
+    write: &mut Write,
+    tenant: &TenantId,
+    id: Uuid,
+    reason: &str,
+    now: Millis,
+) -> Inner<Option<Job>> {
+    let cancel = sqlx::query(CANCEL).bind(id.to_string()).bind(tenant.as_str()).bind(now).bind(reason);
+    let Some(row) = cancel.fetch_optional(&mut **write).await? else { return Ok(None) };
+    leave(write, &id.to_string()).await?;
+    rows::finished_job(&row).map(Some)
 }
 
 /// Ends a claimed job that cannot be read.
@@ -183,8 +195,18 @@ async fn finish_as(write: &mut Write, id: &str, attempt: u32, end: End<'_>, now:
     if moved.rows_affected() == 0 {
         return Ok(false);
     }
-    sqlx::query("DELETE FROM jobs WHERE id = ?1").bind(id).execute(&mut **write).await?;
+    leave(write, id).await?;
     Ok(true)
+}
+
+/// Takes a job that has ended out of the live ones. A fire that waited for it need not wait any more.
+async fn leave(write: &mut Write, id: &str) -> Inner<()> {
+    let delete = sqlx::query_scalar("DELETE FROM jobs WHERE id = ?1 RETURNING schedule_id").bind(id);
+    let schedule: Option<Option<String>> = delete.fetch_optional(&mut **write).await?;
+    match schedule.flatten() {
+        Some(schedule) => fires::release(write, &schedule).await,
+        None => Ok(()),
+    }
 }
 
 fn crashes(fault: Fault) -> i64 {

@@ -74,7 +74,7 @@ async fn a_row_of_every_table_of_the_first_program_is_read_and_worked_on() {
     let channel = store.get_channel(&tenant, id).await.unwrap().unwrap();
     assert_eq!((channel.created_at_ms, channel.chat, channel.not_before_ms), (2, None, None));
 
-    let fired = store.fire_due(FireDue { misfire_window_ms: u64::MAX, limit: 9 }).await.unwrap().fired;
+    let fired = store.fire_due(FireDue { catch_up_window_ms: u64::MAX, limit: 9 }).await.unwrap().fired;
     assert_eq!(fired.iter().map(|fired| fired.schedule).collect::<Vec<_>>(), [id]);
     let due = store.due_channels(9, 9).await.unwrap().channels;
     assert_eq!(due.iter().map(|due| due.id).collect::<Vec<_>>(), [id]);

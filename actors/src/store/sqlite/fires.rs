@@ -1,0 +1,369 @@
+//! Firing schedules: what is due, and what a tenant asks for itself. What follows from a fire is decided in
+//! [`policy`](crate::store::policy), and only read and written here.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use serde_json::json;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+use uuid::Uuid;
+
+use super::{Inner, SqliteStore, Write, jobs, rows, settle};
+use crate::model::{Millis, TenantId, new_id};
+use crate::store::error::Trouble;
+use crate::store::policy::{Meeting, Plan, Standing, Terms};
+use crate::store::{Backfilled, Fence, FireDue, FireReport, Fired, NewJob, Overlap, Schedule, Triggered};
+
+/// The last error of a job that makes room for the next fire of its schedule.
+const OVERTAKEN: &str = "cancelled: a later fire of its schedule took its place";
+
+const DUE: &str = "
+    SELECT schedules.*, EXISTS (SELECT 1 FROM tenants WHERE tenants.id = schedules.tenant
+                                                            AND tenants.disabled_at_ms IS NOT NULL) AS rests
+    FROM schedules WHERE next_fire_at_ms IS NOT NULL AND next_fire_at_ms <= ?1
+    ORDER BY next_fire_at_ms LIMIT ?2";
+
+const RELEASED: &str = "SELECT *, 0 AS rests FROM schedules WHERE released = 1 ORDER BY id LIMIT ?1";
+
+// A walk over the index that jumps from one tenant to the next.
+const TENANTS_DUE: &str = "
+    WITH RECURSIVE firing (tenant) AS (
+        SELECT min(tenant) FROM schedules WHERE next_fire_at_ms IS NOT NULL
+        UNION ALL
+        SELECT (SELECT min(tenant) FROM schedules WHERE next_fire_at_ms IS NOT NULL AND tenant > firing.tenant)
+        FROM firing WHERE firing.tenant IS NOT NULL
+    )
+    SELECT tenant FROM firing
+    WHERE tenant IS NOT NULL AND EXISTS (SELECT 1 FROM schedules WHERE schedules.tenant = firing.tenant
+                                                 AND next_fire_at_ms IS NOT NULL AND next_fire_at_ms <= ?1)
+    ORDER BY random() LIMIT ?2";
+
+const DUE_OF_TENANT: &str = "
+    SELECT schedules.*, EXISTS (SELECT 1 FROM tenants WHERE tenants.id = schedules.tenant
+                                                            AND tenants.disabled_at_ms IS NOT NULL) AS rests
+    FROM schedules WHERE tenant = ?1 AND next_fire_at_ms IS NOT NULL AND next_fire_at_ms <= ?2
+    ORDER BY next_fire_at_ms LIMIT ?3";
+
+const STANDING: &str = "
+    SELECT id, revision, next_fire_at_ms, buffered_fire_at_ms, remaining_fires,
+           EXISTS (SELECT 1 FROM jobs WHERE jobs.schedule_id = schedules.id) AS is_live
+    FROM schedules WHERE id IN (SELECT value FROM json_each(?1))";
+
+// Of these fires, those that have made a job which is still kept.
+const PRESENT: &str = "
+    SELECT fire_schedule, fire_at
+    FROM (SELECT value ->> 0 AS fire_schedule, value ->> 1 AS fire_at FROM json_each(?1))
+    WHERE EXISTS (SELECT 1 FROM jobs WHERE schedule_id = fire_schedule AND fire_at_ms = fire_at)
+          OR EXISTS (SELECT 1 FROM jobs_done WHERE schedule_id = fire_schedule AND fire_at_ms = fire_at)";
+
+const WRITE_DOWN: &str = "
+    UPDATE schedules SET next_fire_at_ms = ?2, last_fire_at_ms = coalesce(?3, last_fire_at_ms),
+                         buffered_fire_at_ms = ?4, released = 0, remaining_fires = ?5,
+                         fires = fires + ?6, missed = missed + ?7, overlapped = overlapped + ?8
+    WHERE id = ?1";
+
+const BREAK: &str = "UPDATE schedules SET next_fire_at_ms = NULL, released = 0, last_error = ?2 WHERE id = ?1";
+
+const RELEASE: &str = "UPDATE schedules SET released = 1 WHERE id = ?1 AND buffered_fire_at_ms IS NOT NULL";
+
+pub(super) async fn fire_due(store: &SqliteStore, fire: FireDue) -> Inner<FireReport> {
+    let now = store.now();
+    let (rows, is_more) = due(store, fire.limit, now).await?;
+    let share = (fire.limit as usize).checked_div(rows.len()).unwrap_or(0);
+    let terms = Terms { now, catch_up_window_ms: fire.catch_up_window_ms, most: share, rests: false };
+    // Patterns are evaluated here, before the file is locked.
+    let steps: Vec<Step> = rows.iter().map(|row| step(row, terms)).collect::<Inner<_>>()?;
+    let mut report = FireReport::default();
+    if !steps.is_empty() {
+        let mut write = store.write().await?;
+        apply(&mut write, steps, now, &mut report).await?;
+        write.commit().await?;
+    }
+    let next = "SELECT min(next_fire_at_ms) FROM schedules WHERE next_fire_at_ms IS NOT NULL";
+    let next: Option<Millis> = sqlx::query_scalar(next).fetch_one(&store.readers()?).await?;
+    report.next_due_in_ms = if is_more { Some(0) } else { rows::until(next, now) };
+    Ok(report)
+}
+
+/// Schedules to look at, each once, and whether there may be more.
+async fn due(store: &SqliteStore, limit: u32, now: Millis) -> Inner<(Vec<SqliteRow>, bool)> {
+    let readers = store.readers()?;
+    let mut rows = sqlx::query(DUE).bind(now).bind(limit).fetch_all(&readers).await?;
+    let mut is_more = rows.len() >= limit as usize;
+    if is_more {
+        rows = shares(store, limit, now).await?;
+    }
+    let known: HashSet<String> = rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
+    let released = sqlx::query(RELEASED).bind(limit).fetch_all(&readers).await?;
+    is_more |= released.len() >= limit as usize;
+    for row in released {
+        if !known.contains(row.try_get::<&str, _>("id")?) {
+            rows.push(row);
+        }
+    }
+    Ok((rows, is_more))
+}
+
+/// When there are more than one look can take: of every tenant the same number, and the rest of whoever has it.
+async fn shares(store: &SqliteStore, limit: u32, now: Millis) -> Inner<Vec<SqliteRow>> {
+    let readers = store.readers()?;
+    let tenants: Vec<String> = sqlx::query_scalar(TENANTS_DUE).bind(now).bind(limit).fetch_all(&readers).await?;
+    let mut queues = VecDeque::with_capacity(tenants.len());
+    // Beside many others nobody can have more than twice its share anyway.
+    let most = if tenants.len() > 1 { limit.div_ceil(tenants.len() as u32).saturating_mul(2) } else { limit };
+    for tenant in &tenants {
+        let due = sqlx::query(DUE_OF_TENANT).bind(tenant).bind(now).bind(most.min(limit));
+        queues.push_back(VecDeque::from(due.fetch_all(&readers).await?));
+    }
+    let mut rows = Vec::with_capacity(limit as usize);
+    while rows.len() < limit as usize
+        && let Some(mut queue) = queues.pop_front()
+    {
+        if let Some(row) = queue.pop_front() {
+            rows.push(row);
+            queues.push_back(queue);
+        }
+    }
+    Ok(rows)
+}
+
+/// What a schedule that was found due is to do.
+enum Step {
+    Fire { schedule: Box<Schedule>, revision: i64, plan: Plan },
+    Break { id: String, error: String },
+}
+
+fn step(row: &SqliteRow, terms: Terms) -> Inner<Step> {
+    let schedule = match rows::schedule(row) {
+        Ok(schedule) => Box::new(schedule),
+        // One schedule that cannot be read must not stop all others.
+        Err(Trouble::Corrupt(error)) => {
+            return Ok(Step::Break { id: row.try_get("id")?, error });
+        }
+        Err(other) => return Err(other),
+    };
+    // Fires of a disabled tenant are missed: they must not stand before all others, look after look.
+    let plan = schedule.plan(Terms { rests: row.try_get("rests")?, ..terms });
+    Ok(Step::Fire { schedule, revision: row.try_get("revision")?, plan })
+}
+
+async fn apply(write: &mut Write, steps: Vec<Step>, now: Millis, report: &mut FireReport) -> Inner<()> {
+    let mut planned = Vec::with_capacity(steps.len());
+    for step in steps {
+        match step {
+            Step::Break { id, error } => {
+                sqlx::query(BREAK).bind(id).bind(error).execute(&mut **write).await?;
+            }
+            Step::Fire { schedule, revision, plan } => planned.push((schedule, revision, plan)),
+        }
+    }
+    let ids: Vec<Uuid> = planned.iter().map(|(schedule, ..)| schedule.id).collect();
+    let present =
+        present(write, planned.iter().map(|(schedule, _, plan)| (&**schedule, plan.fires.as_slice()))).await?;
+    let mut standings = standings(write, &ids).await?;
+    for (schedule, revision, plan) in planned {
+        // Only the one who finds it as it was planned moves it on.
+        let as_planned = |row: &Stand| row.revision == revision && row.next == schedule.next_fire_at_ms;
+        let Some(row) = standings.remove(&schedule.id).filter(as_planned) else { continue };
+        let is_new = |fire: &Millis| !present.contains(&(schedule.id, *fire));
+        let fires: Vec<Millis> = plan.fires.iter().copied().filter(is_new).collect();
+        let standing = Standing { buffered: row.standing.buffered.filter(is_new), ..row.standing };
+        let meeting = standing.meet(&fires, schedule.policies.overlap);
+        let (fired, cancelled) = perform(write, &schedule, &meeting, None, now).await?;
+        let change = Change {
+            next: meeting.next(plan.next),
+            last: meeting.starts.last().copied(),
+            missed: plan.missed,
+            remaining: meeting.remaining,
+        };
+        write_down(write, schedule.id, &meeting, change).await?;
+        report.missed += plan.missed;
+        report.overlapped += meeting.overlapped;
+        report.buffered += u64::from(meeting.is_newly_buffered);
+        report.fired.extend(fired);
+        report.cancelled.extend(cancelled);
+    }
+    Ok(())
+}
+
+/// What a row says inside the transaction.
+struct Stand {
+    revision: i64,
+    next: Option<Millis>,
+    standing: Standing,
+}
+
+async fn standings(write: &mut Write, ids: &[Uuid]) -> Inner<HashMap<Uuid, Stand>> {
+    let select = sqlx::query(STANDING).bind(json!(ids).to_string());
+    let mut standings = HashMap::with_capacity(ids.len());
+    for row in select.fetch_all(&mut **write).await? {
+        let remaining: Option<i64> = row.try_get("remaining_fires")?;
+        let standing = Standing {
+            is_live: row.try_get("is_live")?,
+            buffered: row.try_get("buffered_fire_at_ms")?,
+            remaining: remaining.map(|remaining| remaining.max(0) as u64),
+        };
+        let (revision, next) = (row.try_get("revision")?, row.try_get("next_fire_at_ms")?);
+        standings.insert(rows::id(row.try_get("id")?)?, Stand { revision, next, standing });
+    }
+    Ok(standings)
+}
+
+/// Of these fires, and those that are buffered, the ones that have made a job before.
+async fn present<'a>(
+    write: &mut Write,
+    fires: impl Iterator<Item = (&'a Schedule, &'a [Millis])>,
+) -> Inner<HashSet<(Uuid, Millis)>> {
+    let of_one = |(schedule, fires): (&'a Schedule, &'a [Millis])| {
+        fires.iter().copied().chain(schedule.buffered_fire_at_ms).map(|fire| (schedule.id, fire))
+    };
+    let all: Vec<(Uuid, Millis)> = fires.flat_map(of_one).collect();
+    let found = sqlx::query(PRESENT).bind(json!(all).to_string()).fetch_all(&mut **write).await?;
+    found.iter().map(|row| Ok((rows::id(row.try_get("fire_schedule")?)?, row.try_get("fire_at")?))).collect()
+}
+
+/// Cancels and makes jobs as was decided. The job of the last fire has the id `last`, if there is one.
+async fn perform(
+    write: &mut Write,
+    schedule: &Schedule,
+    meeting: &Meeting,
+    last: Option<Uuid>,
+    now: Millis,
+) -> Inner<(Vec<Fired>, Vec<Fence>)> {
+    let mut cancelled = Vec::new();
+    if meeting.cancels {
+        let live = sqlx::query_scalar("SELECT id FROM jobs WHERE schedule_id = ?1 ORDER BY fire_at_ms");
+        let live: Vec<String> = live.bind(schedule.id.to_string()).fetch_all(&mut **write).await?;
+        for id in live {
+            let job = settle::cancel_live(write, &schedule.tenant, rows::id(&id)?, OVERTAKEN, now).await?;
+            cancelled.extend(job.map(|job| job.fence()));
+        }
+    }
+    let mut fired = Vec::with_capacity(meeting.starts.len());
+    for (position, fire_at) in meeting.starts.iter().enumerate() {
+        let is_last = position + 1 == meeting.starts.len();
+        let id = last.filter(|_| is_last).unwrap_or_else(new_id);
+        fired.push(insert_job(write, schedule, id, *fire_at, now).await?);
+    }
+    Ok((fired, cancelled))
+}
+
+async fn insert_job(write: &mut Write, schedule: &Schedule, id: Uuid, fire_at: Millis, now: Millis) -> Inner<Fired> {
+    let context = schedule.context.clone();
+    let job = NewJob {
+        id,
+        queue: schedule.queue.clone(),
+        max_attempts: schedule.max_attempts,
+        context,
+        ..NewJob::new(schedule.tenant.clone(), schedule.kind.clone(), schedule.payload.clone())
+    };
+    jobs::insert(write, &job, fire_at.saturating_add(jitter(schedule)), Some((schedule.id, fire_at)), now).await?;
+    let late_ms = now.saturating_sub(fire_at).max(0) as u64;
+    Ok(Fired { schedule: schedule.id, job: job.id, fire_at_ms: fire_at, late_ms })
+}
+
+/// The same part of the schedule's jitter each time: the end of its id is random.
+fn jitter(schedule: &Schedule) -> i64 {
+    let (_, random) = schedule.id.as_u64_pair();
+    random.checked_rem(schedule.jitter_ms).map_or(0, rows::signed)
+}
+
+/// What changes in a row beside what was decided.
+struct Change {
+    next: Option<Millis>,
+    last: Option<Millis>,
+    missed: u64,
+    remaining: Option<u64>,
+}
+
+async fn write_down(write: &mut Write, id: Uuid, meeting: &Meeting, change: Change) -> Inner<()> {
+    let update = sqlx::query(WRITE_DOWN)
+        .bind(id.to_string())
+        .bind(change.next)
+        .bind(change.last)
+        .bind(meeting.buffered)
+        .bind(change.remaining.map(rows::signed))
+        .bind(meeting.starts.len() as i64)
+        .bind(rows::signed(change.missed))
+        .bind(rows::signed(meeting.overlapped));
+    update.execute(&mut **write).await?;
+    Ok(())
+}
+
+/// A job of this schedule has ended: a fire that waited for it is due at once.
+pub(super) async fn release(write: &mut Write, schedule: &str) -> Inner<()> {
+    sqlx::query(RELEASE).bind(schedule).execute(&mut **write).await?;
+    Ok(())
+}
+
+pub(super) async fn trigger(
+    store: &SqliteStore,
+    tenant: &TenantId,
+    id: Uuid,
+    job: Uuid,
+    overlap: Option<Overlap>,
+) -> Inner<Option<Triggered>> {
+    let now = store.now();
+    let mut write = store.write().await?;
+    let Some((schedule, row)) = locked(&mut write, tenant, id).await? else { return Ok(None) };
+    // Two in the same millisecond are two fires all the same.
+    let mut fire_at = now;
+    while present(&mut write, [(&schedule, [fire_at].as_slice())].into_iter()).await?.contains(&(id, fire_at)) {
+        fire_at += 1;
+    }
+    // It is not one of those that the schedule may still fire.
+    let standing = Standing { remaining: None, ..row.standing };
+    let meeting = standing.meet(&[fire_at], overlap.unwrap_or(schedule.policies.overlap));
+    let is_started = meeting.starts.last() == Some(&fire_at);
+    if !is_started && !meeting.is_newly_buffered {
+        return Ok(Some(Triggered::Overlapped));
+    }
+    let unjittered = Schedule { jitter_ms: 0, ..schedule };
+    let (mut fired, cancelled) =
+        perform(&mut write, &unjittered, &meeting, Some(job).filter(|_| is_started), now).await?;
+    let last = meeting.starts.last().copied();
+    let change = Change { next: row.next, last, missed: 0, remaining: row.standing.remaining };
+    write_down(&mut write, id, &meeting, change).await?;
+    write.commit().await?;
+    Ok(Some(match fired.pop() {
+        Some(fired) if is_started => Triggered::Started { fired, cancelled },
+        _ => Triggered::Buffered { fire_at_ms: fire_at },
+    }))
+}
+
+pub(super) async fn backfill(
+    store: &SqliteStore,
+    tenant: &TenantId,
+    id: Uuid,
+    fires: &[Millis],
+    overlap: Overlap,
+) -> Inner<Option<Backfilled>> {
+    let now = store.now();
+    let mut write = store.write().await?;
+    let Some((schedule, row)) = locked(&mut write, tenant, id).await? else { return Ok(None) };
+    let present = present(&mut write, [(&schedule, fires)].into_iter()).await?;
+    let is_new = |fire: &Millis| !present.contains(&(id, *fire)) && row.standing.buffered != Some(*fire);
+    let new: Vec<Millis> = fires.iter().copied().filter(is_new).collect();
+    let meeting = Standing { remaining: None, ..row.standing }.meet(&new, overlap);
+    let (fired, cancelled) = perform(&mut write, &schedule, &meeting, None, now).await?;
+    let change = Change { next: row.next, last: None, missed: 0, remaining: row.standing.remaining };
+    write_down(&mut write, id, &meeting, change).await?;
+    write.commit().await?;
+    Ok(Some(Backfilled {
+        fired,
+        cancelled,
+        present: (fires.len() - new.len()) as u64,
+        overlapped: meeting.overlapped,
+        buffered_fire_at_ms: meeting.buffered.filter(|_| meeting.is_newly_buffered),
+    }))
+}
+
+/// A tenant's schedule, and how it stands, within a transaction that is about to fire it.
+async fn locked(write: &mut Write, tenant: &TenantId, id: Uuid) -> Inner<Option<(Schedule, Stand)>> {
+    let select = sqlx::query("SELECT * FROM schedules WHERE id = ?1 AND tenant = ?2");
+    let row = select.bind(id.to_string()).bind(tenant.as_str()).fetch_optional(&mut **write).await?;
+    let Some(row) = row else { return Ok(None) };
+    let schedule = rows::schedule(&row)?;
+    let standing = standings(write, &[id]).await?.remove(&id);
+    Ok(standing.map(|standing| (schedule, standing)))
+}
