@@ -1,76 +1,21 @@
 //! `/v1/schedules`: jobs again and again, every so often or by a cron pattern.
 
-use actors::jobs::{Cadence, time_zone};
+mod body;
+pub mod fires;
+
 use actors::model::now_ms;
-use actors::store::{NewSchedule, Place, Schedule};
+use actors::store::{Place, Schedule};
 use axum::extract::State;
 use http::header::LOCATION;
 use http::{HeaderName, StatusCode};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use utoipa::ToSchema;
-use uuid::Uuid;
 
+pub use self::body::{NewScheduleBody, ScheduleResource};
 use super::ApiState;
 use super::idempotency::Effect;
-use super::jobs::{ATTEMPTS_MAX, check_work};
 use super::json::Json;
 use super::page::{Page, Query};
 use super::problem::Problem;
-use super::resource::{Caller, Faults, Id, time};
-
-/// The clock of a cron pattern if nobody says otherwise.
-const TIME_ZONE_DEFAULT: &str = "UTC";
-
-/// What `POST /v1/schedules` takes: either `every_ms` or `cron`, the latter with an optional `time_zone`.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NewScheduleBody {
-    /// A kind that runs here.
-    kind: String,
-    /// What the kind takes, each time.
-    payload: Value,
-    #[schema(minimum = 1_000, maximum = 31_622_400_000_u64)]
-    every_ms: Option<u64>,
-    /// Five fields: minute, hour, day, month, weekday.
-    #[schema(max_length = 200)]
-    cron: Option<String>,
-    /// A name of the IANA database; UTC if it is not said.
-    time_zone: Option<String>,
-    /// The line its jobs wait in: one that is served here.
-    queue: Option<String>,
-    /// How often each job is tried before it is dead.
-    #[schema(minimum = 1, maximum = 100)]
-    max_attempts: Option<u32>,
-}
-
-/// A schedule as its tenant sees it.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ScheduleResource {
-    id: Uuid,
-    tenant: String,
-    kind: String,
-    payload: Value,
-    queue: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    every_ms: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cron: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    time_zone: Option<String>,
-    max_attempts: u32,
-    #[schema(format = DateTime)]
-    next_fire_at: Option<String>,
-    #[schema(format = DateTime)]
-    last_fire_at: Option<String>,
-    #[schema(format = DateTime)]
-    created_at: String,
-    /// Since when it is paused, if it is.
-    #[schema(format = DateTime)]
-    paused_at: Option<String>,
-    last_error: Option<String>,
-    origin_trace_id: Option<String>,
-}
+use super::resource::{Caller, Faults, Id};
 
 /// Makes a schedule.
 ///
@@ -88,20 +33,15 @@ pub async fn create(
     Json(body): Json<NewScheduleBody>,
 ) -> Result<Created, Problem> {
     let mut faults = Faults::default();
-    check_work(&state, &mut faults, &body.kind, &body.payload, body.queue.as_deref());
-    faults.within("max_attempts", body.max_attempts, 1, ATTEMPTS_MAX);
-    let cadence = cadence(&body, &mut faults);
+    let schedule = body.read(&state, tenant, effect.id(), &mut faults);
+    let never = || "leaves no time to fire".to_owned();
+    faults.require("end_at", schedule.as_ref().is_none_or(|new| new.first_fire(now_ms()).is_some()), never);
     faults.check()?;
-    let cadence = cadence.ok_or_else(|| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no cadence"))?;
+    let schedule = schedule.ok_or_else(|| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no cadence"))?;
 
-    if let Some(schedule) = effect.earlier(state.store.get_schedule(&tenant, effect.id())).await? {
+    if let Some(schedule) = effect.earlier(state.store.get_schedule(&schedule.tenant, effect.id())).await? {
         return Ok(created(schedule));
     }
-
-    let mut schedule = NewSchedule::new(tenant, cadence, body.kind, body.payload);
-    schedule.id = effect.id();
-    schedule.queue = body.queue.unwrap_or(schedule.queue);
-    schedule.max_attempts = body.max_attempts.unwrap_or(schedule.max_attempts);
     let schedule = state.scheduler.create_schedule(schedule).await?;
     Ok(created(schedule))
 }
@@ -148,6 +88,28 @@ pub async fn list(
     Ok(Json(wanted.page(schedules, |schedule| Place { at_ms: schedule.created_at_ms, id: schedule.id })))
 }
 
+/// Changes a schedule into what the body says; what is not said gets its default. What has become of its fires stays. It
+/// goes on as it was if its cadence and its start are the same, otherwise as one that is made now; a paused one stays paused.
+///
+/// # Errors
+/// 404 if the tenant has no such schedule, 422 with the fields that make no sense, 503 if the store is away.
+#[utoipa::path(put, path = "/v1/schedules/{id}", params(Id),
+    request_body(content = NewScheduleBody,
+        example = json!({"kind": "publish", "payload": {"topic": "hello", "data": 2}, "every_ms": 60_000, "overlap": "allow"})),
+    responses((status = 200, description = "The schedule, as it is kept now", body = ScheduleResource)))]
+pub async fn update(
+    State(state): State<ApiState>,
+    Caller(tenant): Caller,
+    Id(id): Id,
+    Json(body): Json<NewScheduleBody>,
+) -> Result<Json<ScheduleResource>, Problem> {
+    let mut faults = Faults::default();
+    let schedule = body.read(&state, tenant, id, &mut faults);
+    faults.check()?;
+    let schedule = schedule.ok_or_else(|| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no cadence"))?;
+    found(state.scheduler.update_schedule(schedule).await?)
+}
+
 /// Forgets a schedule. Jobs that it has made stay, also those that run.
 ///
 /// # Errors
@@ -190,46 +152,4 @@ pub async fn resume(
 
 fn found(schedule: Option<Schedule>) -> Result<Json<ScheduleResource>, Problem> {
     schedule.map(|schedule| Json(schedule.into())).ok_or_else(|| Problem::not_found("schedule"))
-}
-
-fn cadence(body: &NewScheduleBody, faults: &mut Faults) -> Option<Cadence> {
-    let no_zone = body.cron.is_some() || body.time_zone.is_none();
-    faults.require("time_zone", no_zone, || "belongs to cron only".to_owned());
-    match (body.every_ms, &body.cron) {
-        (Some(every_ms), None) => faults.keep("every_ms", Cadence::every(every_ms)),
-        (None, Some(pattern)) => {
-            let zone = body.time_zone.as_deref().unwrap_or(TIME_ZONE_DEFAULT);
-            // A pattern is judged whether there is such a place or not.
-            let zone = faults.keep("time_zone", time_zone(zone)).map_or(TIME_ZONE_DEFAULT, |_| zone);
-            faults.keep("cron", Cadence::cron(pattern, zone, now_ms()))
-        }
-        _ => {
-            faults.require("every_ms", false, || "exactly one of every_ms and cron is needed".to_owned());
-            None
-        }
-    }
-}
-
-impl From<Schedule> for ScheduleResource {
-    fn from(schedule: Schedule) -> Self {
-        let line = schedule.cadence.cron_line().map(|(cron, zone)| (cron.to_owned(), zone.to_owned()));
-        let (cron, time_zone) = line.unzip();
-        Self {
-            id: schedule.id,
-            tenant: schedule.tenant.to_string(),
-            kind: schedule.kind,
-            payload: schedule.payload,
-            queue: schedule.queue,
-            every_ms: schedule.cadence.every_ms(),
-            cron,
-            time_zone,
-            max_attempts: schedule.max_attempts,
-            next_fire_at: schedule.next_fire_at_ms.map(time),
-            last_fire_at: schedule.last_fire_at_ms.map(time),
-            created_at: time(schedule.created_at_ms),
-            paused_at: schedule.paused_at_ms.map(time),
-            last_error: schedule.last_error,
-            origin_trace_id: schedule.context.origin(),
-        }
-    }
 }
