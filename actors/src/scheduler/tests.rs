@@ -2,6 +2,7 @@
 
 mod battery;
 mod cancel;
+mod fires;
 
 use std::collections::HashMap;
 use std::sync::Mutex;

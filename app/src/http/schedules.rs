@@ -34,8 +34,8 @@ pub async fn create(
 ) -> Result<Created, Problem> {
     let mut faults = Faults::default();
     let schedule = body.read(&state, tenant, effect.id(), &mut faults);
-    let never = || "leaves no time to fire".to_owned();
-    faults.require("end_at", schedule.as_ref().is_none_or(|new| new.first_fire(now_ms()).is_some()), never);
+    let fires = schedule.as_ref().is_none_or(|new| new.first_fire(now_ms()).is_some());
+    faults.require("end_at", fires, || "leaves no time to fire, or it starts too late for its pattern".to_owned());
     faults.check()?;
     let schedule = schedule.ok_or_else(|| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no cadence"))?;
 

@@ -9,6 +9,7 @@ mod lists;
 mod openapi;
 mod probes;
 mod resources;
+mod schedules;
 mod tenants;
 
 use std::sync::Arc;
