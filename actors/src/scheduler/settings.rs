@@ -52,7 +52,7 @@ pub struct Settings {
     pub settle_wait_ms: u64,
     /// The longest time between two looks for due schedules, in milliseconds; up to a fifth less by jitter.
     pub fire_interval_ms: u64,
-    /// A fire that is older than this is not made up for.
+    /// A fire that is older than this is not made up for, unless its schedule says otherwise.
     pub catch_up_window_ms: u64,
     /// Time between two looks for jobs that lost their runner, in milliseconds; up to a fifth less by jitter.
     pub sweep_interval_ms: u64,
