@@ -163,7 +163,7 @@ async fn apply(write: &mut Write, steps: Vec<Step>, now: Millis, report: &mut Fi
     let mut standings = standings(write, &ids).await?;
     for (schedule, revision, plan) in planned {
         // Only the one who finds it as it was planned moves it on.
-        let as_planned = |row: &Stand| row.revision == revision && row.next == schedule.next_fire_at_ms;
+        let as_planned = |row: &Found| row.revision == revision && row.next == schedule.next_fire_at_ms;
         let Some(row) = standings.remove(&schedule.id).filter(as_planned) else { continue };
         let is_new = |fire: &Millis| !present.contains(&(schedule.id, *fire));
         let fires: Vec<Millis> = plan.fires.iter().copied().filter(is_new).collect();
@@ -187,13 +187,13 @@ async fn apply(write: &mut Write, steps: Vec<Step>, now: Millis, report: &mut Fi
 }
 
 /// What a row says inside the transaction.
-struct Stand {
+struct Found {
     revision: i64,
     next: Option<Millis>,
     standing: Standing,
 }
 
-async fn standings(write: &mut Write, ids: &[Uuid]) -> Inner<HashMap<Uuid, Stand>> {
+async fn standings(write: &mut Write, ids: &[Uuid]) -> Inner<HashMap<Uuid, Found>> {
     let select = sqlx::query(STANDING).bind(json!(ids).to_string());
     let mut standings = HashMap::with_capacity(ids.len());
     for row in select.fetch_all(&mut **write).await? {
@@ -204,7 +204,7 @@ async fn standings(write: &mut Write, ids: &[Uuid]) -> Inner<HashMap<Uuid, Stand
             remaining: remaining.map(|remaining| remaining.max(0) as u64),
         };
         let (revision, next) = (row.try_get("revision")?, row.try_get("next_fire_at_ms")?);
-        standings.insert(rows::id(row.try_get("id")?)?, Stand { revision, next, standing });
+        standings.insert(rows::id(row.try_get("id")?)?, Found { revision, next, standing });
     }
     Ok(standings)
 }
@@ -359,7 +359,7 @@ pub(super) async fn backfill(
 }
 
 /// A tenant's schedule, and how it stands, within a transaction that is about to fire it.
-async fn locked(write: &mut Write, tenant: &TenantId, id: Uuid) -> Inner<Option<(Schedule, Stand)>> {
+async fn locked(write: &mut Write, tenant: &TenantId, id: Uuid) -> Inner<Option<(Schedule, Found)>> {
     let select = sqlx::query("SELECT * FROM schedules WHERE id = ?1 AND tenant = ?2");
     let row = select.bind(id.to_string()).bind(tenant.as_str()).fetch_optional(&mut **write).await?;
     let Some(row) = row else { return Ok(None) };

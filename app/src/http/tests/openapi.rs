@@ -98,8 +98,8 @@ async fn each_time_is_documented_as_one() {
     let mut times = 0;
     for (schema, shape) in document["components"]["schemas"].as_object().unwrap() {
         for (field, of_field) in shape["properties"].as_object().into_iter().flatten() {
-            let is_time = field.ends_with("_at")
-                || ["at", "not_before", "failing_since", "from", "to"].contains(&&**field);
+            let is_time =
+                field.ends_with("_at") || ["at", "not_before", "failing_since", "from", "to"].contains(&&**field);
             assert_eq!(of_field["format"] == "date-time", is_time, "{schema}.{field}: {of_field}");
             times += usize::from(is_time);
         }

@@ -81,13 +81,13 @@ impl Expected {
         let mut latest = walk.clock[0].1;
         for (at, wall) in walk.clock.iter().skip(1) {
             let mut is_fire = (self.has_star || *wall > latest) && self.names(*wall);
-            let mut skipped = latest;
-            while !self.has_star && *wall > latest {
-                skipped = skipped.checked_add(walk.step.seconds()).unwrap();
-                if skipped >= *wall {
-                    break;
+            if !self.has_star && *wall > latest {
+                let next = |wall: DateTime| wall.checked_add(walk.step.seconds()).unwrap();
+                let mut skipped = next(latest);
+                while skipped < *wall {
+                    is_fire |= self.names(skipped);
+                    skipped = next(skipped);
                 }
-                is_fire |= self.names(skipped);
             }
             latest = latest.max(*wall);
             if is_fire && *at >= walk.from {
