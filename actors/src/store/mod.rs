@@ -148,7 +148,8 @@ pub trait Store: Send + Sync + 'static {
     async fn fire_due(&self, fire: FireDue) -> Result<FireReport>;
 
     /// Fires a schedule of a tenant now, also a paused one, under its own policy or another. The job, if it makes one at
-    /// once, has the id `job`. Nothing has changed if it was [`Triggered::Overlapped`].
+    /// once, has the id `job`. Nothing has changed if it was [`Triggered::Overlapped`]. [`StoreError::Limit`] if the tenant has
+    /// as many jobs queued as it may.
     async fn trigger_schedule(
         &self,
         tenant: &TenantId,
@@ -158,7 +159,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Option<Triggered>>;
 
     /// Makes the jobs of past fires of a tenant's schedule, also of a paused one, in one transaction. One that has made a
-    /// job before makes no other, for as long as that job is kept.
+    /// job before makes no other, for as long as that job is kept. [`StoreError::Limit`], and nothing is made, if those
+    /// are more than the tenant may have queued.
     async fn backfill_schedule(
         &self,
         tenant: &TenantId,

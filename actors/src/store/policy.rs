@@ -245,6 +245,17 @@ impl Meeting {
 }
 
 impl Standing {
+    /// As [`Standing::meet`] for a tenant that may have `room` more jobs: fires beyond that are missed, and so is one that
+    /// waited. With their number.
+    pub(crate) fn meet_within(mut self, room: usize, fires: &[Millis], overlap: Overlap) -> (Meeting, u64) {
+        let starts_buffered = !self.is_live && self.buffered.is_some();
+        let is_lost = starts_buffered && room == 0;
+        self.buffered = self.buffered.filter(|_| !is_lost);
+        let room = room.saturating_sub(usize::from(starts_buffered));
+        let (fit, full) = fires.split_at(fires.len().min(room));
+        (self.meet(fit, overlap), full.len() as u64 + u64::from(is_lost))
+    }
+
     /// What becomes of `fires`, in their order, under a policy. A buffered fire that need not wait goes first.
     pub(crate) fn meet(self, fires: &[Millis], overlap: Overlap) -> Meeting {
         let of_all = fires.len();

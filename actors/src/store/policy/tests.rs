@@ -61,6 +61,18 @@ fn what_starts_or_waits_is_one_of_those_that_remain_and_what_is_skipped_is_not()
     assert_eq!((last.starts, last.remaining), (vec![7], Some(1)));
 }
 
+#[test]
+fn fires_for_which_there_is_no_room_are_missed() {
+    let within = |standing: Standing, room, fires: &[Millis]| {
+        let (meeting, missed) = standing.meet_within(room, fires, Overlap::Allow);
+        (meeting.starts, meeting.buffered, missed)
+    };
+    assert_eq!(within(standing(false, None), 2, &[5, 6, 7]), (vec![5, 6], None, 1));
+    assert_eq!(within(standing(false, Some(4)), 2, &[5, 6]), (vec![4, 5], None, 1));
+    assert_eq!(within(standing(false, Some(4)), 0, &[5]), (vec![], None, 2));
+    assert_eq!(within(standing(true, Some(4)), 0, &[5]), (vec![], Some(4), 1));
+}
+
 /// A schedule of every 10 ms (which no tenant may have) that is due at 0.
 fn due(policies: Policies) -> Schedule {
     let cadence = Cadence::Every { every_ms: 10 };

@@ -8,7 +8,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
-use super::{Inner, SqliteStore, Write, jobs, rows, settle};
+use super::{Inner, SqliteStore, Write, jobs, loads, rows, settle};
 use crate::model::{Millis, TenantId, new_id};
 use crate::store::error::Trouble;
 use crate::store::policy::{Meeting, Plan, Standing, Terms};
@@ -76,7 +76,7 @@ pub(super) async fn fire_due(store: &SqliteStore, fire: FireDue) -> Inner<FireRe
     let mut report = FireReport::default();
     if !steps.is_empty() {
         let mut write = store.write().await?;
-        apply(&mut write, steps, now, &mut report).await?;
+        apply(&mut write, steps, store.tenant_queued_max, now, &mut report).await?;
         write.commit().await?;
     }
     let next = "SELECT min(next_fire_at_ms) FROM schedules WHERE next_fire_at_ms IS NOT NULL";
@@ -147,7 +147,13 @@ fn step(row: &SqliteRow, terms: Terms) -> Inner<Step> {
     Ok(Step::Fire { schedule, revision: row.try_get("revision")?, plan })
 }
 
-async fn apply(write: &mut Write, steps: Vec<Step>, now: Millis, report: &mut FireReport) -> Inner<()> {
+async fn apply(
+    write: &mut Write,
+    steps: Vec<Step>,
+    queued_max: u32,
+    now: Millis,
+    report: &mut FireReport,
+) -> Inner<()> {
     let mut planned = Vec::with_capacity(steps.len());
     for step in steps {
         match step {
@@ -161,6 +167,7 @@ async fn apply(write: &mut Write, steps: Vec<Step>, now: Millis, report: &mut Fi
     let present =
         present(write, planned.iter().map(|(schedule, _, plan)| (&**schedule, plan.fires.as_slice()))).await?;
     let mut standings = standings(write, &ids).await?;
+    let mut rooms: HashMap<TenantId, usize> = HashMap::new();
     for (schedule, revision, plan) in planned {
         // Only the one who finds it as it was planned moves it on.
         let as_planned = |row: &Found| row.revision == revision && row.next == schedule.next_fire_at_ms;
@@ -168,16 +175,25 @@ async fn apply(write: &mut Write, steps: Vec<Step>, now: Millis, report: &mut Fi
         let is_new = |fire: &Millis| !present.contains(&(schedule.id, *fire));
         let fires: Vec<Millis> = plan.fires.iter().copied().filter(is_new).collect();
         let standing = Standing { buffered: row.standing.buffered.filter(is_new), ..row.standing };
-        let meeting = standing.meet(&fires, schedule.policies.overlap);
+        let room = match rooms.get(&schedule.tenant) {
+            Some(room) => *room,
+            None => loads::room(write, &schedule.tenant, queued_max).await?,
+        };
+        let (meeting, full) = standing.meet_within(room, &fires, schedule.policies.overlap);
+        if full > 0 {
+            let (tenant, schedule) = (&schedule.tenant, schedule.id);
+            tracing::warn!(%tenant, %schedule, full, "fires are missed: the tenant has as many jobs queued as it may");
+        }
+        rooms.insert(schedule.tenant.clone(), room.saturating_sub(meeting.starts.len()));
         let (fired, cancelled) = perform(write, &schedule, &meeting, None, now).await?;
         let change = Change {
             next: meeting.next(plan.next),
             last: meeting.starts.last().copied(),
-            missed: plan.missed,
+            missed: plan.missed + full,
             remaining: meeting.remaining,
         };
         write_down(write, schedule.id, &meeting, change).await?;
-        report.missed += plan.missed;
+        report.missed += plan.missed + full;
         report.overlapped += meeting.overlapped;
         report.buffered += u64::from(meeting.is_newly_buffered);
         report.fired.extend(fired);
@@ -318,6 +334,7 @@ pub(super) async fn trigger(
     if !is_started && !meeting.is_newly_buffered {
         return Ok(Some(Triggered::Overlapped));
     }
+    loads::check_more(&mut write, tenant.as_str(), meeting.starts.len() as i64, store.tenant_queued_max).await?;
     let unjittered = Schedule { jitter_ms: 0, ..schedule };
     let (mut fired, cancelled) =
         perform(&mut write, &unjittered, &meeting, Some(job).filter(|_| is_started), now).await?;
@@ -345,6 +362,7 @@ pub(super) async fn backfill(
     let is_new = |fire: &Millis| !present.contains(&(id, *fire)) && row.standing.buffered != Some(*fire);
     let new: Vec<Millis> = fires.iter().copied().filter(is_new).collect();
     let meeting = Standing { remaining: None, ..row.standing }.meet(&new, overlap);
+    loads::check_more(&mut write, tenant.as_str(), meeting.starts.len() as i64, store.tenant_queued_max).await?;
     let (fired, cancelled) = perform(&mut write, &schedule, &meeting, None, now).await?;
     let change = Change { next: row.next, last: None, missed: 0, remaining: row.standing.remaining };
     write_down(&mut write, id, &meeting, change).await?;

@@ -195,7 +195,7 @@ mod tests {
                     self.store.set_tenant_quotas(&id, quotas).await.unwrap();
                 }
                 _ => {
-                    let fire = FireDue { limit: 9, misfire_window_ms: u64::MAX };
+                    let fire = FireDue { limit: 9, catch_up_window_ms: u64::MAX };
                     self.store.fire_due(fire).await.unwrap();
                 }
             }
