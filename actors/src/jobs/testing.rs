@@ -31,6 +31,9 @@ pub(crate) fn job() -> Job {
         last_error: None,
         result: None,
         fired: None,
+        unique_key: None,
+        redrives: 0,
+        keep_ms: None,
         context: TraceContext::default(),
     }
 }

@@ -4,6 +4,7 @@
 //! at the latest after the poll interval: that is how it learns of jobs that another process wrote.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -86,7 +87,9 @@ impl Working {
     async fn claim(&mut self) -> Duration {
         let mut wait = jittered(self.shared.settings.poll_interval_ms);
         for queue in self.queues_in_turn() {
-            match self.claim_from(&queue).await {
+            let claimed = self.claim_from(&queue).await;
+            self.shared.claimer_parked.store(claimed.is_err(), Ordering::Relaxed);
+            match claimed {
                 Ok(next) => wait = wait.min(next),
                 Err(error) => return self.park.failed(&error),
             }

@@ -20,6 +20,7 @@
 //! Deliberately absent: a leader, a lock, an in-memory queue of jobs beyond one batch.
 
 mod claimer;
+mod explain;
 mod firer;
 mod flight;
 mod pulse;
@@ -31,23 +32,29 @@ mod sweeper;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use supervision::{Address, Backoff, ChildSpec, Intensity, Policy, Shutdown, Strategy, SupervisorSpec};
 use telemetry::panic::PANIC_RECOVERED;
 use uuid::Uuid;
 
+use self::explain::Here;
+pub use self::explain::{Reason, ReasonCode};
 use self::flight::Flight;
 pub use self::settings::{Settings, SettingsFault};
 use crate::jobs::{Handlers, RunOne};
 use crate::model::{Millis, Poke, TenantId};
 use crate::store::{
-    Backfilled, Cancelled, Job, NewJob, NewSchedule, Overlap, Result, Schedule, SharedStore, Triggered,
+    Backfilled, Cancelled, Job, JobFilter, NewJob, NewSchedule, Overlap, Place, Redriven, Result, Schedule,
+    SharedStore, Standing, Triggered,
 };
 
 telemetry::declare_metrics! {
     /// Jobs ended by their tenants.
     pub static CANCELLED: Counter = ("job.cancelled", "{job}");
+    /// Jobs sent round again by their tenants.
+    pub static REDRIVEN: Counter = ("job.redriven", "{job}");
 }
 
 /// Where it stands in the tree.
@@ -65,6 +72,15 @@ pub struct Scheduler(Arc<Shared>);
 #[error("settings of the scheduler: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub struct BadSettings(pub Vec<SettingsFault>);
 
+/// Why a job is where it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explanation {
+    /// What the store knows.
+    pub standing: Standing,
+    /// What follows from it here; never empty.
+    pub reasons: Vec<Reason>,
+}
+
 /// What all actors of the subsystem share.
 struct Shared {
     store: SharedStore,
@@ -73,6 +89,8 @@ struct Shared {
     owner: Uuid,
     run: RunOne,
     flight: Flight,
+    /// Whether the claimer waits for a store that did not answer.
+    claimer_parked: AtomicBool,
     /// Jobs may be due.
     claimer: Poke,
     /// Jobs are waiting to run, or a place is free.
@@ -111,6 +129,7 @@ impl Scheduler {
             owner: Uuid::new_v4(),
             run,
             flight: Flight::new(settings.held_max()),
+            claimer_parked: AtomicBool::new(false),
             claimer: Poke::new(),
             runners: Poke::new(),
             settler: Poke::new(),
@@ -159,6 +178,53 @@ impl Scheduler {
             }
         }
         Ok(cancelled)
+    }
+
+    /// Sends a job of a tenant round again that is dead or cancelled, and wakes the claimer.
+    ///
+    /// # Errors
+    /// As [`Store::redrive_job`](crate::store::Store::redrive_job).
+    pub async fn redrive(&self, tenant: &TenantId, id: Uuid) -> Result<Job> {
+        let job = self.0.store.redrive_job(tenant, id).await?;
+        REDRIVEN.add(1, &[]);
+        self.0.claimer.poke();
+        Ok(job)
+    }
+
+    /// Does the same with jobs that pass the filter, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Store::redrive_jobs`](crate::store::Store::redrive_jobs).
+    pub async fn redrive_many(
+        &self,
+        tenant: &TenantId,
+        filter: &JobFilter,
+        after: Option<Place>,
+        limit: u32,
+    ) -> Result<Redriven> {
+        let redriven = self.0.store.redrive_jobs(tenant, filter, after, limit).await?;
+        REDRIVEN.add(redriven.count.into(), &[]);
+        self.0.claimer.poke();
+        Ok(redriven)
+    }
+
+    /// Why a job of a tenant does not run now, as far as the store and this process know. `None` if the tenant has no such
+    /// job.
+    ///
+    /// # Errors
+    /// As [`Store::job_standing`](crate::store::Store::job_standing).
+    pub async fn explain(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Explanation>> {
+        let Some(standing) = self.0.store.job_standing(tenant, id).await? else { return Ok(None) };
+        let here = Here {
+            owner: self.0.owner,
+            queues: self.queues(),
+            knows_kind: self.handlers().get(&standing.job.kind).is_some(),
+            tenant_running_max: self.0.settings.tenant_concurrency,
+            room: self.0.flight.room(),
+            is_parked: self.0.claimer_parked.load(Ordering::Relaxed),
+        };
+        let reasons = explain::reasons(&standing, &here);
+        Ok(Some(Explanation { standing, reasons }))
     }
 
     /// Lets a paused schedule fire again, and wakes the firer.
@@ -241,6 +307,7 @@ pub fn scheduler(scheduler: &Scheduler, restart: Intensity, backoff: Backoff) ->
     let policy = Policy::KeepRunning.as_str();
     PANIC_RECOVERED.born(&[("component", ID), ("actor", RUNNERS_PATH), ("policy", policy)]);
     CANCELLED.born(&[]);
+    REDRIVEN.born(&[]);
     let shared = || Arc::clone(&scheduler.0);
     let children = [
         sweeper::child(shared()),

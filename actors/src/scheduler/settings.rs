@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::jobs::RetryPolicy;
+use crate::model::TenantId;
+use crate::store::PruneJobs;
 
 /// What the claimer, and then the settler, may take to stop; long enough for one call to a store that is well.
 pub(super) const CLAIMER_STOP: Duration = Duration::from_millis(500);
@@ -62,10 +64,14 @@ pub struct Settings {
     pub retry_cap_ms: u64,
     /// So many crashes (panics, lost runners) quarantine a job.
     pub crashes_max: u32,
-    /// How long finished jobs are kept.
-    pub keep_finished_ms: u64,
-    /// How many finished jobs are kept at most.
-    pub keep_finished_max: u64,
+    /// How long jobs are kept that are done, unless they say so themselves.
+    pub keep_done_ms: u64,
+    /// How long those are kept that are dead.
+    pub keep_dead_ms: u64,
+    /// How long those are kept that were cancelled.
+    pub keep_cancelled_ms: u64,
+    /// How many finished jobs of one tenant are kept at most.
+    pub tenant_finished_max: u64,
     /// While the store is away, the longest wait between two tries.
     pub park_max_ms: u64,
     /// The whole stop, in milliseconds; running jobs get what is left of it.
@@ -91,8 +97,10 @@ impl Default for Settings {
             retry_base_ms: 1_000,
             retry_cap_ms: 600_000,
             crashes_max: 3,
-            keep_finished_ms: 7 * 24 * 3_600_000,
-            keep_finished_max: 100_000,
+            keep_done_ms: 7 * 24 * 3_600_000,
+            keep_dead_ms: 30 * 24 * 3_600_000,
+            keep_cancelled_ms: 7 * 24 * 3_600_000,
+            tenant_finished_max: 100_000,
             park_max_ms: 5_000,
             stop_within_ms: 5_000,
         }
@@ -144,6 +152,18 @@ impl Settings {
     #[must_use]
     pub fn retry(&self) -> RetryPolicy {
         RetryPolicy { base_ms: self.retry_base_ms, cap_ms: self.retry_cap_ms, crashes_max: self.crashes_max }
+    }
+
+    /// Which finished jobs to forget, of those `limit` at once; tenants behind `after` are counted.
+    pub(super) fn prune(&self, after: Option<TenantId>, limit: u32) -> PruneJobs {
+        PruneJobs {
+            done_ms: self.keep_done_ms,
+            dead_ms: self.keep_dead_ms,
+            cancelled_ms: self.keep_cancelled_ms,
+            tenant_max: self.tenant_finished_max,
+            after,
+            limit,
+        }
     }
 
     /// What the whole subtree may take to stop.

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::pulse::{Park, Pulse, jittered, until_stop};
 use super::settler::extend_leases;
 use super::{Shared, settings};
-use crate::store::{JobCounts, Prune, StoreError};
+use crate::model::TenantId;
+use crate::store::{JobCounts, StoreError};
 
 telemetry::declare_metrics! {
     /// Jobs that lost their runner and were made ready again.
@@ -46,6 +47,8 @@ pub(super) struct Working {
     pulse: Pulse,
     park: Park,
     heartbeat: Heartbeat,
+    /// Whose number of finished jobs was looked at last.
+    counted: Option<TenantId>,
 }
 
 impl Actor for Sweeper {
@@ -67,6 +70,7 @@ impl Actor for Sweeper {
             pulse: Pulse::start(&context, myself, crate::model::Poke::new(), || Look),
             park: Park::new(ID, shared.settings.park_max_ms),
             heartbeat: context.heartbeat(ID, Duration::from_millis(shared.settings.sweep_interval_ms)),
+            counted: None,
             shared,
         })
     }
@@ -93,7 +97,7 @@ impl Working {
     }
 
     /// Rescues, forgets, counts. Answers whether there is more to do at once.
-    async fn sweep(&self) -> Result<bool, StoreError> {
+    async fn sweep(&mut self) -> Result<bool, StoreError> {
         let Shared { store, settings, claimer, .. } = &*self.shared;
         // After a jump of the clock, or a pause of the whole process, our own leases look over too. Whoever can sweep
         // is alive, and so are the jobs that it holds.
@@ -108,13 +112,12 @@ impl Working {
         if swept.quarantined > 0 {
             tracing::error!(quarantined = swept.quarantined, "jobs lost their runner too often and are dead");
         }
-        let prune =
-            Prune { older_than_ms: settings.keep_finished_ms, keep_max: settings.keep_finished_max, limit: SWEEP_MAX };
-        let pruned = store.prune(prune).await?;
-        PRUNED.add(pruned, &[]);
+        let pruned = store.prune(settings.prune(self.counted.take(), SWEEP_MAX)).await?;
+        PRUNED.add(pruned.count, &[]);
+        self.counted = pruned.after;
         show(store.job_counts().await?);
         let full = u64::from(SWEEP_MAX);
-        Ok(swept.rescued >= full || swept.quarantined >= full || pruned >= full)
+        Ok(swept.rescued >= full || swept.quarantined >= full || pruned.count >= full)
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::NewDelivery;
+use super::{NewDelivery, Place, Unique};
 use crate::model::{Millis, TenantId, new_id};
 
 /// A job that does not exist yet.
@@ -31,6 +31,10 @@ pub struct NewJob {
     pub max_attempts: u32,
     /// How long one attempt may take; `None` is the scheduler's default.
     pub timeout_ms: Option<u64>,
+    /// While another job of the tenant has this key, there is no second one.
+    pub unique: Option<Unique>,
+    /// How long it is kept when it has ended; `None` is as long as the operator says.
+    pub keep_ms: Option<u64>,
     /// The span that asked for it, and the trace in which it all began.
     pub context: TraceContext,
 }
@@ -53,6 +57,8 @@ impl NewJob {
             run_at_ms: None,
             max_attempts: Self::MAX_ATTEMPTS_DEFAULT,
             timeout_ms: None,
+            unique: None,
+            keep_ms: None,
             context: TraceContext::current(),
         }
     }
@@ -77,7 +83,7 @@ pub struct Job {
     pub priority: i32,
     /// How often it was claimed. With the id it is the fence of every write.
     pub attempt: u32,
-    /// How many of these claims were given back without charge.
+    /// How many of these claims are not charged: they were given back, or belong to the time before a redrive.
     pub refunds: u32,
     /// How often its runner was lost under it, or it panicked.
     pub crashes: u32,
@@ -99,6 +105,12 @@ pub struct Job {
     pub result: Option<Value>,
     /// The schedule that made it, and for which time.
     pub fired: Option<(Uuid, Millis)>,
+    /// Its unique key, if it was given one. Whether it still has it, [`Unique`] says.
+    pub unique_key: Option<String>,
+    /// How often it was sent round again after its end.
+    pub redrives: u32,
+    /// How long it is kept when it has ended; `None` is as long as the operator says.
+    pub keep_ms: Option<u64>,
     /// The span that asked for it, and the trace in which it all began.
     pub context: TraceContext,
 }
@@ -139,6 +151,11 @@ impl JobState {
     /// All of them, in the order of a life.
     pub const ALL: [Self; 7] =
         [Self::Scheduled, Self::Ready, Self::Running, Self::Retrying, Self::Done, Self::Dead, Self::Cancelled];
+
+    /// Whether [`Store::redrive_job`](super::Store::redrive_job) takes it: it has ended, and not well.
+    pub fn can_be_redriven(self) -> bool {
+        matches!(self, Self::Dead | Self::Cancelled)
+    }
 
     /// Its name, as in the HTTP surface.
     pub fn as_str(self) -> &'static str {
@@ -186,6 +203,17 @@ pub enum Cancelled {
     Now(Box<Job>),
     /// It had ended before, and nothing has changed.
     TooLate(Box<Job>),
+}
+
+/// What became of the wish to redrive many jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redriven {
+    /// So many are ready again.
+    pub count: u32,
+    /// So many stay as they are, because another job has their unique key.
+    pub skipped: u32,
+    /// The last one that was looked at, if there may be more behind it.
+    pub next: Option<Place>,
 }
 
 /// One claim of one row. Whoever cannot name the present one has lost the row.
@@ -323,7 +351,33 @@ pub struct SweepReport {
     pub quarantined: u64,
 }
 
-/// Which finished jobs, or deliveries, to forget. Both bounds apply.
+/// Which finished jobs to forget. A job that says itself how long it is kept is kept so long; the number bounds all.
+#[derive(Debug, Clone)]
+pub struct PruneJobs {
+    /// Those that are done for longer than this.
+    pub done_ms: u64,
+    /// Those that are dead for longer than this.
+    pub dead_ms: u64,
+    /// Those that are cancelled for longer than this.
+    pub cancelled_ms: u64,
+    /// And the oldest of each tenant above this many.
+    pub tenant_max: u64,
+    /// Whose number is looked at: that of the first tenants behind this one.
+    pub after: Option<TenantId>,
+    /// How many at once at most, by each rule.
+    pub limit: u32,
+}
+
+/// What was forgotten.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// So many jobs.
+    pub count: u64,
+    /// Behind which tenant the next call is to look; `None` is from the start.
+    pub after: Option<TenantId>,
+}
+
+/// Which finished deliveries to forget. Both bounds apply.
 #[derive(Debug, Clone, Copy)]
 pub struct Prune {
     /// Those that finished longer ago than this.

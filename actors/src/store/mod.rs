@@ -34,7 +34,9 @@ mod policy;
 mod request;
 mod schedule;
 pub mod sqlite;
+mod standing;
 mod tenant;
+mod unique;
 
 pub use delivery::{
     Before, CHANNEL_PENDING_MAX, Channel, ChannelNews, ClaimDeliveries, ClaimedDeliveries, Delivery, DeliveryOutcome,
@@ -45,7 +47,7 @@ pub use error::StoreError;
 pub use fair::JOB_WEIGHT_DEFAULT;
 pub use job::{
     Cancelled, ClaimJobs, ClaimedJobs, Effect, Fault, Fence, Job, JobCounts, JobFilter, JobState, NewJob, Outcome,
-    Prune, Settled, Settlement, SweepReport,
+    Prune, PruneJobs, Pruned, Redriven, Settled, Settlement, SweepReport,
 };
 pub use keeper::store;
 pub use place::Place;
@@ -53,7 +55,9 @@ pub use policy::{BACKFILL_MAX, MISFIRE_MAX, Misfire, ON_TIME_MS, Overlap, Polici
 pub use request::{BeginRequest, BegunRequest, Fingerprint, KeptAnswer, RequestEnd, RequestTicket};
 pub use schedule::{Backfilled, FireDue, FireReport, Fired, NewSchedule, Schedule, Tally, Triggered};
 pub use sqlite::{SqliteOptions, SqliteStore};
+pub use standing::{AHEAD_MAX, Standing};
 pub use tenant::{KeyHash, Quotas, Tenant, new_key};
+pub use unique::{KEY_MAX_CHARS, PERIOD_MAX_MS, Unique, UniqueStates};
 
 /// What a verb answers.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -66,8 +70,10 @@ pub type SharedStore = Arc<dyn Store>;
 pub trait Store: Send + Sync + 'static {
     // ---- jobs ----
 
-    /// Keeps new jobs, all or none of them. On success they will run at least once. [`StoreError::Limit`] if a tenant would
-    /// have more of them queued than it may.
+    /// Keeps new jobs, all or none of them. On success they will run at least once. Answers in the order of `jobs`: for
+    /// one whose unique key another job has ([`Unique::is_held_by`]), also one of the same batch, it keeps nothing and
+    /// answers that other one, which has another id. Of any number at once, one job gets a key.
+    /// [`StoreError::Limit`] if a tenant would have more of them queued than it may.
     async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Job>>;
 
     /// Takes due jobs for a process: fair between tenants by their weights, then by priority, then by time. Each is leased,
@@ -92,8 +98,8 @@ pub trait Store: Send + Sync + 'static {
     /// of its process: it may only have been beside the culprit.
     async fn sweep(&self, crashes_max: u32, limit: u32) -> Result<SweepReport>;
 
-    /// Forgets finished jobs. Answers how many.
-    async fn prune(&self, prune: Prune) -> Result<u64>;
+    /// Forgets finished jobs, and with each its unique key.
+    async fn prune(&self, prune: PruneJobs) -> Result<Pruned>;
 
     /// One job of a tenant, also a finished one.
     async fn get_job(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Job>>;
@@ -112,6 +118,24 @@ pub trait Store: Send + Sync + 'static {
     /// is lost to its runner: what that answers is [`Settled::Late`], and its next heartbeat tells it. `None` if the
     /// tenant has no such job.
     async fn cancel_job(&self, tenant: &TenantId, id: Uuid, reason: &str) -> Result<Option<Cancelled>>;
+
+    /// Makes a job of a tenant that is dead or cancelled ready again, under the same id: with all its attempts, its crashes
+    /// forgotten. One that had crashed is claimed as the only such job of its process. [`StoreError::NotFound`] if the
+    /// tenant has no such job, [`StoreError::Conflict`] if it is in another state, or another job has its unique key.
+    async fn redrive_job(&self, tenant: &TenantId, id: Uuid) -> Result<Job>;
+
+    /// Does the same with the tenant's jobs that pass the filter, dead and cancelled ones only, newest first, those behind
+    /// `after` only, at most `limit`. Those whose unique key another job has stay as they are.
+    async fn redrive_jobs(
+        &self,
+        tenant: &TenantId,
+        filter: &JobFilter,
+        after: Option<Place>,
+        limit: u32,
+    ) -> Result<Redriven>;
+
+    /// Where a job of a tenant stands, all read at one moment.
+    async fn job_standing(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Standing>>;
 
     /// How many jobs are in each state. Its cost grows with the number of rows: for a beat of seconds, not for a request.
     async fn job_counts(&self) -> Result<JobCounts>;

@@ -1,11 +1,18 @@
-//! `/v1/jobs`: post one, look at one or at many, cancel one.
+//! `/v1/jobs`: look at one or at many, cancel one. What else there is to do with them stands in files of their own.
+
+mod enqueue;
+mod explain;
+mod redrive;
+
+pub use enqueue::*;
+pub use explain::*;
+pub use redrive::*;
 
 use actors::jobs::CheckError;
 use actors::model::Millis;
 use actors::store::{Cancelled, Job, JobFilter, JobState, NewJob, Place};
 use axum::extract::State;
-use http::header::LOCATION;
-use http::{HeaderName, StatusCode};
+use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,32 +31,6 @@ pub(super) const ATTEMPTS_MAX: u32 = 100;
 
 /// The longest reason for a cancellation, in characters.
 const REASON_MAX: usize = 500;
-
-/// How long one attempt may take at most, in milliseconds: one hour.
-const TIMEOUT_MAX_MS: u64 = 3_600_000;
-
-/// What `POST /v1/jobs` takes.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NewJobBody {
-    /// A kind that runs here.
-    kind: String,
-    /// What the kind takes.
-    payload: Value,
-    /// Not before this time; now if it is not said.
-    #[schema(value_type = Option<String>, format = DateTime)]
-    run_at: Option<Timestamp>,
-    /// The line it waits in: one that is served here.
-    queue: Option<String>,
-    /// Lower runs first.
-    priority: Option<i32>,
-    /// How often it is tried before it is dead.
-    #[schema(minimum = 1, maximum = 100)]
-    max_attempts: Option<u32>,
-    /// How long one attempt may take.
-    #[schema(minimum = 1, maximum = 3_600_000)]
-    timeout_ms: Option<u64>,
-}
 
 /// What `POST /v1/jobs/{id}/cancel` takes.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -79,49 +60,13 @@ pub struct JobResource {
     finished_at: Option<String>,
     last_error: Option<String>,
     result: Option<Value>,
+    /// The key that it was given to be the only one.
+    unique_key: Option<String>,
+    /// How often it was redriven; its attempts count anew from the last time on.
+    redrives: u32,
+    /// How long it says to be kept when it has ended, in milliseconds.
+    keep_for_ms: Option<u64>,
     origin_trace_id: Option<String>,
-}
-
-/// Makes a job: on 201 it is kept and will run at least once.
-///
-/// # Errors
-/// 422 with the fields that make no sense, 503 if the store is away.
-#[utoipa::path(post, path = "/v1/jobs",
-    request_body(content = NewJobBody, example = json!({"kind": "publish", "payload": {"topic": "hello", "data": 1}})),
-    responses((status = 201, description = "The job, as it is kept", body = JobResource,
-        headers(("location" = String, description = "Where it is shown")))))]
-pub async fn create(
-    State(state): State<ApiState>,
-    Caller(tenant): Caller,
-    effect: Effect,
-    Json(body): Json<NewJobBody>,
-) -> Result<Created, Problem> {
-    let mut faults = Faults::default();
-    check_work(&state, &mut faults, &body.kind, &body.payload, body.queue.as_deref());
-    faults.within("max_attempts", body.max_attempts, 1, ATTEMPTS_MAX);
-    faults.within("timeout_ms", body.timeout_ms, 1, TIMEOUT_MAX_MS);
-    faults.check()?;
-    if let Some(job) = effect.earlier(state.store.get_job(&tenant, effect.id())).await? {
-        return Ok(created(job));
-    }
-
-    let mut job = NewJob::new(tenant, body.kind, body.payload);
-    job.id = effect.id();
-    job.queue = body.queue.unwrap_or(job.queue);
-    job.priority = body.priority.unwrap_or(job.priority);
-    job.max_attempts = body.max_attempts.unwrap_or(job.max_attempts);
-    job.timeout_ms = body.timeout_ms;
-    job.run_at_ms = body.run_at.map(Timestamp::as_millisecond);
-
-    let kept = state.scheduler.enqueue(vec![job]).await?.into_iter().next();
-    let job = kept.ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the job was not kept"))?;
-    Ok(created(job))
-}
-
-type Created = (StatusCode, [(HeaderName, String); 1], Json<JobResource>);
-
-fn created(job: Job) -> Created {
-    (StatusCode::CREATED, [(LOCATION, format!("/v1/jobs/{}", job.id))], Json(job.into()))
 }
 
 /// Shows a job.
@@ -159,13 +104,7 @@ pub async fn list(
     Caller(tenant): Caller,
     mut query: Query,
 ) -> Result<Json<Page<JobResource>>, Problem> {
-    let filter = JobFilter {
-        states: query.all("state", str::parse::<JobState>),
-        kind: query.one("kind", str::parse),
-        queue: query.one("queue", str::parse),
-        created_after_ms: query.one("created_after", instant),
-        created_before_ms: query.one("created_before", instant),
-    };
+    let filter = filter(&mut query, str::parse::<JobState>);
     let wanted = query.page("jobs");
     query.finish()?;
     let jobs = state.store.list_jobs(&tenant, &filter, wanted.after, wanted.rows()).await?;
@@ -211,6 +150,17 @@ pub async fn cancel(
     }
 }
 
+/// What lists and what is done to many have in common.
+fn filter(query: &mut Query, state: impl Fn(&str) -> Result<JobState, String>) -> JobFilter {
+    JobFilter {
+        states: query.all("state", state),
+        kind: query.one("kind", str::parse),
+        queue: query.one("queue", str::parse),
+        created_after_ms: query.one("created_after", instant),
+        created_before_ms: query.one("created_before", instant),
+    }
+}
+
 fn instant(text: &str) -> Result<Millis, String> {
     let time = text.parse::<Timestamp>().map(Timestamp::as_millisecond);
     time.map_err(|_| "is no time, expected one such as 2026-01-31T12:00:00Z".to_owned())
@@ -245,6 +195,9 @@ impl From<Job> for JobResource {
             finished_at: job.finished_at_ms.map(time),
             last_error: job.last_error,
             result: job.result,
+            unique_key: job.unique_key,
+            redrives: job.redrives,
+            keep_for_ms: job.keep_ms,
             origin_trace_id: job.context.origin(),
         }
     }

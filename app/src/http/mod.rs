@@ -138,8 +138,12 @@ pub fn router(state: ApiState) -> Router {
 fn of_tenants() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(jobs::create, jobs::list))
+        .routes(routes!(jobs::create_batch))
+        .routes(routes!(jobs::redrive_many))
         .routes(routes!(jobs::get))
         .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::redrive))
+        .routes(routes!(jobs::explain))
         .routes(routes!(schedules::create, schedules::list))
         .routes(routes!(schedules::get, schedules::update, schedules::delete))
         .routes(routes!(schedules::pause))

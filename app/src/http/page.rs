@@ -121,8 +121,13 @@ impl<K: Serialize> Wanted<K> {
         let is_more = rows.len() > self.limit as usize;
         rows.truncate(self.limit as usize);
         let last = rows.last().filter(|_| is_more);
-        let next_cursor = last.map(|row| write_cursor(self.list, &key(row)));
+        let next_cursor = last.map(|row| self.cursor(&key(row)));
         Page { items: rows.into_iter().map(T::from).collect(), next_cursor }
+    }
+
+    /// The cursor of the page behind this place.
+    pub fn cursor(&self, last: &K) -> String {
+        write_cursor(self.list, last)
     }
 }
 

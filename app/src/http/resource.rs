@@ -9,6 +9,9 @@ use uuid::Uuid;
 
 use super::problem::{FieldError, Problem};
 
+/// With so many faults no further items of a list are looked at.
+const ITEM_FAULTS_MAX: usize = 100;
+
 /// A point in time as tenants see it: RFC 3339 in UTC.
 pub fn time(at_ms: Millis) -> String {
     // What does not fit into a timestamp was never a time.
@@ -80,6 +83,19 @@ impl Faults {
     pub fn within<T: PartialOrd + Copy + std::fmt::Display>(&mut self, field: &str, value: Option<T>, min: T, max: T) {
         let good = value.is_none_or(|value| value >= min && value <= max);
         self.require(field, good, || format!("must be from {min} to {max}"));
+    }
+
+    /// What `check` refuses, as fields of `item`. Of very many the first are enough.
+    pub fn within_item(&mut self, item: &str, check: impl FnOnce(&mut Self)) {
+        if self.0.len() >= ITEM_FAULTS_MAX {
+            return;
+        }
+        let mut faults = Self::default();
+        check(&mut faults);
+        self.0.extend(faults.0.into_iter().map(|FieldError { field, reason }| {
+            let field = format!("{item}.{field}");
+            FieldError { field, reason }
+        }));
     }
 
     /// A 422 if anything was refused.

@@ -140,8 +140,10 @@ impl Settings {
             retry_base_ms: ms(section.retry_base),
             retry_cap_ms: ms(section.retry_cap),
             crashes_max: section.crashes_max,
-            keep_finished_ms: ms(section.keep_finished),
-            keep_finished_max: section.keep_finished_max,
+            keep_done_ms: ms(section.keep_done),
+            keep_dead_ms: ms(section.keep_dead),
+            keep_cancelled_ms: ms(section.keep_cancelled),
+            tenant_finished_max: section.tenant_finished_max,
             park_max_ms: ms(section.park_max),
             stop_within_ms: ms(section.stop_budget),
         }

@@ -65,12 +65,18 @@ pub struct Scheduler {
     /// So many crashes (panics, lost runners) quarantine a job.
     #[serde(deserialize_with = "types::int::<1, 100, _, _>")]
     pub crashes_max: u32,
-    /// How long finished jobs are kept.
-    #[serde(rename = "keep_finished_ms", deserialize_with = "types::ms::<0, 31_622_400_000, _>")]
-    pub keep_finished: Duration,
-    /// How many finished jobs are kept at most.
+    /// How long jobs are kept that are done, unless they say so themselves.
+    #[serde(rename = "keep_done_ms", deserialize_with = "types::ms::<0, 31_622_400_000, _>")]
+    pub keep_done: Duration,
+    /// How long those are kept that are dead.
+    #[serde(rename = "keep_dead_ms", deserialize_with = "types::ms::<0, 31_622_400_000, _>")]
+    pub keep_dead: Duration,
+    /// How long those are kept that were cancelled.
+    #[serde(rename = "keep_cancelled_ms", deserialize_with = "types::ms::<0, 31_622_400_000, _>")]
+    pub keep_cancelled: Duration,
+    /// How many finished jobs of one tenant are kept at most.
     #[serde(deserialize_with = "types::int::<0, 1_000_000_000, _, _>")]
-    pub keep_finished_max: u64,
+    pub tenant_finished_max: u64,
     /// While the store is away, the longest wait between two tries.
     #[serde(rename = "park_max_ms", deserialize_with = "types::ms::<10, 3_600_000, _>")]
     pub park_max: Duration,

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::store::contract::channels::{SENT, claim, fill, settle, webhook};
-use crate::store::{Before, Effect, FULL_RETRY_MS, Fault, JobState, NewDelivery, Prune};
+use crate::store::{Before, Effect, FULL_RETRY_MS, Fault, JobState, NewDelivery, PruneJobs};
 
 const DONE: Outcome = Outcome::Done { result: None };
 
@@ -240,17 +240,62 @@ pub(crate) async fn a_job_whose_channel_is_full_is_tried_again_uncharged(fixture
     assert_eq!(fixture.store.settle(vec![notify(&again)]).await.unwrap(), [Settled::Applied]);
 }
 
-pub(crate) async fn finished_jobs_are_forgotten_by_age_and_by_number(fixture: &Fixture) {
+/// Keeps all that is not named.
+pub(super) fn prune() -> PruneJobs {
+    let (done_ms, dead_ms, cancelled_ms) = (60_000_000, 60_000_000, 60_000_000);
+    PruneJobs { done_ms, dead_ms, cancelled_ms, tenant_max: 1_000, after: None, limit: 100 }
+}
+
+async fn forgotten(fixture: &Fixture, prune: PruneJobs) -> u64 {
+    fixture.store.prune(prune).await.unwrap().count
+}
+
+pub(crate) async fn finished_jobs_are_forgotten_by_age_and_those_of_a_tenant_by_number(fixture: &Fixture) {
     fixture.enqueue((0..6).map(|_| new_job("demo")).collect()).await;
-    for job in fixture.claim(6).await {
-        fixture.settle(job.fence(), DONE).await;
+    fixture.enqueue((0..2).map(|_| new_job("other")).collect()).await;
+    let dead = || Outcome::Dead { reason: "no".to_owned(), fault: Fault::Failure };
+    let mut kept = Vec::new();
+    for (n, job) in fixture.claim(8).await.into_iter().enumerate() {
+        fixture.settle(job.fence(), if n == 0 { dead() } else { DONE }).await;
+        kept.push(job);
         fixture.advance(1_000);
     }
-    let prune = |older_than_ms, keep_max| Prune { older_than_ms, keep_max, limit: 100 };
-    assert_eq!(fixture.store.prune(prune(4_500, 100)).await.unwrap(), 2);
-    assert_eq!(fixture.store.prune(prune(60_000, 1)).await.unwrap(), 3);
-    assert_eq!(fixture.store.prune(prune(60_000, 1)).await.unwrap(), 0);
-    assert_eq!(fixture.store.job_counts().await.unwrap().done, 1);
+    // The oldest is dead, and those have a time of their own.
+    assert_eq!(forgotten(fixture, PruneJobs { done_ms: 6_500, ..prune() }).await, 1);
+    assert_eq!(forgotten(fixture, PruneJobs { dead_ms: 6_500, ..prune() }).await, 1);
+    assert_eq!(fixture.store.get_job(&kept[0].tenant, kept[0].id).await.unwrap(), None);
+    let left = |of| kept[2..].iter().filter(|job| job.tenant == tenant(of)).count() as u64;
+    let above = left("demo").saturating_sub(1) + left("other").saturating_sub(1);
+    assert_eq!(forgotten(fixture, PruneJobs { tenant_max: 1, ..prune() }).await, above);
+    let newest = kept.iter().rfind(|job| job.tenant == tenant("demo")).unwrap();
+    assert_eq!(fixture.read(newest).await.state, JobState::Done, "the newest of a tenant is kept");
+    assert_eq!(forgotten(fixture, PruneJobs { tenant_max: 1, ..prune() }).await, 0);
+}
+
+pub(crate) async fn a_job_that_says_how_long_it_is_kept_is_kept_so_long(fixture: &Fixture) {
+    let keep = |keep_ms| NewJob { keep_ms, ..new_job("demo") };
+    let made = fixture.enqueue(vec![keep(Some(1_000)), keep(Some(9_000)), keep(None)]).await;
+    assert_eq!(made.iter().map(|job| job.keep_ms).collect::<Vec<_>>(), [Some(1_000), Some(9_000), None]);
+    for job in fixture.claim(3).await {
+        fixture.settle(job.fence(), DONE).await;
+    }
+    let all = || PruneJobs { done_ms: 5_000, ..prune() };
+    let left = async || {
+        let mut left = Vec::new();
+        for (n, job) in made.iter().enumerate() {
+            if fixture.store.get_job(&job.tenant, job.id).await.unwrap().is_some() {
+                left.push(n);
+            }
+        }
+        left
+    };
+    assert_eq!((forgotten(fixture, all()).await, left().await), (0, vec![0, 1, 2]));
+    fixture.advance(1_000);
+    assert_eq!((forgotten(fixture, all()).await, left().await), (1, vec![1, 2]));
+    fixture.advance(5_000);
+    assert_eq!((forgotten(fixture, all()).await, left().await), (1, vec![1]));
+    fixture.advance(3_000);
+    assert_eq!((forgotten(fixture, all()).await, left().await), (1, vec![]));
 }
 
 pub(crate) async fn counts_follow_a_job_through_its_life(fixture: &Fixture) {

@@ -8,9 +8,12 @@ pub(crate) mod fair;
 pub(crate) mod fires;
 pub(crate) mod jobs;
 pub(crate) mod lists;
+pub(crate) mod redrive;
 pub(crate) mod requests;
 pub(crate) mod schedules;
+pub(crate) mod standing;
 pub(crate) mod tenants;
+pub(crate) mod unique;
 
 use std::any::Any;
 
@@ -80,9 +83,31 @@ macro_rules! contract_tests {
             an_effect_is_committed_with_the_end_of_its_job_only
             a_job_whose_channel_is_full_is_tried_again_uncharged
             an_impossible_effect_costs_its_own_job_only
-            finished_jobs_are_forgotten_by_age_and_by_number
+            finished_jobs_are_forgotten_by_age_and_those_of_a_tenant_by_number
+            a_job_that_says_how_long_it_is_kept_is_kept_so_long
             counts_follow_a_job_through_its_life
             another_tenants_job_is_absent
+        );
+        crate::store::contract::contract_tests!(@ $open; redrive:
+            a_dead_job_is_redriven_under_its_id_with_all_its_attempts
+            a_job_that_was_quarantined_is_redriven_alone
+            only_what_ended_badly_is_redriven
+            many_jobs_are_redriven_page_by_page
+            a_job_whose_unique_key_another_has_is_not_redriven
+        );
+        crate::store::contract::contract_tests!(@ $open; standing:
+            a_job_stands_behind_those_of_its_tenant_and_queue_that_come_first
+            a_running_job_says_who_has_it_and_until_when
+            a_job_stands_with_its_tenant_and_its_crashes
+        );
+        crate::store::contract::contract_tests!(@ $open; unique:
+            a_second_job_with_a_key_is_answered_with_the_first_until_that_has_ended
+            within_its_period_a_job_that_is_done_still_has_its_key
+            a_job_that_died_leaves_its_key_unless_it_said_all
+            of_many_at_once_one_gets_the_key
+            a_batch_with_a_key_twice_keeps_one
+            a_forgotten_job_has_its_key_no_longer
+            tenants_do_not_meet_in_their_unique_keys
         );
         crate::store::contract::contract_tests!(@ $open; schedules:
             a_schedule_fires_once_for_each_time_it_is_due

@@ -5,14 +5,14 @@ use sqlx::Row;
 use telemetry::context::RequestId;
 use uuid::Uuid;
 
-use super::{Inner, SqliteStore, Write, loads, rows};
+use super::{Inner, SqliteStore, Write, loads, rows, unique};
 use crate::model::{Millis, TenantId};
-use crate::store::{Fence, Job, JobCounts, NewJob, Prune};
+use crate::store::{Fence, Job, JobCounts, NewJob};
 
 const INSERT: &str = "
     INSERT INTO jobs (id, tenant, queue, kind, payload, state, priority, max_attempts, timeout_ms, run_at_ms,
-                      created_at_ms, schedule_id, fire_at_ms, traceparent, origin_trace_id, request_id)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+                      created_at_ms, schedule_id, fire_at_ms, traceparent, origin_trace_id, request_id, unique_key, keep_ms)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
     RETURNING *";
 
 const HEARTBEAT: &str = "
@@ -24,9 +24,24 @@ const HEARTBEAT: &str = "
 pub(super) async fn enqueue(store: &SqliteStore, jobs: Vec<NewJob>) -> Inner<Vec<Job>> {
     let now = store.now();
     let mut write = store.write().await?;
-    loads::check(&mut write, &jobs, store.tenant_queued_max).await?;
+    let mut wanted = Vec::with_capacity(jobs.len());
+    for job in &jobs {
+        let is_held = match &job.unique {
+            Some(unique) => unique::holder(&mut write, &job.tenant, &unique.key, now).await?.is_some(),
+            None => false,
+        };
+        wanted.extend((!is_held).then_some(job));
+    }
+    loads::check(&mut write, &wanted, store.tenant_queued_max).await?;
     let mut kept = Vec::with_capacity(jobs.len());
     for job in jobs {
+        if let Some(unique) = &job.unique {
+            if let Some(holder) = unique::holder(&mut write, &job.tenant, &unique.key, now).await? {
+                kept.push(holder);
+                continue;
+            }
+            unique::take(&mut write, &job.tenant, job.id, unique, now).await?;
+        }
         let run_at = job.run_at_ms.unwrap_or(now).max(now);
         kept.push(insert(&mut write, &job, run_at, None, now).await?);
     }
@@ -59,6 +74,8 @@ pub(super) async fn insert(
         .bind(job.context.traceparent())
         .bind(job.context.origin())
         .bind(job.context.request_id().map(RequestId::as_str))
+        .bind(job.unique.as_ref().map(|unique| &unique.key))
+        .bind(job.keep_ms.map(rows::signed))
         .fetch_one(&mut **write)
         .await?;
     rows::live_job(&row, now)
@@ -83,21 +100,20 @@ pub(super) async fn heartbeat(store: &SqliteStore, owner: Uuid, lease_ms: u64, h
 }
 
 pub(super) async fn get(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<Option<Job>> {
-    // In this order: a job only ever moves from the first table to the second.
-    let live = sqlx::query("SELECT * FROM jobs WHERE id = ?1 AND tenant = ?2")
-        .bind(id.to_string())
-        .bind(tenant.as_str())
-        .fetch_optional(&store.readers()?)
-        .await?;
-    if let Some(row) = live {
-        return rows::live_job(&row, store.now()).map(Some);
+    // One snapshot: a job moves between the tables in both directions.
+    let mut read = store.readers()?.begin().await?;
+    read_in(&mut read, tenant, &id.to_string(), store.now()).await
+}
+
+/// A job in whichever table it is, as this transaction sees it.
+pub(super) async fn read_in(write: &mut Write, tenant: &TenantId, id: &str, now: Millis) -> Inner<Option<Job>> {
+    let live = sqlx::query("SELECT * FROM jobs WHERE id = ?1 AND tenant = ?2");
+    if let Some(row) = live.bind(id).bind(tenant.as_str()).fetch_optional(&mut **write).await? {
+        return rows::live_job(&row, now).map(Some);
     }
-    let finished = sqlx::query("SELECT * FROM jobs_done WHERE id = ?1 AND tenant = ?2")
-        .bind(id.to_string())
-        .bind(tenant.as_str())
-        .fetch_optional(&store.readers()?)
-        .await?;
-    finished.map(|row| rows::finished_job(&row)).transpose()
+    let finished = sqlx::query("SELECT * FROM jobs_done WHERE id = ?1 AND tenant = ?2");
+    let row = finished.bind(id).bind(tenant.as_str()).fetch_optional(&mut **write).await?;
+    row.map(|row| rows::finished_job(&row)).transpose()
 }
 
 pub(super) async fn counts(store: &SqliteStore) -> Inner<JobCounts> {
@@ -121,16 +137,4 @@ pub(super) async fn counts(store: &SqliteStore) -> Inner<JobCounts> {
         dead: count("dead")?,
         cancelled: count("cancelled")?,
     })
-}
-
-pub(super) async fn prune(store: &SqliteStore, prune: Prune) -> Inner<u64> {
-    let oldest_ms = store.now().saturating_sub(rows::signed(prune.older_than_ms));
-    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs_done").fetch_one(&store.readers()?).await?;
-    let above = kept.saturating_sub(rows::signed(prune.keep_max)).max(0);
-    let delete = "DELETE FROM jobs_done WHERE rowid IN (
-                      SELECT rowid FROM jobs_done WHERE finished_at_ms < ?1 ORDER BY finished_at_ms LIMIT ?3)
-                  OR rowid IN (SELECT rowid FROM jobs_done ORDER BY finished_at_ms LIMIT min(?2, ?3))";
-    let deleted = sqlx::query(delete).bind(oldest_ms).bind(above).bind(prune.limit).execute(&store.writer()?).await?;
-    loads::forget_idle(store, prune.limit).await?;
-    Ok(deleted.rows_affected())
 }

@@ -49,9 +49,29 @@ pub(super) async fn jobs(
         jobs.extend(list.finished(&mut read, state).await?);
     }
     read.commit().await?;
+    Ok(newest(jobs, limit))
+}
+
+/// Jobs that have ended badly, newest first, those behind `after` only.
+pub(super) async fn redrivable(
+    read: &mut Transaction<'static, Sqlite>,
+    tenant: &TenantId,
+    filter: &JobFilter,
+    after: Option<Place>,
+    limit: u32,
+) -> Inner<Vec<Job>> {
+    let list = JobList { tenant, filter, from: from(filter, after), limit };
+    let mut jobs = Vec::new();
+    for state in FINISHED_STATES.into_iter().filter(|state| state.can_be_redriven() && list.is_wanted(*state)) {
+        jobs.extend(list.finished(read, state).await?);
+    }
+    Ok(newest(jobs, limit))
+}
+
+fn newest(mut jobs: Vec<Job>, limit: u32) -> Vec<Job> {
     jobs.sort_unstable_by_key(|job| std::cmp::Reverse(Place { at_ms: job.created_at_ms, id: job.id }));
     jobs.truncate(limit as usize);
-    Ok(jobs)
+    jobs
 }
 
 /// Where the list begins: behind the place, and behind all that is not older than the filter says.

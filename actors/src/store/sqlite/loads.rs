@@ -22,7 +22,7 @@ const FORGET_IDLE: &str = "
         LIMIT ?1)";
 
 /// Refuses jobs that would be more than their tenants may have queued.
-pub(super) async fn check(write: &mut Write, jobs: &[NewJob], queued_max: u32) -> Inner<()> {
+pub(super) async fn check(write: &mut Write, jobs: &[&NewJob], queued_max: u32) -> Inner<()> {
     let mut of_each: BTreeMap<&str, i64> = BTreeMap::new();
     for job in jobs {
         *of_each.entry(job.tenant.as_str()).or_default() += 1;
@@ -41,6 +41,15 @@ pub(super) async fn check_more(write: &mut Write, tenant: &str, new: i64, queued
         return Err(Trouble::Limit(JOBS_QUEUED, what));
     }
     Ok(())
+}
+
+/// How many more jobs a tenant may have queued: one at least, or it is refused.
+pub(super) async fn room_for_one(write: &mut Write, tenant: &TenantId, queued_max: u32) -> Inner<u32> {
+    let (queued, most) = queued(write, tenant.as_str(), queued_max).await?;
+    match u32::try_from(most - queued) {
+        Ok(room @ 1..) => Ok(room),
+        _ => Err(Trouble::Limit(JOBS_QUEUED, format!("the tenant may have {most} jobs queued, it has {queued}"))),
+    }
 }
 
 /// How many more jobs a tenant may have queued.
@@ -72,7 +81,8 @@ mod tests {
     use crate::store::contract::{LEASE_MS, new_job, tenant};
     use crate::store::sqlite::tests::{open_in, plan};
     use crate::store::{
-        ClaimJobs, Fault, Fence, FireDue, KeyHash, NewSchedule, Outcome, Prune, Quotas, Settlement, Store,
+        ClaimJobs, Fault, Fence, FireDue, JobFilter, KeyHash, NewSchedule, Outcome, PruneJobs, Quotas, Settlement,
+        Store,
     };
 
     const TENANTS: [&str; 4] = ["one", "two", "three", "four"];
@@ -91,6 +101,11 @@ mod tests {
             "SELECT tenant || ' ' || count(*) || ' ' || sum(state = 'running') FROM jobs GROUP BY tenant ORDER BY 1",
         ),
     ];
+
+    /// Forgets what ended so long ago, whatever it is.
+    fn all(ms: u64) -> PruneJobs {
+        PruneJobs { done_ms: ms, dead_ms: ms, cancelled_ms: ms, tenant_max: 9, after: None, limit: 20 }
+    }
 
     async fn assert_counted(store: &SqliteStore, after: &str) {
         for (counters, rows) in COUNTED {
@@ -112,7 +127,7 @@ mod tests {
 
     impl Anything {
         async fn step(&mut self) -> &'static str {
-            match self.rng.u32(..12) {
+            match self.rng.u32(..13) {
                 0..3 => self.enqueue().await,
                 3..6 => self.claim().await,
                 6..8 => self.settle().await,
@@ -122,7 +137,7 @@ mod tests {
                     "sweep"
                 }
                 9 => {
-                    let prune = Prune { older_than_ms: 10_000, keep_max: self.rng.u64(..30), limit: 20 };
+                    let prune = PruneJobs { tenant_max: self.rng.u64(..30), ..all(10_000) };
                     self.store.prune(prune).await.unwrap();
                     "prune"
                 }
@@ -131,6 +146,12 @@ mod tests {
                         self.store.cancel_job(&tenant, id, "cancelled").await.unwrap();
                     }
                     "cancel"
+                }
+                11 => {
+                    let tenant = tenant(self.rng.choice(TENANTS).unwrap());
+                    let redriven =
+                        self.store.redrive_jobs(&tenant, &JobFilter::default(), None, self.rng.u32(1..5)).await;
+                    if redriven.is_ok() { "redrive" } else { "refused redrive" }
                 }
                 _ => self.change().await,
             }
@@ -230,7 +251,6 @@ mod tests {
         let shares = async || -> i64 {
             sqlx::query_scalar("SELECT count(*) FROM shares").fetch_one(&store.readers().ok().unwrap()).await.unwrap()
         };
-        let prune = Prune { older_than_ms: 0, keep_max: 9, limit: 9 };
         for name in ["first", "second"] {
             store.enqueue(vec![new_job(name)]).await.unwrap();
             let request = ClaimJobs {
@@ -241,9 +261,9 @@ mod tests {
                 tenant_running_max: 9,
             };
             let job = store.claim(request).await.unwrap().jobs.remove(0);
-            store.prune(prune).await.unwrap();
+            store.prune(all(0)).await.unwrap();
             store.settle(vec![Settlement::new(job.fence(), Outcome::Done { result: None })]).await.unwrap();
-            store.prune(prune).await.unwrap();
+            store.prune(all(0)).await.unwrap();
             assert_eq!(shares().await, 0, "after {name}");
         }
     }

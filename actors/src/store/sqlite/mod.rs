@@ -16,11 +16,15 @@ mod jobs;
 mod list;
 mod loads;
 mod open;
+mod prune;
+mod redrive;
 mod requests;
 mod rows;
 mod schedules;
 mod settle;
+mod standing;
 mod tenants;
+mod unique;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -40,8 +44,8 @@ use super::{
     Backfilled, Before, BeginRequest, BegunRequest, Cancelled, Channel, ClaimDeliveries, ClaimJobs, ClaimedDeliveries,
     ClaimedJobs, Delivery, DeliverySettled, DeliverySettlement, DeliveryState, DueChannels, Fence, FireDue, FireReport,
     Job, JobCounts, JobFilter, KeyHash, LoggedAttempt, NewChannel, NewDelivery, NewJob, NewSchedule, Overlap, Place,
-    Prune, Quotas, RequestEnd, RequestTicket, Result, Schedule, Settled, Settlement, Store, StoreError, SweepReport,
-    Tenant, Triggered,
+    Prune, PruneJobs, Pruned, Quotas, Redriven, RequestEnd, RequestTicket, Result, Schedule, Settled, Settlement,
+    Standing, Store, StoreError, SweepReport, Tenant, Triggered,
 };
 use crate::model::{Clock, Millis, TenantId};
 
@@ -146,8 +150,8 @@ impl Store for SqliteStore {
         self.within("sweep", settle::sweep(self, crashes_max, limit)).await
     }
 
-    async fn prune(&self, prune: Prune) -> Result<u64> {
-        self.within("prune", jobs::prune(self, prune)).await
+    async fn prune(&self, prune: PruneJobs) -> Result<Pruned> {
+        self.within("prune", prune::jobs(self, prune)).await
     }
 
     async fn get_job(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Job>> {
@@ -166,6 +170,24 @@ impl Store for SqliteStore {
 
     async fn cancel_job(&self, tenant: &TenantId, id: Uuid, reason: &str) -> Result<Option<Cancelled>> {
         self.within("cancel_job", settle::cancel(self, tenant, id, reason)).await
+    }
+
+    async fn redrive_job(&self, tenant: &TenantId, id: Uuid) -> Result<Job> {
+        self.within("redrive_job", redrive::one(self, tenant, id)).await
+    }
+
+    async fn redrive_jobs(
+        &self,
+        tenant: &TenantId,
+        filter: &JobFilter,
+        after: Option<Place>,
+        limit: u32,
+    ) -> Result<Redriven> {
+        self.within("redrive_jobs", redrive::many(self, tenant, filter, after, limit)).await
+    }
+
+    async fn job_standing(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Standing>> {
+        self.within("job_standing", standing::standing(self, tenant, id)).await
     }
 
     async fn job_counts(&self) -> Result<JobCounts> {

@@ -15,7 +15,7 @@ use crate::store::error::Trouble;
 use crate::store::{CHANNEL_PENDING_MAX, Store, StoreError};
 
 /// The migrations in their order, compiled in. A file that has been released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 9] = [
+const MIGRATIONS: [(i64, &str, &str); 10] = [
     (1, "first", include_str!("../../../migrations/sqlite/0001_first.sql")),
     (2, "tenants", include_str!("../../../migrations/sqlite/0002_tenants.sql")),
     (3, "lists", include_str!("../../../migrations/sqlite/0003_lists.sql")),
@@ -23,6 +23,7 @@ const MIGRATIONS: [(i64, &str, &str); 9] = [
     (5, "channels", include_str!("../../../migrations/sqlite/0005_channels.sql")),
     (6, "request context", include_str!("../../../migrations/sqlite/0006_request_context.sql")),
     (7, "schedules", include_str!("../../../migrations/sqlite/0007_schedules.sql")),
+    (8, "jobs", include_str!("../../../migrations/sqlite/0008_jobs.sql")),
     (9, "fairness", include_str!("../../../migrations/sqlite/0009_fairness.sql")),
     (10, "finished by channel", include_str!("../../../migrations/sqlite/0010_finished_by_channel.sql")),
 ];

@@ -67,6 +67,9 @@ fn common_job(row: &SqliteRow) -> Inner<Job> {
         last_error: row.try_get("last_error")?,
         result: None,
         fired: schedule.zip(fire_at),
+        unique_key: row.try_get("unique_key")?,
+        redrives: row.try_get("redrives")?,
+        keep_ms: row.try_get::<Option<i64>, _>("keep_ms")?.map(unsigned),
         context: context(row)?,
     })
 }

@@ -10,24 +10,38 @@ use crate::store::delivery::CHANNEL_PENDING;
 use crate::store::error::Trouble;
 use crate::store::{Cancelled, Effect, FULL_RETRY_MS, Fault, Fence, Job, Outcome, Settled, Settlement, SweepReport};
 
-const FINISH: &str = "
-    INSERT INTO jobs_done (id, tenant, queue, kind, payload, state, priority, attempt, refunds, crashes, max_attempts,
-                           timeout_ms, run_at_ms, created_at_ms, claimed_at_ms, finished_at_ms, last_error, result,
-                           schedule_id, fire_at_ms, traceparent, origin_trace_id, request_id)
-    SELECT id, tenant, queue, kind, payload, ?3, priority, attempt, refunds, crashes + ?4, max_attempts,
-           timeout_ms, run_at_ms, created_at_ms, claimed_at_ms, ?5, coalesce(?6, last_error), ?7,
-           schedule_id, fire_at_ms, traceparent, origin_trace_id, request_id
-    FROM jobs WHERE id = ?1 AND attempt = ?2 AND state = 'running'";
+// What a job takes along when it ends, and when it is redriven.
+macro_rules! kept {
+    () => {
+        "id, tenant, queue, kind, payload, priority, attempt, max_attempts, timeout_ms, created_at_ms, schedule_id,
+         fire_at_ms, traceparent, origin_trace_id, request_id, unique_key, keep_ms, run_traceparent"
+    };
+}
+pub(super) use kept;
 
-const CANCEL: &str = "
-    INSERT INTO jobs_done (id, tenant, queue, kind, payload, state, priority, attempt, refunds, crashes, max_attempts,
-                           timeout_ms, run_at_ms, created_at_ms, claimed_at_ms, finished_at_ms, last_error,
-                           schedule_id, fire_at_ms, traceparent, origin_trace_id, request_id)
-    SELECT id, tenant, queue, kind, payload, 'cancelled', priority, attempt, refunds, crashes, max_attempts,
-           timeout_ms, run_at_ms, created_at_ms, claimed_at_ms, ?3, ?4,
-           schedule_id, fire_at_ms, traceparent, origin_trace_id, request_id
-    FROM jobs WHERE id = ?1 AND tenant = ?2
-    RETURNING *";
+const FINISH: &str = concat!(
+    "INSERT INTO jobs_done (",
+    kept!(),
+    ", state, refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, finished_at_ms, forget_at_ms,
+      last_error, result)
+     SELECT ",
+    kept!(),
+    ", ?3, refunds, redrives, crashes + ?4, snoozes, progress, run_at_ms, claimed_at_ms, ?5, ?5 + keep_ms,
+      coalesce(?6, last_error), ?7
+     FROM jobs WHERE id = ?1 AND attempt = ?2 AND state = 'running'"
+);
+
+const CANCEL: &str = concat!(
+    "INSERT INTO jobs_done (",
+    kept!(),
+    ", state, refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, finished_at_ms, forget_at_ms,
+      last_error)
+     SELECT ",
+    kept!(),
+    ", 'cancelled', refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, ?3, ?3 + keep_ms, ?4
+     FROM jobs WHERE id = ?1 AND tenant = ?2
+     RETURNING *"
+);
 
 const RETRY: &str = "
     UPDATE jobs SET state = 'waiting', run_at_ms = ?3, last_error = ?4, crashes = crashes + ?5, suspect = 0,

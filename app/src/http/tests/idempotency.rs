@@ -18,13 +18,13 @@ fn job(n: u32) -> Value {
 }
 
 impl World {
-    async fn post_with(&self, key: &str, path: &str, body: &Value) -> Answer {
+    pub(super) async fn post_with(&self, key: &str, path: &str, body: &Value) -> Answer {
         let request = self.authorized("POST", path).header("idempotency-key", key);
         self.send(request.body(Body::from(body.to_string())).unwrap()).await
     }
 
     /// A try of `body` at `path` that has begun and of which nothing more is known. Answers the id of its effect.
-    async fn begun(&self, key: &str, path: &str, body: &Value, lease_ms: u64) -> Uuid {
+    pub(super) async fn begun(&self, key: &str, path: &str, body: &Value, lease_ms: u64) -> Uuid {
         let body = body.to_string();
         let begin = BeginRequest {
             tenant: TenantId::new("demo").unwrap(),

@@ -5,6 +5,7 @@ mod api;
 mod events;
 pub mod house;
 mod idempotency;
+mod jobs;
 mod lists;
 mod openapi;
 mod probes;
