@@ -1,11 +1,10 @@
 //! The kind `notify`: a notification through some of the tenant's channels.
 
-use async_trait::async_trait;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{JobContext, JobDone, JobError, JobHandler, PayloadFault, parse};
+use super::{JobContext, JobDone, JobError, JobHandler, PayloadFault};
 use crate::model::TenantId;
 use crate::store::{Effect, NewDelivery};
 
@@ -93,26 +92,20 @@ impl NotifyPayload {
     pub fn data(&self) -> Value {
         self.data.clone().unwrap_or_else(|| json!({ "text": self.text }))
     }
-
-    fn checked(payload: &Value) -> Result<Self, PayloadFault> {
-        let read = parse::<Self>(payload)?;
-        let fault = read.faults().into_iter().next();
-        fault.map_or(Ok(read), |(field, reason)| Err(PayloadFault { path: format!("payload.{field}"), reason }))
-    }
 }
 
-#[async_trait]
 impl JobHandler for Notify {
-    fn kind(&self) -> &'static str {
-        "notify"
+    const KIND: &'static str = "notify";
+    type Payload = NotifyPayload;
+
+    fn check(&self, payload: &NotifyPayload) -> Result<(), PayloadFault> {
+        match payload.faults().into_iter().next() {
+            Some((field, reason)) => Err(PayloadFault::at(field, reason)),
+            None => Ok(()),
+        }
     }
 
-    fn check(&self, payload: &Value) -> Result<(), PayloadFault> {
-        NotifyPayload::checked(payload).map(drop)
-    }
-
-    async fn run(&self, context: JobContext) -> Result<JobDone, JobError> {
-        let payload = NotifyPayload::checked(&context.job.payload)?;
+    async fn run(&self, payload: NotifyPayload, context: JobContext) -> Result<JobDone, JobError> {
         let mut deliveries = payload.deliveries(&context.job.tenant);
         for delivery in &mut deliveries {
             delivery.job = Some(context.job.id);
@@ -129,13 +122,19 @@ impl JobHandler for Notify {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jobs::testing::{context_of, job};
+    use crate::jobs::Handlers;
+    use crate::jobs::handler::parse;
+    use crate::jobs::testing::{job, run};
+
+    fn handlers() -> Handlers {
+        Handlers::new().with(Notify)
+    }
 
     #[tokio::test]
     async fn a_notification_becomes_one_delivery_of_the_jobs_tenant() {
         let channel = Uuid::now_v7();
-        let job = job().payload(json!({ "channel": channel, "data": "hi" }));
-        let done = Notify.run(context_of(&job)).await.unwrap();
+        let job = job().kind("notify").payload(json!({ "channel": channel, "data": "hi" }));
+        let done = run(&handlers(), &job).await.unwrap();
         let [Effect::Deliver(delivery)] = &done.effects[..] else { panic!("{done:?}") };
         assert_eq!((delivery.channel, delivery.job, &delivery.tenant), (channel, Some(job.id), &job.tenant));
         assert_eq!(done.result, Some(json!({ "delivery": delivery.id })));
@@ -144,8 +143,8 @@ mod tests {
     #[tokio::test]
     async fn a_notification_for_several_channels_becomes_one_delivery_for_each() {
         let channels = [Uuid::now_v7(), Uuid::now_v7()];
-        let job = job().payload(json!({ "channels": channels, "text": "hi" }));
-        let done = Notify.run(context_of(&job)).await.unwrap();
+        let job = job().kind("notify").payload(json!({ "channels": channels, "text": "hi" }));
+        let done = run(&handlers(), &job).await.unwrap();
         let [Effect::Deliver(one), Effect::Deliver(two)] = &done.effects[..] else { panic!("{done:?}") };
         assert_eq!([one.channel, two.channel], channels);
         assert_eq!((two.text.as_deref(), &two.data), (Some("hi"), &json!({ "text": "hi" })));
@@ -154,7 +153,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_channel_that_is_no_id_is_dead_at_once() {
-        let failed = Notify.run(context_of(&job().payload(json!({ "channel": "x", "data": 1 })))).await.unwrap_err();
+        let failed =
+            run(&handlers(), &job().kind("notify").payload(json!({ "channel": "x", "data": 1 }))).await.unwrap_err();
         assert!(failed.to_string().starts_with("payload.channel: UUID parsing failed"), "{failed}");
         assert!(matches!(failed, JobError::Dead { .. }));
     }
@@ -174,9 +174,9 @@ mod tests {
             (json!({ "channel": a, "data": null }), vec![]),
             (json!({ "channels": [a, b], "text": "hi", "data": {} }), vec![]),
         ] {
-            let faults = parse::<NotifyPayload>(&payload).unwrap().faults();
-            assert_eq!(faults.iter().map(|(field, _)| *field).collect::<Vec<_>>(), fields, "{payload}");
-            assert_eq!(Notify.check(&payload).is_ok(), fields.is_empty());
+            let read = parse::<NotifyPayload>(&payload).unwrap();
+            assert_eq!(read.faults().iter().map(|(field, _)| *field).collect::<Vec<_>>(), fields, "{payload}");
+            assert_eq!(Notify.check(&read).is_ok(), fields.is_empty());
         }
     }
 }

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{JobContext, JobDone, JobError, JobHandler, PayloadFault, parse};
+use super::{JobContext, JobDone, JobError, JobHandler};
 use crate::broadcast::Topic;
 use crate::bus::Bus;
 use crate::model::{Event, TraceContext, now_ms};
@@ -31,18 +30,12 @@ impl Publish {
     }
 }
 
-#[async_trait]
 impl JobHandler for Publish {
-    fn kind(&self) -> &'static str {
-        "publish"
-    }
+    const KIND: &'static str = "publish";
+    type Payload = PublishPayload;
 
-    fn check(&self, payload: &Value) -> Result<(), PayloadFault> {
-        parse::<PublishPayload>(payload).map(drop)
-    }
-
-    async fn run(&self, context: JobContext) -> Result<JobDone, JobError> {
-        let PublishPayload { topic, data } = context.payload()?;
+    async fn run(&self, payload: PublishPayload, context: JobContext) -> Result<JobDone, JobError> {
+        let PublishPayload { topic, data } = payload;
         let event = Event {
             id: context.idempotency_key(),
             tenant: context.job.tenant.clone(),
@@ -55,7 +48,7 @@ impl JobHandler for Publish {
             true => JobError::retry(error),
             false => JobError::dead(error),
         })?;
-        Ok(JobDone { result: Some(json!({ "event": context.job.id })), effects: Vec::new() })
+        Ok(JobDone::with(&json!({ "event": context.job.id })))
     }
 }
 
@@ -63,14 +56,15 @@ impl JobHandler for Publish {
 mod tests {
     use super::*;
     use crate::bus::{BusItem, MemoryBus, MemoryBusLimits};
-    use crate::jobs::testing::{context_of, job};
+    use crate::jobs::Handlers;
+    use crate::jobs::testing::{context_of, job, run};
 
     #[tokio::test]
     async fn an_event_reaches_the_bus_with_the_jobs_id_and_tenant() {
         let bus = MemoryBus::new(MemoryBusLimits::default());
         let mut listener = bus.subscribe();
-        let job = job().payload(json!({ "topic": "hello", "data": { "n": 1 } }));
-        let done = Publish::new(bus).run(context_of(&job)).await.unwrap();
+        let (job, payload) = (job(), PublishPayload { topic: "hello".parse().unwrap(), data: json!({ "n": 1 }) });
+        let done = Publish::new(bus).run(payload, context_of(&job)).await.unwrap();
         let BusItem::Event(event) = listener.recv().await else { panic!("no event") };
         assert_eq!((event.id, &event.tenant, event.topic.as_str()), (job.id, &job.tenant, "hello"));
         assert_eq!(event.data, json!({ "n": 1 }));
@@ -79,7 +73,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_payload_that_does_not_parse_is_dead_at_once_with_the_place() {
-        let handler = Publish::new(MemoryBus::new(MemoryBusLimits::default()));
+        let handlers = Handlers::new().with(Publish::new(MemoryBus::new(MemoryBusLimits::default())));
         let cases = [
             (json!({ "data": 1 }), "payload: missing field `topic`"),
             (json!({ "topic": 7, "data": 1 }), "payload.topic: invalid type: integer `7`, expected a string"),
@@ -90,9 +84,9 @@ mod tests {
             (json!(null), "payload: invalid type: null"),
         ];
         for (payload, expected) in cases {
-            let refused = handler.check(&payload).unwrap_err().to_string();
+            let refused = handlers.check("publish", &payload).unwrap_err().to_string();
             assert!(refused.starts_with(expected), "{refused}");
-            let failed = handler.run(context_of(&job().payload(payload))).await.unwrap_err();
+            let failed = run(&handlers, &job().kind("publish").payload(payload)).await.unwrap_err();
             assert!(matches!(failed, JobError::Dead { .. }) && failed.to_string() == refused, "{failed}");
         }
     }

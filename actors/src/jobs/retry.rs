@@ -19,6 +19,15 @@ pub struct RetryPolicy {
     pub crashes_max: u32,
 }
 
+/// The waits of a kind that knows better than the operator: full jitter under a ceiling that doubles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetrySchedule {
+    /// The first wait is at most this long; each further one at most twice the one before.
+    pub base_ms: u64,
+    /// No wait is longer.
+    pub cap_ms: u64,
+}
+
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self { base_ms: 1_000, cap_ms: 600_000, crashes_max: 3 }
@@ -50,6 +59,15 @@ pub enum Ending {
 }
 
 impl RetryPolicy {
+    /// With the waits of a kind, if it has its own.
+    #[must_use]
+    pub fn with(self, schedule: Option<RetrySchedule>) -> Self {
+        match schedule {
+            Some(RetrySchedule { base_ms, cap_ms }) => Self { base_ms, cap_ms, ..self },
+            None => self,
+        }
+    }
+
     /// What becomes of `job`, whose present attempt ended so.
     pub fn decide(&self, job: &Job, ending: Ending) -> Outcome {
         match ending {

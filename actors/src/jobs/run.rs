@@ -9,7 +9,8 @@ use telemetry::panic::Policy;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ending, Handlers, JobContext, JobDone, JobError, JobHandler, RetryPolicy};
+use super::handlers::AnyHandler;
+use super::{Ending, Handlers, JobContext, JobDone, JobError, RetryPolicy};
 use crate::store::{Effect, Job, Outcome, Settlement};
 
 /// Runs jobs, one at a time for each call. It knows no store and no queue: a job goes in, how it ended comes out.
@@ -44,12 +45,14 @@ impl RunOne {
 
     async fn attempt(&self, site: &RunSite, job: Job, cancelled: CancellationToken, span: tracing::Span) -> Settlement {
         let job = Arc::new(job);
-        let (ending, effects) = match self.handlers.get(&job.kind) {
+        let handler = self.handlers.get(&job.kind);
+        let (ending, effects) = match handler {
             Some(handler) => self.guarded(site, handler.as_ref(), &job, cancelled).await,
             // Another version of the program may know it: this one may only be older.
             None => (Ending::Failed(JobError::retry(format!("no handler for the kind {:?}", job.kind))), Vec::new()),
         };
-        let outcome = self.retry.decide(&job, ending);
+        let retry = self.retry.with(handler.and_then(|handler| handler.retry()));
+        let outcome = retry.decide(&job, ending);
         span.record("job.outcome", outcome.as_str());
         if let Outcome::Retry { error: why, .. } | Outcome::Dead { reason: why, .. } = &outcome {
             span.record("otel.status_code", "ERROR").record("otel.status_description", why.as_str());
@@ -60,12 +63,12 @@ impl RunOne {
     async fn guarded(
         &self,
         site: &RunSite,
-        handler: &dyn JobHandler,
+        handler: &dyn AnyHandler,
         job: &Arc<Job>,
         cancelled: CancellationToken,
     ) -> (Ending, Vec<Effect>) {
         let context = JobContext { job: Arc::clone(job), attempt: job.charged(), cancelled: cancelled.clone() };
-        let timeout_ms = job.timeout_ms.unwrap_or(self.timeout_ms);
+        let timeout_ms = job.timeout_ms.or(handler.timeout_ms()).unwrap_or(self.timeout_ms);
         let deadline = Instant::now() + Duration::from_millis(timeout_ms);
         // The deadline of the request ended with the request: this attempt has one of its own.
         let mut work = Box::pin(guard(guard_site(site, job), with_deadline(deadline, handler.run(context))));
@@ -130,13 +133,12 @@ fn guard_site<'a>(site: &'a RunSite, job: &'a Job) -> GuardSite<'a> {
 mod tests {
     use std::sync::Mutex;
 
-    use async_trait::async_trait;
     use serde_json::{Value, json};
     use telemetry::context::RequestId;
 
     use super::*;
     use crate::jobs::testing::job;
-    use crate::jobs::{Panic, PayloadFault};
+    use crate::jobs::{JobHandler, Panic, RetrySchedule};
     use crate::model::TraceContext;
     use crate::store::Fault;
 
@@ -155,19 +157,13 @@ mod tests {
         }
     }
 
-    #[async_trait]
     impl JobHandler for Told {
-        fn kind(&self) -> &'static str {
-            "test"
-        }
+        const KIND: &'static str = "test";
+        type Payload = String;
 
-        fn check(&self, _: &Value) -> Result<(), PayloadFault> {
-            Ok(())
-        }
-
-        async fn run(&self, context: JobContext) -> Result<JobDone, JobError> {
+        async fn run(&self, payload: String, context: JobContext) -> Result<JobDone, JobError> {
             *self.0.lock().unwrap() = TraceContext::current().origin();
-            match context.payload::<String>()?.as_str() {
+            match payload.as_str() {
                 "end when cancelled" => {
                     context.cancelled.cancelled().await;
                     Err(JobError::retry("cancelled"))
@@ -260,17 +256,22 @@ mod tests {
     #[derive(Clone, Default)]
     struct Asked(Arc<Mutex<Option<(Duration, String)>>>);
 
-    #[async_trait]
     impl JobHandler for Asked {
-        fn kind(&self) -> &'static str {
-            "test"
+        const KIND: &'static str = "test";
+        type Payload = Value;
+
+        fn timeout_ms(&self) -> Option<u64> {
+            Some(2_500)
         }
 
-        fn check(&self, _: &Value) -> Result<(), PayloadFault> {
-            Ok(())
+        fn retry(&self) -> Option<RetrySchedule> {
+            Some(RetrySchedule { base_ms: 7, cap_ms: 7 })
         }
 
-        async fn run(&self, _: JobContext) -> Result<JobDone, JobError> {
+        async fn run(&self, payload: Value, _: JobContext) -> Result<JobDone, JobError> {
+            if payload == json!("fail") {
+                return Err(JobError::Retry { error: "no".to_owned(), after_ms: Some(1_000) });
+            }
             let id = TraceContext::current().request_id().map(ToString::to_string).unwrap_or_default();
             *self.0.lock().unwrap() = telemetry::context::remaining().map(|left| (left, id));
             Ok(JobDone::default())
@@ -287,6 +288,19 @@ mod tests {
         run.run(&site, job, CancellationToken::new()).await;
         let seen = asked.0.lock().unwrap().take();
         assert_eq!(seen, Some((Duration::from_millis(1_500), "order-7".to_owned())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_has_its_own_time_limit_and_waits_unless_a_job_says_otherwise() {
+        let asked = Asked::default();
+        let run = RunOne { handlers: Handlers::new().with(asked.clone()), ..run_one() };
+        let site = RunSite { component: "scheduler".to_owned(), actor: "scheduler.runners".to_owned() };
+        run.run(&site, job(), CancellationToken::new()).await;
+        let left = asked.0.lock().unwrap().take().map(|(left, _)| left);
+        assert_eq!(left, Some(Duration::from_millis(2_500)));
+        let settlement = run.run(&site, job().payload(json!("fail")), CancellationToken::new()).await;
+        let Outcome::Retry { after_ms, .. } = settlement.outcome else { panic!("{settlement:?}") };
+        assert_eq!(after_ms, 7, "capped as its kind says");
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,41 +2,33 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
-use super::{JobContext, JobDone, JobError, JobHandler, PayloadFault, parse};
+use super::{JobContext, JobDone, JobError, JobHandler};
 
 /// Waits, and stops waiting when it is told to.
 pub struct Sleep;
 
 /// What a job of the kind `sleep` is told.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SleepPayload {
+pub struct SleepPayload {
     /// For how long, in milliseconds. The time limit of the job holds all the same.
     ms: u64,
 }
 
-#[async_trait]
 impl JobHandler for Sleep {
-    fn kind(&self) -> &'static str {
-        "sleep"
-    }
+    const KIND: &'static str = "sleep";
+    type Payload = SleepPayload;
 
-    fn check(&self, payload: &Value) -> Result<(), PayloadFault> {
-        parse::<SleepPayload>(payload).map(drop)
-    }
-
-    async fn run(&self, context: JobContext) -> Result<JobDone, JobError> {
-        let SleepPayload { ms } = context.payload()?;
+    async fn run(&self, SleepPayload { ms }: SleepPayload, context: JobContext) -> Result<JobDone, JobError> {
         let began = Instant::now();
         let sleep = context.cancelled.run_until_cancelled(tokio::time::sleep(Duration::from_millis(ms))).await;
         let slept_ms = began.elapsed().as_millis() as u64;
         match sleep {
-            Some(()) => Ok(JobDone { result: Some(json!({ "slept_ms": slept_ms })), effects: Vec::new() }),
+            Some(()) => Ok(JobDone::with(&json!({ "slept_ms": slept_ms }))),
             None => {
                 tracing::info!(job = %context.job.id, slept_ms, "a sleep was cut short");
                 Err(JobError::retry("it was woken before its time"))
@@ -52,11 +44,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_sleeps_for_its_time_and_no_longer_than_it_may() {
-        let context = context_of(&job().payload(json!({ "ms": 1_500 })));
-        let done = Sleep.run(context.clone()).await.unwrap();
+        let (payload, context) = (SleepPayload { ms: 1_500 }, context_of(&job()));
+        let done = Sleep.run(payload, context.clone()).await.unwrap();
         assert_eq!(done.result, Some(json!({ "slept_ms": 1_500 })));
         context.cancelled.cancel();
-        assert!(matches!(Sleep.run(context).await, Err(JobError::Retry { .. })));
-        assert_eq!(Sleep.check(&json!({ "ms": -1 })).unwrap_err().path, "payload.ms");
+        assert!(matches!(Sleep.run(payload, context).await, Err(JobError::Retry { .. })));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::JobContext;
+use super::{Handlers, JobContext, JobDone, JobError};
 use crate::model::{TenantId, TraceContext, new_id};
 use crate::store::{Job, JobState};
 
@@ -41,6 +41,11 @@ pub(crate) fn job() -> Job {
 /// What its handler would be given.
 pub(crate) fn context_of(job: &Job) -> JobContext {
     JobContext { job: Arc::new(job.clone()), attempt: job.charged(), cancelled: CancellationToken::new() }
+}
+
+/// Runs it by the handler of its kind, from its payload as it is kept.
+pub(crate) async fn run(handlers: &Handlers, job: &Job) -> Result<JobDone, JobError> {
+    handlers.get(&job.kind).unwrap().run(context_of(job)).await
 }
 
 /// Changes one thing about a job.

@@ -218,7 +218,7 @@ impl Scheduler {
         let here = Here {
             owner: self.0.owner,
             queues: self.queues(),
-            knows_kind: self.handlers().get(&standing.job.kind).is_some(),
+            knows_kind: self.handlers().known(&standing.job.kind).is_some(),
             tenant_running_max: self.0.settings.tenant_concurrency,
             room: self.0.flight.room(),
             is_parked: self.0.claimer_parked.load(Ordering::Relaxed),

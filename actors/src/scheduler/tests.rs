@@ -8,13 +8,12 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use async_trait::async_trait;
 use serde_json::{Value, json};
 use supervision::{Heartbeats, NodeSnapshot, Tree};
 use tokio::time::timeout;
 
 use super::*;
-use crate::jobs::{Cadence, JobContext, JobDone, JobError, JobHandler, Notify, Panic, PayloadFault};
+use crate::jobs::{Cadence, JobContext, JobDone, JobError, JobHandler, Notify, Panic};
 use crate::model::{Clock, TenantId, TraceContext, new_id};
 use crate::store::contract::START_MS;
 use crate::store::{Before, ClaimJobs, Effect, JobState, NewChannel, NewDelivery, SqliteOptions, SqliteStore, Store};
@@ -175,17 +174,11 @@ impl Work {
     }
 }
 
-#[async_trait]
 impl JobHandler for Work {
-    fn kind(&self) -> &'static str {
-        "work"
-    }
+    const KIND: &'static str = "work";
+    type Payload = Value;
 
-    fn check(&self, _: &Value) -> std::result::Result<(), PayloadFault> {
-        Ok(())
-    }
-
-    async fn run(&self, context: JobContext) -> std::result::Result<JobDone, JobError> {
+    async fn run(&self, _: Value, context: JobContext) -> std::result::Result<JobDone, JobError> {
         self.0.runs.fetch_add(1, Ordering::SeqCst);
         *self.0.of_job.lock().unwrap().entry(context.job.id).or_default() += 1;
         let mut done = JobDone::default();

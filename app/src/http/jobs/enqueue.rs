@@ -44,10 +44,10 @@ pub struct NewJobBody {
     queue: Option<String>,
     /// Lower runs first.
     priority: Option<i32>,
-    /// How often it is tried before it is dead.
+    /// How often it is tried before it is dead; 10, unless its kind says otherwise.
     #[schema(minimum = 1, maximum = 100)]
     max_attempts: Option<u32>,
-    /// How long one attempt may take.
+    /// How long one attempt may take; otherwise as its kind or the operator says.
     #[schema(minimum = 1, maximum = 3_600_000)]
     timeout_ms: Option<u64>,
     /// What makes it the only one: while another job has its key, that one is answered, and nothing is made.
@@ -123,7 +123,7 @@ pub async fn create(
     if let Some(job) = effect.earlier(state.store.get_job(&tenant, effect.id())).await? {
         return Ok(created(job, effect.id()));
     }
-    let kept = state.scheduler.enqueue(vec![body.job(tenant, effect.id())]).await?.into_iter().next();
+    let kept = state.scheduler.enqueue(vec![body.job(&state, tenant, effect.id())]).await?.into_iter().next();
     let job = kept.ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the job was not kept"))?;
     Ok(created(job, effect.id()))
 }
@@ -162,7 +162,7 @@ pub async fn create_batch(
     }
     faults.check()?;
     let jobs: Vec<NewJob> =
-        body.jobs.into_iter().enumerate().map(|(n, job)| job.job(tenant.clone(), effect.nth(n))).collect();
+        body.jobs.into_iter().enumerate().map(|(n, job)| job.job(&state, tenant.clone(), effect.nth(n))).collect();
     let asked: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
     let there = effect.earlier(kept_before(&state, &tenant, &asked)).await?.unwrap_or_default();
     let (_, missing): (Vec<NewJob>, Vec<NewJob>) = jobs.into_iter().partition(|job| there.contains(&job.id));
@@ -195,13 +195,14 @@ impl NewJobBody {
         }
     }
 
-    fn job(self, tenant: TenantId, id: Uuid) -> NewJob {
+    fn job(self, state: &ApiState, tenant: TenantId, id: Uuid) -> NewJob {
+        let of_kind = state.scheduler.handlers().max_attempts(&self.kind);
         let job = NewJob::new(tenant, self.kind, self.payload);
         NewJob {
             id,
             queue: self.queue.unwrap_or(job.queue),
             priority: self.priority.unwrap_or(job.priority),
-            max_attempts: self.max_attempts.unwrap_or(job.max_attempts),
+            max_attempts: self.max_attempts.or(of_kind).unwrap_or(job.max_attempts),
             timeout_ms: self.timeout_ms,
             run_at_ms: self.run_at.map(Timestamp::as_millisecond),
             unique: self.unique.map(UniqueBody::unique),
