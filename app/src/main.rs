@@ -5,6 +5,7 @@ mod banner;
 mod cli;
 mod exit;
 mod http;
+mod jobs;
 mod parts;
 mod run;
 mod settings;

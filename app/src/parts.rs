@@ -11,7 +11,6 @@ use actors::{
         Sweep,
         probes::{BusProbe, ChannelsProbe, Probe, StoreProbe},
     },
-    jobs::{Handlers, Notify, Panic, Publish, Sleep},
     liveness_monitor::view::LivenessView,
     model::Poke,
     outbound::Outbound,
@@ -32,6 +31,7 @@ use crate::{
         probes::{Probes, TreeSlot},
         tenants::Tenants,
     },
+    jobs::handlers,
     settings::{BusUrl, Settings},
 };
 
@@ -102,8 +102,9 @@ impl Parts {
         let outbound = Outbound::new(settings.for_outbound())?;
         let channels =
             ChannelManager::new(settings.for_channel_manager(), store.clone(), deliveries.clone(), &outbound)?;
-        let handlers = handlers(&settings, &bus);
+        let handlers = handlers(&settings, &bus, &outbound)?;
         let scheduler = Scheduler::new(settings.for_scheduler(), store.clone(), handlers, deliveries)?;
+        scheduler.tell(bus.clone());
         let probes: Vec<Box<dyn Probe>> = vec![
             Box::new(StoreProbe(store.clone())),
             Box::new(BusProbe(bus.clone())),
@@ -184,10 +185,4 @@ impl Parts {
             runtime_stuck_after: self.settings.liveness_monitor.runtime_stuck_after,
         }
     }
-}
-
-/// The kinds of jobs. A fork adds its own here.
-fn handlers(settings: &Settings, bus: &Arc<dyn Bus>) -> Handlers {
-    let handlers = Handlers::new().with(Publish::new(bus.clone())).with(Notify);
-    if settings.is_development() { handlers.with(Panic).with(Sleep) } else { handlers }
 }

@@ -192,13 +192,18 @@ pub fn adopt(span: &Span, parent: &TraceContext) -> bool {
 /// Makes `span` a new root that links back to `origin` and bears its trace id. Answers as [`adopt`] does.
 pub fn follow(span: &Span, origin: &TraceContext) -> bool {
     let _ = span.set_parent(origin.origin_context());
-    if let Some(linked) = &origin.span {
-        span.add_link(linked.clone());
-    }
+    link(span, origin);
     if let Some(id) = origin.origin_id() {
         span.set_attribute(ORIGIN_TRACE_ID, id.to_string());
     }
     is_traced(span)
+}
+
+/// Links `span` to one more that it has to do with, as a retry to the attempt before.
+pub fn link(span: &Span, other: &TraceContext) {
+    if let Some(linked) = &other.span {
+        span.add_link(linked.clone());
+    }
 }
 
 fn is_traced(span: &Span) -> bool {

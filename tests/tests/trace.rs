@@ -84,6 +84,10 @@ async fn a_retry_is_a_new_trace_of_the_same_origin() {
     let first = collector.span("of the first attempt", SOON, attempt("1")).await;
     let second = collector.span("of the second attempt", Duration::from_secs(60), attempt("2")).await;
     assert_ne!(first.trace_id, second.trace_id);
+    let names = |span: &Span, other: &Span| {
+        span.links.iter().any(|link| (&link.trace_id, &link.span_id) == (&other.trace_id, &other.span_id))
+    };
+    assert!(names(&second, &first) && !names(&first, &second), "a retry names the run before: {second:?}");
     assert!(first.event("panic.recovered").is_some() && second.event("panic.recovered").is_some());
 }
 

@@ -1,6 +1,7 @@
 //! What one writes to teach the service a new kind of jobs, and what it is given for that.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -8,7 +9,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::RetrySchedule;
+use super::{Progress, ProgressSlot, RetrySchedule};
 use crate::outbound::{OutboundError, Repeat};
 use crate::store::{Effect, Job, NewJob};
 
@@ -92,9 +93,17 @@ pub struct JobContext {
     pub attempt: u32,
     /// Fires when the attempt should stop: the service stops, the lease is lost, the job is cancelled, or the time is over.
     pub cancelled: CancellationToken,
+    /// See [`JobContext::progress`].
+    pub slot: ProgressSlot,
 }
 
 impl JobContext {
+    /// Tells how far the attempt is: kept with the job, and published to whoever of its tenant listens to the topic
+    /// `jobs.{id}`. It never waits and may be called as often as one likes: of several reports in a second the last counts.
+    pub fn progress(&self, progress: Progress) {
+        self.slot.report(progress);
+    }
+
     /// The same for every attempt of this job and for no other job.
     pub fn idempotency_key(&self) -> Uuid {
         self.job.id
@@ -128,6 +137,15 @@ pub enum JobError {
         /// How long to wait, if the handler knows better than the backoff.
         after_ms: Option<u64>,
     },
+    /// Not now: what it needs is not there yet. The attempt is not charged, but a job is put off at most
+    /// [`SNOOZES_MAX`](super::SNOOZES_MAX) times.
+    #[error("{reason}")]
+    Snooze {
+        /// How long to wait, a day at most.
+        after_ms: u64,
+        /// What it waits for.
+        reason: String,
+    },
     /// No attempt will ever succeed.
     #[error("{reason}")]
     Dead {
@@ -140,6 +158,12 @@ impl JobError {
     /// Another attempt may succeed, after the usual backoff.
     pub fn retry(error: impl ToString) -> Self {
         Self::Retry { error: error.to_string(), after_ms: None }
+    }
+
+    /// Not now, but after this long; the attempt is not charged.
+    pub fn snooze(after: Duration, reason: impl ToString) -> Self {
+        let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        Self::Snooze { after_ms, reason: reason.to_string() }
     }
 
     /// No attempt will ever succeed.

@@ -4,12 +4,18 @@
 //! - [`RunOne`] runs one claimed job: its own span, its time limit, its panics, its cancellation.
 //! - [`RetryPolicy`] decides what follows; [`Cadence`] when a schedule fires. Both are pure.
 //!
-//! The kinds of this house are [`Publish`], [`Notify`] and, in development, [`Panic`] and [`Sleep`]. Who claims jobs and when is the
+//! The kinds of this house are [`Publish`], [`Notify`] and, in development, [`Panic`] and [`Sleep`].
+//! How to write one of your own is told in `docs/jobs.md`. Who claims jobs and when is the
 //! business of [`scheduler`](crate::scheduler), where they live that of [`store`](crate::store).
 //!
 //! A handler runs **at least once**: its process may die after the work and before the answer is kept. What it does
 //! outside the store must bear a second time, or carry [`JobContext::idempotency_key`]. What it does *in* the store it
 //! returns as an [`Effect`]: that happens once, together with the job's end.
+
+/// The guide: what is said there in Rust is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/jobs.md")]
+struct Guide;
 
 mod cadence;
 pub(crate) mod cron;
@@ -17,6 +23,7 @@ mod handler;
 mod handlers;
 mod notify;
 mod panic;
+mod progress;
 mod publish;
 mod retry;
 mod run;
@@ -30,7 +37,8 @@ pub use handler::{JobContext, JobDone, JobError, JobHandler, PayloadFault};
 pub use handlers::{CheckError, Handlers};
 pub use notify::{CHANNELS_MAX, Notify, NotifyPayload, TEXT_MAX_CHARS};
 pub use panic::Panic;
+pub use progress::{NOTE_MAX_CHARS, Progress, ProgressSlot};
 pub use publish::{Publish, PublishPayload};
-pub use retry::{ERROR_MAX, Ending, RetryPolicy, RetrySchedule};
-pub use run::{RunOne, RunSite};
+pub use retry::{ERROR_MAX, Ending, RetryPolicy, RetrySchedule, SNOOZE_MAX_MS, SNOOZES_MAX};
+pub use run::{Reins, RunOne, RunSite};
 pub use sleep::Sleep;

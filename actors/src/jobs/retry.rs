@@ -8,6 +8,11 @@ use crate::store::{Fault, Job, Outcome};
 /// Longest error text that is kept with a job, in bytes.
 pub const ERROR_MAX: usize = 2_000;
 
+/// How often a job may be put off, so that none waits for ever for what never comes.
+pub const SNOOZES_MAX: u32 = 1_000;
+/// The longest time for which a job is put off at once, in milliseconds: a day.
+pub const SNOOZE_MAX_MS: u64 = 24 * 3_600_000;
+
 /// How long a failed job waits, and how much it is allowed.
 #[derive(Debug, Clone, Copy)]
 pub struct RetryPolicy {
@@ -78,6 +83,7 @@ impl RetryPolicy {
             Ending::Failed(JobError::Dead { reason }) => {
                 Outcome::Dead { reason: shortened(reason), fault: Fault::Failure }
             }
+            Ending::Failed(JobError::Snooze { after_ms, reason }) => snooze(job, after_ms, reason),
             Ending::Failed(JobError::Retry { error, after_ms }) => self.retry(job, error, after_ms),
         }
     }
@@ -110,6 +116,14 @@ impl RetryPolicy {
         let after_ms = self.wait_ms(job.charged(), fastrand::f64());
         Outcome::Retry { after_ms, error: shortened(message), fault: Fault::Crash }
     }
+}
+
+fn snooze(job: &Job, after_ms: u64, reason: String) -> Outcome {
+    if job.snoozes >= SNOOZES_MAX {
+        let reason = shortened(format!("put off {SNOOZES_MAX} times: {reason}"));
+        return Outcome::Dead { reason, fault: Fault::Failure };
+    }
+    Outcome::Snooze { after_ms: after_ms.min(SNOOZE_MAX_MS), reason: shortened(reason) }
 }
 
 fn last_attempt(job: &Job, error: &str) -> String {
@@ -177,6 +191,18 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!((wait(7), wait(u64::MAX)), (7, 60_000));
+    }
+
+    #[test]
+    fn a_job_may_be_put_off_for_a_day_at_once_and_so_many_times() {
+        let snooze = |snoozes| {
+            let ending = Ending::Failed(JobError::Snooze { after_ms: u64::MAX, reason: "no file".to_owned() });
+            POLICY.decide(&Job { snoozes, ..job().attempt(1).max_attempts(1) }, ending)
+        };
+        let reason = "no file".to_owned();
+        assert_eq!(snooze(SNOOZES_MAX - 1), Outcome::Snooze { after_ms: SNOOZE_MAX_MS, reason });
+        let reason = "put off 1000 times: no file".to_owned();
+        assert_eq!(snooze(SNOOZES_MAX), Outcome::Dead { reason, fault: Fault::Failure });
     }
 
     #[test]

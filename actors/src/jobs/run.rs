@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use supervision::{GuardSite, guard};
-use telemetry::context::{as_follower, with_deadline};
+use telemetry::context::{TraceContext, as_follower, link, with_deadline};
 use telemetry::panic::Policy;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::handlers::AnyHandler;
-use super::{Ending, Handlers, JobContext, JobDone, JobError, RetryPolicy};
+use super::{Ending, Handlers, JobContext, JobDone, JobError, ProgressSlot, RetryPolicy};
 use crate::store::{Effect, Job, Outcome, Settlement};
 
 /// Runs jobs, one at a time for each call. It knows no store and no queue: a job goes in, how it ended comes out.
@@ -35,19 +35,29 @@ pub struct RunSite {
     pub actor: String,
 }
 
+/// How those who hold a job reach its run, and it them.
+#[derive(Debug, Clone)]
+pub struct Reins {
+    /// Stops it from outside: it is then given back.
+    pub cancelled: CancellationToken,
+    /// Where it says how far it is.
+    pub progress: ProgressSlot,
+}
+
 impl RunOne {
-    /// Runs one attempt to its end, whatever that is. `cancelled` stops it from outside: it is then given back.
-    pub async fn run(&self, site: &RunSite, job: Job, cancelled: CancellationToken) -> Settlement {
+    /// Runs one attempt to its end, whatever that is.
+    pub async fn run(&self, site: &RunSite, job: Job, reins: Reins) -> Settlement {
         let span = run_span(&job);
+        link(&span, &job.last_run);
         let origin = job.context.clone();
-        as_follower(span.clone(), &origin, self.attempt(site, job, cancelled, span)).await
+        as_follower(span.clone(), &origin, self.attempt(site, job, reins, span)).await
     }
 
-    async fn attempt(&self, site: &RunSite, job: Job, cancelled: CancellationToken, span: tracing::Span) -> Settlement {
+    async fn attempt(&self, site: &RunSite, job: Job, reins: Reins, span: tracing::Span) -> Settlement {
         let job = Arc::new(job);
         let handler = self.handlers.get(&job.kind);
         let (ending, effects) = match handler {
-            Some(handler) => self.guarded(site, handler.as_ref(), &job, cancelled).await,
+            Some(handler) => self.guarded(site, handler.as_ref(), &job, &reins).await,
             // Another version of the program may know it: this one may only be older.
             None => (Ending::Failed(JobError::retry(format!("no handler for the kind {:?}", job.kind))), Vec::new()),
         };
@@ -57,7 +67,13 @@ impl RunOne {
         if let Outcome::Retry { error: why, .. } | Outcome::Dead { reason: why, .. } = &outcome {
             span.record("otel.status_code", "ERROR").record("otel.status_description", why.as_str());
         }
-        Settlement { fence: job.fence(), outcome, effects }
+        Settlement {
+            fence: job.fence(),
+            outcome,
+            effects,
+            run: TraceContext::current(),
+            progress: reins.progress.last(),
+        }
     }
 
     async fn guarded(
@@ -65,13 +81,15 @@ impl RunOne {
         site: &RunSite,
         handler: &dyn AnyHandler,
         job: &Arc<Job>,
-        cancelled: CancellationToken,
+        Reins { cancelled, progress }: &Reins,
     ) -> (Ending, Vec<Effect>) {
-        let context = JobContext { job: Arc::clone(job), attempt: job.charged(), cancelled: cancelled.clone() };
+        let (job, attempt) = (Arc::clone(job), job.charged());
+        let context =
+            JobContext { job: Arc::clone(&job), attempt, cancelled: cancelled.clone(), slot: progress.clone() };
         let timeout_ms = job.timeout_ms.or(handler.timeout_ms()).unwrap_or(self.timeout_ms);
         let deadline = Instant::now() + Duration::from_millis(timeout_ms);
         // The deadline of the request ended with the request: this attempt has one of its own.
-        let mut work = Box::pin(guard(guard_site(site, job), with_deadline(deadline, handler.run(context))));
+        let mut work = Box::pin(guard(guard_site(site, &job), with_deadline(deadline, handler.run(context))));
         let grace = Duration::from_millis(self.cancel_grace_ms);
         let stopped = tokio::select! {
             biased;
@@ -88,7 +106,7 @@ impl RunOne {
             () = async { cancelled.cancelled().await; tokio::time::sleep(grace).await } => Ending::Interrupted,
         };
         // What is dropped half-way is still the handler's own code.
-        match guard(guard_site(site, job), async move { drop(work) }).await {
+        match guard(guard_site(site, &job), async move { drop(work) }).await {
             Ok(()) => (stopped, Vec::new()),
             Err(panicked) => (Ending::Panicked { message: panicked.to_string() }, Vec::new()),
         }
@@ -139,7 +157,7 @@ mod tests {
     use super::*;
     use crate::jobs::testing::job;
     use crate::jobs::{JobHandler, Panic, RetrySchedule};
-    use crate::model::TraceContext;
+    use crate::model::Poke;
     use crate::store::Fault;
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -191,9 +209,13 @@ mod tests {
         }
     }
 
+    fn reins(cancelled: &CancellationToken) -> Reins {
+        Reins { cancelled: cancelled.clone(), progress: ProgressSlot::new(Poke::new()) }
+    }
+
     async fn outcome_of(job: Job, cancelled: &CancellationToken) -> Outcome {
         let site = RunSite { component: "scheduler".to_owned(), actor: "scheduler.runners".to_owned() };
-        run_one().run(&site, job, cancelled.clone()).await.outcome
+        run_one().run(&site, job, reins(cancelled)).await.outcome
     }
 
     #[tokio::test(start_paused = true)]
@@ -285,7 +307,7 @@ mod tests {
         let site = RunSite { component: "scheduler".to_owned(), actor: "scheduler.runners".to_owned() };
         let sent = with_deadline(Instant::now() + Duration::from_millis(5), async { TraceContext::current() }).await;
         let job = Job { context: sent.with_request_id(RequestId::parse("order-7")), ..job().timeout_ms(1_500) };
-        run.run(&site, job, CancellationToken::new()).await;
+        run.run(&site, job, reins(&CancellationToken::new())).await;
         let seen = asked.0.lock().unwrap().take();
         assert_eq!(seen, Some((Duration::from_millis(1_500), "order-7".to_owned())));
     }
@@ -295,10 +317,10 @@ mod tests {
         let asked = Asked::default();
         let run = RunOne { handlers: Handlers::new().with(asked.clone()), ..run_one() };
         let site = RunSite { component: "scheduler".to_owned(), actor: "scheduler.runners".to_owned() };
-        run.run(&site, job(), CancellationToken::new()).await;
+        run.run(&site, job(), reins(&CancellationToken::new())).await;
         let left = asked.0.lock().unwrap().take().map(|(left, _)| left);
         assert_eq!(left, Some(Duration::from_millis(2_500)));
-        let settlement = run.run(&site, job().payload(json!("fail")), CancellationToken::new()).await;
+        let settlement = run.run(&site, job().payload(json!("fail")), reins(&CancellationToken::new())).await;
         let Outcome::Retry { after_ms, .. } = settlement.outcome else { panic!("{settlement:?}") };
         assert_eq!(after_ms, 7, "capped as its kind says");
     }
@@ -310,7 +332,7 @@ mod tests {
         let traceparent = format!("00-{TRACE}-b7ad6b7169203331-01");
         let asked = Job { context: TraceContext::from_parts(Some(&traceparent), None), ..job().payload(json!("go")) };
         let site = RunSite { component: "scheduler".to_owned(), actor: "scheduler.runners".to_owned() };
-        run.run(&site, asked, CancellationToken::new()).await;
+        run.run(&site, asked, reins(&CancellationToken::new())).await;
         assert_eq!(told.0.lock().unwrap().as_deref(), Some(TRACE));
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::{Handlers, JobContext, JobDone, JobError};
-use crate::model::{TenantId, TraceContext, new_id};
+use super::{Handlers, JobContext, JobDone, JobError, ProgressSlot};
+use crate::model::{Poke, TenantId, TraceContext, new_id};
 use crate::store::{Job, JobState};
 
 /// A claimed job on its first attempt.
@@ -31,8 +31,11 @@ pub(crate) fn job() -> Job {
         last_error: None,
         result: None,
         fired: None,
+        last_run: TraceContext::default(),
         unique_key: None,
         redrives: 0,
+        snoozes: 0,
+        progress: None,
         keep_ms: None,
         context: TraceContext::default(),
     }
@@ -40,7 +43,12 @@ pub(crate) fn job() -> Job {
 
 /// What its handler would be given.
 pub(crate) fn context_of(job: &Job) -> JobContext {
-    JobContext { job: Arc::new(job.clone()), attempt: job.charged(), cancelled: CancellationToken::new() }
+    JobContext {
+        job: Arc::new(job.clone()),
+        attempt: job.charged(),
+        cancelled: CancellationToken::new(),
+        slot: ProgressSlot::new(Poke::new()),
+    }
 }
 
 /// Runs it by the handler of its kind, from its payload as it is kept.

@@ -39,10 +39,14 @@ pub enum ReasonCode {
     NotDue,
     /// It failed, and waits for its next attempt.
     Backoff,
+    /// Its handler has put it off.
+    Snoozed,
     /// Its tenant is disabled.
     TenantDisabled,
     /// As many jobs of its tenant run as may.
     TenantAtLimit,
+    /// Its tenant has started as many jobs in a second as it may.
+    TenantAtRate,
     /// This service takes no jobs from its queue.
     QueueNotServed,
     /// This service has no handler for its kind.
@@ -61,7 +65,7 @@ pub enum ReasonCode {
 
 impl ReasonCode {
     /// All of them, in the order in which they would be told.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Done,
         Self::Dead,
         Self::Cancelled,
@@ -69,10 +73,12 @@ impl ReasonCode {
         Self::RunnerLost,
         Self::NotDue,
         Self::Backoff,
+        Self::Snoozed,
         Self::TenantDisabled,
         Self::KindUnknown,
         Self::QueueNotServed,
         Self::TenantAtLimit,
+        Self::TenantAtRate,
         Self::Suspect,
         Self::BehindOthers,
         Self::ClaimerParked,
@@ -146,9 +152,13 @@ fn waiting(standing: &Standing, here: &Here<'_>) -> Vec<Reason> {
         let detail = format!("this service takes no jobs from the queue {:?}, only from: {queues}", job.queue);
         tell(ReasonCode::QueueNotServed, detail);
     }
-    if standing.tenant_running >= here.tenant_running_max {
-        let (running, most) = (standing.tenant_running, here.tenant_running_max);
-        tell(ReasonCode::TenantAtLimit, format!("{running} jobs of its tenant run in its queue, {most} may"));
+    let (running, most) = (standing.tenant_running, standing.tenant_running_max.unwrap_or(here.tenant_running_max));
+    if running >= most {
+        tell(ReasonCode::TenantAtLimit, format!("{running} jobs of its tenant run, {most} may"));
+    }
+    if let Some(until) = standing.tenant_rate_until_ms {
+        let detail = format!("its tenant has started as many jobs as it may, until {}", time(until));
+        tell(ReasonCode::TenantAtRate, detail);
     }
     if standing.is_suspect {
         let detail = "it lost its runner so often that a process runs it only while it has no other such job";
@@ -178,6 +188,10 @@ fn waiting(standing: &Standing, here: &Here<'_>) -> Vec<Reason> {
 fn wait(job: &Job, now_ms: Millis) -> Option<Reason> {
     let in_ms = job.run_at_ms.saturating_sub(now_ms);
     let (code, detail) = match job.state {
+        JobState::Scheduled if job.snoozes > 0 => {
+            let why = job.last_error.as_deref().unwrap_or("no reason is kept");
+            (ReasonCode::Snoozed, format!("it was put off {} times, now for {in_ms} ms: {why}", job.snoozes))
+        }
         JobState::Scheduled => (ReasonCode::NotDue, format!("its time comes in {in_ms} ms")),
         JobState::Retrying => {
             let (failed, most) = (job.charged(), job.max_attempts);
@@ -218,6 +232,8 @@ mod tests {
             owner: None,
             lease_until_ms: None,
             tenant_running: 0,
+            tenant_running_max: None,
+            tenant_rate_until_ms: None,
             ahead: 0,
         }
     }
@@ -244,6 +260,9 @@ mod tests {
         let mut later = standing(JobState::Scheduled);
         later.job.run_at_ms = 1_250;
         assert_eq!(told(&later, |_| {}), [(ReasonCode::NotDue, "its time comes in 250 ms".to_owned())]);
+        let snoozed = Standing { job: Job { snoozes: 2, ..later.job.clone() }, ..later };
+        let detail = "it was put off 2 times, now for 250 ms: away".to_owned();
+        assert_eq!(told(&snoozed, |_| {}), [(ReasonCode::Snoozed, detail)]);
         let mut failed = Standing { ahead: 3, ..standing(JobState::Retrying) };
         failed.job.run_at_ms = 1_250;
         let detail = "attempt 1 of 10 failed, the next is in 250 ms: away".to_owned();
@@ -253,20 +272,28 @@ mod tests {
 
     #[test]
     fn all_that_stands_in_the_way_is_told_at_once() {
-        let hindered =
-            Standing { tenant_disabled_at_ms: Some(0), tenant_running: 16, ahead: 3, ..standing(JobState::Ready) };
+        let hindered = Standing {
+            tenant_disabled_at_ms: Some(0),
+            tenant_running: 16,
+            tenant_rate_until_ms: Some(2_000),
+            ahead: 3,
+            ..standing(JobState::Ready)
+        };
         let all =
             told(&hindered, |here| *here = Here { queues: &[], knows_kind: false, room: 0, is_parked: true, ..*here });
         let expected = [
             (ReasonCode::TenantDisabled, "its tenant is disabled since 1970-01-01T00:00:00Z"),
             (ReasonCode::KindUnknown, "no handler for the kind \"test\" in this service: an attempt here would fail"),
             (ReasonCode::QueueNotServed, "this service takes no jobs from the queue \"default\", only from: "),
-            (ReasonCode::TenantAtLimit, "16 jobs of its tenant run in its queue, 16 may"),
+            (ReasonCode::TenantAtLimit, "16 jobs of its tenant run, 16 may"),
+            (ReasonCode::TenantAtRate, "its tenant has started as many jobs as it may, until 1970-01-01T00:00:02Z"),
             (ReasonCode::BehindOthers, "3 jobs of its tenant and queue come first; tenants take turns"),
             (ReasonCode::ClaimerParked, "this process could not reach the store, and has not tried again yet"),
             (ReasonCode::ProcessFull, "this process holds as many jobs as it may"),
         ];
         assert_eq!(all, expected.map(|(code, detail)| (code, detail.to_owned())));
+        let few = Standing { tenant_running: 2, tenant_running_max: Some(2), ..standing(JobState::Ready) };
+        assert_eq!(codes(&few), [ReasonCode::TenantAtLimit], "what its row says counts");
         assert_eq!(codes(&Standing { is_suspect: true, ahead: 3, ..standing(JobState::Ready) }), [ReasonCode::Suspect]);
         let many = told(&Standing { ahead: AHEAD_MAX, ..standing(JobState::Ready) }, |_| {});
         assert!(many[0].1.starts_with("10000 or more jobs"), "{many:?}");
@@ -281,6 +308,15 @@ mod tests {
         let lost = Standing { owner: Some(Uuid::nil()), lease_until_ms: Some(999), ..standing(JobState::Running) };
         let [(ReasonCode::RunnerLost, detail)] = &told(&lost, |_| {})[..] else { panic!("{lost:?}") };
         assert!(detail.starts_with("the process 00000000-") && detail.ends_with("makes it ready again"), "{detail}");
+    }
+
+    #[test]
+    fn the_guide_says_what_to_do_about_each_reason() {
+        let guide = include_str!("../../../docs/jobs.md");
+        for code in ReasonCode::ALL {
+            let name = serde_json::to_value(code).unwrap();
+            assert!(guide.contains(&format!("`{}`", name.as_str().unwrap())), "{name} is not in docs/jobs.md");
+        }
     }
 
     #[test]

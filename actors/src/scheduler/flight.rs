@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::jobs::{Progress, ProgressSlot, Reins};
+use crate::model::{Poke, TenantId, TraceContext};
 use crate::store::{Fence, Job, Outcome, Settlement};
 
 /// See the page of this module.
@@ -19,6 +21,8 @@ pub(super) struct Flight {
     held_max: usize,
     table: Mutex<Table>,
     idle: Notify,
+    /// Running jobs have said how far they are.
+    reports: Poke,
 }
 
 #[derive(Debug, Default)]
@@ -39,18 +43,33 @@ struct Held {
     lease_until: Instant,
     /// Whether a schedule made it: a fire may wait for its end.
     is_fired: bool,
+    progress: ProgressSlot,
+    tenant: TenantId,
+    context: TraceContext,
+}
+
+/// How far a running job is.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) fence: Fence,
+    pub(super) progress: Progress,
+    pub(super) tenant: TenantId,
+    /// Of whoever asked for the job.
+    pub(super) context: TraceContext,
+    /// Where it comes from.
+    pub(super) slot: ProgressSlot,
 }
 
 /// A job to run, and what stops it.
 #[derive(Debug)]
 pub(super) struct Departure {
     pub(super) job: Job,
-    pub(super) cancelled: CancellationToken,
+    pub(super) reins: Reins,
 }
 
 impl Flight {
     pub(super) fn new(held_max: usize) -> Self {
-        Self { held_max, table: Mutex::default(), idle: Notify::new() }
+        Self { held_max, table: Mutex::default(), idle: Notify::new(), reports: Poke::new() }
     }
 
     /// How many more jobs may be claimed.
@@ -62,7 +81,14 @@ impl Flight {
     pub(super) fn take_in(&self, jobs: Vec<Job>, lease_until: Instant) {
         let mut table = self.table();
         for job in jobs {
-            let held = Held { cancelled: CancellationToken::new(), lease_until, is_fired: job.fired.is_some() };
+            let held = Held {
+                cancelled: CancellationToken::new(),
+                lease_until,
+                is_fired: job.fired.is_some(),
+                progress: ProgressSlot::new(self.reports.clone()),
+                tenant: job.tenant.clone(),
+                context: job.context.clone(),
+            };
             table.held.insert(job.fence(), held);
             table.waiting.push_back(job);
         }
@@ -75,9 +101,9 @@ impl Flight {
             let job = table.waiting.pop_front()?;
             // One that was lost while it waited is not held any more.
             if let Some(held) = table.held.get(&job.fence()) {
-                let cancelled = held.cancelled.clone();
+                let reins = Reins { cancelled: held.cancelled.clone(), progress: held.progress.clone() };
                 table.running += 1;
-                return Some(Departure { job, cancelled });
+                return Some(Departure { job, reins });
             }
         }
         None
@@ -91,6 +117,26 @@ impl Flight {
         if table.running == 0 {
             self.idle.notify_waiters();
         }
+    }
+
+    /// Is poked when running jobs have said how far they are.
+    pub(super) fn reports(&self) -> &Poke {
+        &self.reports
+    }
+
+    /// What running jobs have said since it was asked last. One that has ended tells it with its end.
+    pub(super) fn collect(&self) -> Vec<Report> {
+        let table = self.table();
+        let said = table.held.iter().filter(|(fence, _)| !table.is_ended(fence)).filter_map(|(fence, held)| {
+            held.progress.collect().map(|progress| Report {
+                fence: *fence,
+                progress,
+                tenant: held.tenant.clone(),
+                context: held.context.clone(),
+                slot: held.progress.clone(),
+            })
+        });
+        said.collect()
     }
 
     /// Gives back all that has not begun.
@@ -240,7 +286,7 @@ mod tests {
         let (flight, fences) = flight_of(3);
         let running = flight.depart(1).unwrap();
         assert_eq!(flight.extend(&fences, &fences[..2], Instant::now() + LEASE), 2);
-        assert!(running.cancelled.is_cancelled());
+        assert!(running.reins.cancelled.is_cancelled());
         assert_eq!(flight.depart(9).unwrap().job.fence(), fences[2]);
         assert_eq!(flight.held(), [fences[2]]);
     }
@@ -250,7 +296,7 @@ mod tests {
         let (flight, fences) = flight_of(3);
         let running = flight.depart(1).unwrap();
         assert!(flight.lose(&fences[0]) && flight.lose(&fences[1]));
-        assert!(running.cancelled.is_cancelled());
+        assert!(running.reins.cancelled.is_cancelled());
         assert_eq!(flight.held(), [fences[2]]);
         flight.depart(9).unwrap();
         flight.ended(done(fences[2]));
@@ -276,8 +322,21 @@ mod tests {
         flight.extend(&fences[1..], &[], Instant::now() + LEASE);
         tokio::time::advance(LEASE / 2).await;
         assert_eq!(flight.expire(Instant::now()), 1);
-        assert!(running.cancelled.is_cancelled());
+        assert!(running.reins.cancelled.is_cancelled());
         assert_eq!(flight.held(), fences[1..]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_running_jobs_say_is_collected_until_they_have_ended() {
+        let (flight, fences) = flight_of(2);
+        let (one, two) = (flight.depart(9).unwrap(), flight.depart(9).unwrap());
+        one.reins.progress.report(Progress::of(1, 2));
+        two.reins.progress.report(Progress::of(2, 2));
+        flight.reports().wait().await;
+        flight.ended(done(fences[1]));
+        let said: Vec<_> = flight.collect().into_iter().map(|report| (report.fence, report.progress)).collect();
+        assert_eq!(said, [(fences[0], Progress::of(1, 2))]);
+        assert!(flight.collect().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 //! scheduler (one_for_one)      stops upwards
 //!   sweeper   rescues jobs whose runner was lost, forgets old ones, counts
 //!   firer     turns due schedules into jobs
+//!   reporter  writes down and tells how far jobs are that run
 //!   settler   writes down how jobs ended; keeps the leases of those that run
 //!   runners   run jobs, each in a task of its own
 //!   claimer   takes due jobs from the store
@@ -24,6 +25,7 @@ mod explain;
 mod firer;
 mod flight;
 mod pulse;
+mod reporter;
 mod runners;
 mod settings;
 mod settler;
@@ -31,8 +33,8 @@ mod sweeper;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use supervision::{Address, Backoff, ChildSpec, Intensity, Policy, Shutdown, Strategy, SupervisorSpec};
@@ -43,6 +45,7 @@ use self::explain::Here;
 pub use self::explain::{Reason, ReasonCode};
 use self::flight::Flight;
 pub use self::settings::{Settings, SettingsFault};
+use crate::bus::Bus;
 use crate::jobs::{Handlers, RunOne};
 use crate::model::{Millis, Poke, TenantId};
 use crate::store::{
@@ -101,6 +104,8 @@ struct Shared {
     firer: Poke,
     /// Jobs have written deliveries.
     deliveries: Poke,
+    /// Where it is told how far jobs are.
+    bus: OnceLock<Arc<dyn Bus>>,
 }
 
 impl Scheduler {
@@ -135,8 +140,14 @@ impl Scheduler {
             settler: Poke::new(),
             firer: Poke::new(),
             deliveries,
+            bus: OnceLock::new(),
             settings,
         })))
+    }
+
+    /// From now on whoever listens is told how far jobs are that run here. Only the first bus counts.
+    pub fn tell(&self, bus: Arc<dyn Bus>) {
+        let _ = self.0.bus.set(bus);
     }
 
     /// Keeps jobs, and wakes the claimer. On success they will run at least once.
@@ -312,6 +323,7 @@ pub fn scheduler(scheduler: &Scheduler, restart: Intensity, backoff: Backoff) ->
     let children = [
         sweeper::child(shared()),
         firer::child(shared()),
+        reporter::child(shared()),
         settler::child(shared()),
         runners::child(shared()),
         claimer::child(shared()),
@@ -322,7 +334,7 @@ pub fn scheduler(scheduler: &Scheduler, restart: Intensity, backoff: Backoff) ->
     ChildSpec::supervisor(subtree).stop_within(Shutdown::Within(scheduler.0.settings.stop_budget()))
 }
 
-/// One of the five: an actor whose only message is its tick.
+/// One of the six: an actor whose only message is its tick.
 fn actor<A>(id: &'static str, stop: Duration, shared: Arc<Shared>, make: fn() -> A) -> ChildSpec
 where
     A: ractor::Actor<Arguments = (supervision::ChildContext, Arc<Shared>)>,

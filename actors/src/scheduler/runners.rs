@@ -117,11 +117,11 @@ impl Run {
         Self { shared, fence, reported: false }
     }
 
-    async fn finish(self, site: Arc<RunSite>, Departure { job, cancelled }: Departure) {
+    async fn finish(self, site: Arc<RunSite>, Departure { job, reins }: Departure) {
         let began = Instant::now();
         // A tenant chooses the kind freely; only those that there is a handler for become a label.
         let kind = self.shared.run.handlers.known(&job.kind).unwrap_or("unknown");
-        let settlement = self.shared.run.run(&site, job, cancelled).await;
+        let settlement = self.shared.run.run(&site, job, reins).await;
         let labels = [("kind", kind), ("outcome", settlement.outcome.as_str())];
         RUN_DURATION.record(began.elapsed().as_secs_f64(), &labels);
         self.report(settlement);

@@ -12,7 +12,7 @@ use crate::store::PruneJobs;
 pub(super) const CLAIMER_STOP: Duration = Duration::from_millis(500);
 /// What the settler may take to write down the last ends.
 pub(super) const SETTLER_STOP: Duration = Duration::from_millis(1_000);
-/// What the firer and the sweeper may take each.
+/// What the firer, the sweeper and the reporter may take each.
 pub(super) const SMALL_STOP: Duration = Duration::from_millis(250);
 /// What the runners keep of their budget to give back what is left.
 pub(super) const RUNNERS_MARGIN: Duration = Duration::from_millis(250);
@@ -21,6 +21,7 @@ const SUPERVISOR_MARGIN: Duration = Duration::from_millis(200);
 /// All of the budget that is not the runners'.
 const FIXED_STOP: Duration = CLAIMER_STOP
     .saturating_add(SETTLER_STOP)
+    .saturating_add(SMALL_STOP)
     .saturating_add(SMALL_STOP)
     .saturating_add(SMALL_STOP)
     .saturating_add(SUPERVISOR_MARGIN);
@@ -195,7 +196,7 @@ mod tests {
     #[test]
     fn the_defaults_do_not_contradict_themselves() {
         assert_eq!(Settings::default().faults(), []);
-        assert_eq!(Settings::default().drain(), Duration::from_millis(2_050));
+        assert_eq!(Settings::default().drain(), Duration::from_millis(1_800));
     }
 
     #[test]
@@ -208,7 +209,7 @@ mod tests {
             [
                 "lease_ms: is 1000, must be at least 20000",
                 "concurrency: is 0, must be at least 1",
-                "stop_within_ms: is 1000, must be at least 3200",
+                "stop_within_ms: is 1000, must be at least 3450",
                 "queues: must name at least one queue, and none may be empty",
             ]
         );

@@ -60,7 +60,7 @@ impl Actor for Settler {
         (context, shared): Self::Arguments,
     ) -> Result<Working, ActorProcessingErr> {
         let interval = Duration::from_millis(shared.settings.heartbeat_ms);
-        for outcome in ["done", "retry", "dead", "release"] {
+        for outcome in ["done", "retry", "snooze", "dead", "release"] {
             SETTLED.born(&[("outcome", outcome)]);
         }
         LATE.born(&[]);

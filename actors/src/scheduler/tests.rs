@@ -3,6 +3,7 @@
 mod battery;
 mod cancel;
 mod fires;
+mod kinds;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -268,7 +269,7 @@ async fn a_job_that_runs_may_end_during_the_drain() {
 async fn what_cannot_end_in_time_is_given_back_without_charge() {
     for manner in [Manner::UntilCancelled, Manner::Deaf] {
         let work = Work::new(manner);
-        let settings = Settings { concurrency: 2, stop_within_ms: 3_200, ..quick() };
+        let settings = Settings { concurrency: 2, stop_within_ms: 3_450, ..quick() };
         let house = House::new(settings, Handlers::new().with(work.clone())).await;
         let jobs = house.enqueue("demo", "work", json!({}), 10).await;
         work.until_runs(2).await;

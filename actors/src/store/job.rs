@@ -8,6 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{NewDelivery, Place, Unique};
+use crate::jobs::Progress;
 use crate::model::{Millis, TenantId, new_id};
 
 /// A job that does not exist yet.
@@ -105,10 +106,16 @@ pub struct Job {
     pub result: Option<Value>,
     /// The schedule that made it, and for which time.
     pub fired: Option<(Uuid, Millis)>,
+    /// How far its last attempt was when it was asked last.
+    pub progress: Option<Progress>,
+    /// The span of its last run that has ended; empty before.
+    pub last_run: TraceContext,
     /// Its unique key, if it was given one. Whether it still has it, [`Unique`] says.
     pub unique_key: Option<String>,
     /// How often it was sent round again after its end.
     pub redrives: u32,
+    /// How often its handler put it off, since it was made or redriven.
+    pub snoozes: u32,
     /// How long it is kept when it has ended; `None` is as long as the operator says.
     pub keep_ms: Option<u64>,
     /// The span that asked for it, and the trace in which it all began.
@@ -258,12 +265,16 @@ pub struct Settlement {
     pub outcome: Outcome,
     /// Committed with the outcome, or not at all. Only a job that is done has any.
     pub effects: Vec<Effect>,
+    /// The span of the run, for the next one to name.
+    pub run: TraceContext,
+    /// How far it was, if it has said so.
+    pub progress: Option<Progress>,
 }
 
 impl Settlement {
     /// An ending without effects.
     pub fn new(fence: Fence, outcome: Outcome) -> Self {
-        Self { fence, outcome, effects: Vec::new() }
+        Self { fence, outcome, effects: Vec::new(), run: TraceContext::default(), progress: None }
     }
 }
 
@@ -284,6 +295,13 @@ pub enum Outcome {
         /// Whether it counts as a crash.
         fault: Fault,
     },
+    /// Not yet: its handler puts it off, and the attempt is not charged.
+    Snooze {
+        /// Not before this time has passed.
+        after_ms: u64,
+        /// Why.
+        reason: String,
+    },
     /// Badly, for good.
     Dead {
         /// Why.
@@ -301,6 +319,7 @@ impl Outcome {
         match self {
             Self::Done { .. } => "done",
             Self::Retry { .. } => "retry",
+            Self::Snooze { .. } => "snooze",
             Self::Dead { .. } => "dead",
             Self::Release => "release",
         }

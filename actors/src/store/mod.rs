@@ -20,6 +20,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use crate::jobs::Progress;
 use crate::model::{Millis, TenantId};
 
 #[cfg(test)]
@@ -92,6 +93,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Extends the leases of the jobs that `owner` runs, in one statement. Answers which of them it no longer owns.
     async fn heartbeat(&self, owner: Uuid, lease_ms: u64, held: &[Fence]) -> Result<Vec<Fence>>;
+
+    /// Writes down how far claimed jobs are. Answers in the order of the reports.
+    async fn report_progress(&self, reports: &[(Fence, Progress)]) -> Result<Vec<Settled>>;
 
     /// Makes jobs ready again whose lease ran out, at most `limit`. A job that lost its runner `crashes_max` times in
     /// all is quarantined: dead, with the reason. One that could be lost only once more is claimed as the only such job

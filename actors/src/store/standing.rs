@@ -23,8 +23,12 @@ pub struct Standing {
     pub owner: Option<Uuid>,
     /// Until when it is theirs without a heartbeat.
     pub lease_until_ms: Option<Millis>,
-    /// Jobs of the tenant that run in this queue, in all processes together.
+    /// Jobs of the tenant that run, in all processes and queues together.
     pub tenant_running: u32,
+    /// How many may, if the tenant's row says so.
+    pub tenant_running_max: Option<u32>,
+    /// Until when its tenant may start no more of this queue, because it has a rate and has used it up.
+    pub tenant_rate_until_ms: Option<Millis>,
     /// Ready jobs of the tenant in this queue that come before it; [`AHEAD_MAX`] stands for more.
     pub ahead: u32,
 }

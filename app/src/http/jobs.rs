@@ -8,7 +8,7 @@ pub use enqueue::*;
 pub use explain::*;
 pub use redrive::*;
 
-use actors::jobs::CheckError;
+use actors::jobs::{CheckError, Progress};
 use actors::model::Millis;
 use actors::store::{Cancelled, Job, JobFilter, JobState, NewJob, Place};
 use axum::extract::State;
@@ -64,6 +64,12 @@ pub struct JobResource {
     unique_key: Option<String>,
     /// How often it was redriven; its attempts count anew from the last time on.
     redrives: u32,
+    /// How far its last attempt is, or was: `done`, of `total` if that is known, and what it does in a `note`. Told to those who
+    /// listen to the topic `jobs.{id}`, too.
+    #[schema(value_type = Option<Object>)]
+    progress: Option<Progress>,
+    /// How often its handler put it off, which charges no attempt.
+    snoozes: u32,
     /// How long it says to be kept when it has ended, in milliseconds.
     keep_for_ms: Option<u64>,
     origin_trace_id: Option<String>,
@@ -197,6 +203,8 @@ impl From<Job> for JobResource {
             result: job.result,
             unique_key: job.unique_key,
             redrives: job.redrives,
+            progress: job.progress,
+            snoozes: job.snoozes,
             keep_for_ms: job.keep_ms,
             origin_trace_id: job.context.origin(),
         }

@@ -9,9 +9,6 @@ use uuid::Uuid;
 
 use super::problem::{FieldError, Problem};
 
-/// With so many faults no further items of a list are looked at.
-const ITEM_FAULTS_MAX: usize = 100;
-
 /// A point in time as tenants see it: RFC 3339 in UTC.
 pub fn time(at_ms: Millis) -> String {
     // What does not fit into a timestamp was never a time.
@@ -85,11 +82,8 @@ impl Faults {
         self.require(field, good, || format!("must be from {min} to {max}"));
     }
 
-    /// What `check` refuses, as fields of `item`. Of very many the first are enough.
+    /// What `check` refuses, as fields of `item`.
     pub fn within_item(&mut self, item: &str, check: impl FnOnce(&mut Self)) {
-        if self.0.len() >= ITEM_FAULTS_MAX {
-            return;
-        }
         let mut faults = Self::default();
         check(&mut faults);
         self.0.extend(faults.0.into_iter().map(|FieldError { field, reason }| {

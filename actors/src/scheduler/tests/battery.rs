@@ -1,4 +1,4 @@
-//! Each of the five through the battery, on one store: whatever happens to one of them, the store stays sound.
+//! Each of the six through the battery, on one store: whatever happens to one of them, the store stays sound.
 
 use supervision::battery;
 
@@ -29,6 +29,11 @@ async fn the_sweeper_passes_the_battery() {
 #[tokio::test]
 async fn the_firer_passes_the_battery() {
     behaves(firer::child).await;
+}
+
+#[tokio::test]
+async fn the_reporter_passes_the_battery() {
+    behaves(reporter::child).await;
 }
 
 #[tokio::test]

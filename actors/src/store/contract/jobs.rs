@@ -6,8 +6,9 @@ use telemetry::context::with_deadline;
 use tokio::time::Instant;
 
 use super::*;
+use crate::jobs::Progress;
 use crate::store::contract::channels::{SENT, claim, fill, settle, webhook};
-use crate::store::{Before, Effect, FULL_RETRY_MS, Fault, JobState, NewDelivery, PruneJobs};
+use crate::store::{Before, Effect, FULL_RETRY_MS, Fault, JobFilter, JobState, NewDelivery, PruneJobs};
 
 const DONE: Outcome = Outcome::Done { result: None };
 
@@ -60,6 +61,7 @@ pub(crate) async fn a_late_answer_of_a_lost_worker_is_refused(fixture: &Fixture)
         DONE,
         Outcome::Retry { after_ms: 0, error: "late".to_owned(), fault: Fault::Failure },
         Outcome::Dead { reason: "late".to_owned(), fault: Fault::Crash },
+        Outcome::Snooze { after_ms: 0, reason: "late".to_owned() },
         Outcome::Release,
     ];
     for late in endings {
@@ -95,6 +97,70 @@ pub(crate) async fn a_retry_waits_and_tells_why(fixture: &Fixture) {
     let crash = Outcome::Retry { after_ms: 0, error: "panicked".to_owned(), fault: Fault::Crash };
     fixture.settle(again.fence(), crash).await;
     assert_eq!(fixture.read(&job).await.crashes, 1);
+}
+
+pub(crate) async fn progress_is_kept_with_its_job_and_fenced(fixture: &Fixture) {
+    fixture.enqueue(vec![new_job("demo"), new_job("demo")]).await;
+    let jobs = fixture.claim(2).await;
+    let said = |done| Progress::of(done, 10).note("counting");
+    let stale = Fence { attempt: jobs[1].attempt + 1, ..jobs[1].fence() };
+    let answers = fixture.store.report_progress(&[(jobs[0].fence(), said(1)), (stale, said(2))]).await.unwrap();
+    assert_eq!(answers, [Settled::Applied, Settled::Late]);
+    assert_eq!(fixture.store.report_progress(&[]).await.unwrap(), []);
+    assert_eq!((fixture.read(&jobs[0]).await.progress, fixture.read(&jobs[1]).await.progress), (Some(said(1)), None));
+    let retry = Outcome::Retry { after_ms: 0, error: "no".to_owned(), fault: Fault::Failure };
+    let settlement = Settlement { progress: Some(said(5)), ..Settlement::new(jobs[0].fence(), retry) };
+    fixture.store.settle(vec![settlement]).await.unwrap();
+    assert_eq!(fixture.read(&jobs[0]).await.progress, Some(said(5)), "how far it came is kept with its end");
+    assert_eq!(fixture.store.report_progress(&[(jobs[0].fence(), said(6))]).await.unwrap(), [Settled::Late]);
+    let again = fixture.claim(1).await.remove(0);
+    fixture.settle(again.fence(), DONE).await;
+    assert_eq!(fixture.read(&again).await.progress, Some(said(5)), "one that says nothing takes nothing back");
+}
+
+pub(crate) async fn a_snoozed_job_waits_uncharged_and_tells_why(fixture: &Fixture) {
+    let job = fixture.claimed().await;
+    let snooze = || Outcome::Snooze { after_ms: 700, reason: "the file is not there yet".to_owned() };
+    assert_eq!(fixture.settle(job.fence(), snooze()).await, Settled::Applied);
+    let waiting = fixture.read(&job).await;
+    assert_eq!((waiting.state, waiting.snoozes, waiting.charged()), (JobState::Scheduled, 1, 0));
+    assert_eq!(waiting.last_error.as_deref(), Some("the file is not there yet"));
+    assert!(fixture.claim(1).await.is_empty());
+    fixture.advance(700);
+    let again = fixture.claim(1).await.remove(0);
+    assert_eq!((again.attempt, again.charged(), again.snoozes), (2, 1, 1));
+    fixture.settle(again.fence(), Outcome::Done { result: None }).await;
+    assert_eq!(fixture.read(&job).await.snoozes, 1);
+}
+
+pub(crate) async fn the_span_of_a_run_stays_with_its_job_for_the_next_one(fixture: &Fixture) {
+    let run = |n: u32| {
+        let traceparent = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333{n}-01");
+        TraceContext::from_parts(Some(&traceparent), None)
+    };
+    fixture.enqueue(vec![NewJob { context: context(), ..new_job("demo") }]).await;
+    let endings = [
+        Outcome::Retry { after_ms: 0, error: "no".to_owned(), fault: Fault::Failure },
+        Outcome::Snooze { after_ms: 0, reason: "no".to_owned() },
+        Outcome::Release,
+        Outcome::Dead { reason: "no".to_owned(), fault: Fault::Failure },
+    ];
+    let mut before = TraceContext::default();
+    for (n, outcome) in (1..).zip(endings) {
+        let job = fixture.claim(1).await.remove(0);
+        assert_eq!((&job.last_run, &job.context), (&before, &context()), "attempt {n}");
+        before = run(n);
+        let settlement = Settlement { run: before.clone(), ..Settlement::new(job.fence(), outcome) };
+        assert_eq!(fixture.store.settle(vec![settlement]).await.unwrap(), [Settled::Applied]);
+        assert_eq!(fixture.read(&job).await.last_run, before);
+    }
+    let dead = fixture.store.list_jobs(&tenant("demo"), &JobFilter::default(), None, 1).await.unwrap().remove(0);
+    let redriven = fixture.store.redrive_job(&dead.tenant, dead.id).await.unwrap();
+    assert_eq!((redriven.last_run, redriven.snoozes), (run(4), 0));
+    // Who never ran, because it was given back before, leaves what was there.
+    let job = fixture.claim(1).await.remove(0);
+    fixture.store.release(&[job.fence()]).await.unwrap();
+    assert_eq!(fixture.read(&job).await.last_run, run(4));
 }
 
 pub(crate) async fn a_released_job_is_not_charged(fixture: &Fixture) {
@@ -187,7 +253,7 @@ pub(crate) async fn an_effect_is_committed_with_the_end_of_its_job_only(fixture:
     let channel = webhook(fixture, "demo").await;
     let job = fixture.claimed().await;
     let deliver = || Effect::Deliver(NewDelivery::new(job.tenant.clone(), channel.id, json!("hi")));
-    let with_effect = |fence| Settlement { fence, outcome: DONE, effects: vec![deliver()] };
+    let with_effect = |fence| Settlement { effects: vec![deliver()], ..Settlement::new(fence, DONE) };
     let stale = Fence { attempt: job.attempt + 1, ..job.fence() };
     let batch = vec![with_effect(stale), with_effect(job.fence()), with_effect(job.fence())];
     let answers = fixture.store.settle(batch).await.unwrap();
@@ -204,7 +270,7 @@ pub(crate) async fn an_impossible_effect_costs_its_own_job_only(fixture: &Fixtur
     let answers = fixture
         .store
         .settle(vec![
-            Settlement { fence: jobs[0].fence(), outcome: DONE, effects: deliver(foreign.id) },
+            Settlement { effects: deliver(foreign.id), ..Settlement::new(jobs[0].fence(), DONE) },
             Settlement::new(jobs[1].fence(), DONE),
         ])
         .await
@@ -225,6 +291,7 @@ pub(crate) async fn a_job_whose_channel_is_full_is_tried_again_uncharged(fixture
         fence: job.fence(),
         outcome: DONE,
         effects: vec![Effect::Deliver(NewDelivery::new(tenant("demo"), channel.id, json!(1)))],
+        ..Settlement::new(job.fence(), DONE)
     };
     let answers = fixture.store.settle(vec![notify(&job), notify(&job)]).await.unwrap();
     let [Settled::Postponed { reason }, Settled::Late] = &answers[..] else { panic!("{answers:?}") };

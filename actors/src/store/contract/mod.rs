@@ -74,6 +74,9 @@ macro_rules! contract_tests {
             a_late_answer_of_a_lost_worker_is_refused
             a_done_job_keeps_its_result
             a_retry_waits_and_tells_why
+            progress_is_kept_with_its_job_and_fenced
+            a_snoozed_job_waits_uncharged_and_tells_why
+            the_span_of_a_run_stays_with_its_job_for_the_next_one
             a_released_job_is_not_charged
             a_released_claim_cannot_write_any_more
             a_heartbeat_keeps_the_lease_and_tells_what_is_lost

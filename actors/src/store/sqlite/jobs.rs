@@ -1,13 +1,16 @@
 //! Jobs: keeping new ones, extending leases, reading, forgetting.
 
+use std::collections::HashSet;
+
 use serde_json::json;
 use sqlx::Row;
 use telemetry::context::RequestId;
 use uuid::Uuid;
 
 use super::{Inner, SqliteStore, Write, loads, rows, unique};
+use crate::jobs::Progress;
 use crate::model::{Millis, TenantId};
-use crate::store::{Fence, Job, JobCounts, NewJob};
+use crate::store::{Fence, Job, JobCounts, NewJob, Settled};
 
 const INSERT: &str = "
     INSERT INTO jobs (id, tenant, queue, kind, payload, state, priority, max_attempts, timeout_ms, run_at_ms,
@@ -20,6 +23,12 @@ const HEARTBEAT: &str = "
     FROM (SELECT value ->> 0 AS held_id, value ->> 1 AS held_attempt FROM json_each(?2))
     WHERE id = held_id AND attempt = held_attempt AND state = 'running' AND owner = ?3
     RETURNING id, attempt";
+
+const REPORT: &str = "
+    UPDATE jobs SET progress = word
+    FROM (SELECT value ->> 0 AS held_id, value ->> 1 AS held_attempt, value -> 2 AS word FROM json_each(?1))
+    WHERE id = held_id AND attempt = held_attempt AND state = 'running'
+    RETURNING id";
 
 pub(super) async fn enqueue(store: &SqliteStore, jobs: Vec<NewJob>) -> Inner<Vec<Job>> {
     let now = store.now();
@@ -92,11 +101,25 @@ pub(super) async fn heartbeat(store: &SqliteStore, owner: Uuid, lease_ms: u64, h
         .bind(owner.to_string())
         .fetch_all(&store.writer()?)
         .await?;
-    let mut still_owned = std::collections::HashSet::with_capacity(extended.len());
+    let mut still_owned = HashSet::with_capacity(extended.len());
     for row in extended {
         still_owned.insert(Fence { id: rows::id(row.try_get("id")?)?, attempt: row.try_get("attempt")? });
     }
     Ok(held.iter().filter(|fence| !still_owned.contains(fence)).copied().collect())
+}
+
+pub(super) async fn report_progress(store: &SqliteStore, reports: &[(Fence, Progress)]) -> Inner<Vec<Settled>> {
+    if reports.is_empty() {
+        return Ok(Vec::new());
+    }
+    let list: Vec<_> = reports.iter().map(|(fence, progress)| json!([fence.id, fence.attempt, progress])).collect();
+    let written = sqlx::query(REPORT).bind(json!(list).to_string()).fetch_all(&store.writer()?).await?;
+    let written = written.iter().map(|row| rows::id(row.try_get("id")?)).collect::<Inner<HashSet<Uuid>>>()?;
+    let answer = |(fence, _): &(Fence, Progress)| match written.contains(&fence.id) {
+        true => Settled::Applied,
+        false => Settled::Late,
+    };
+    Ok(reports.iter().map(answer).collect())
 }
 
 pub(super) async fn get(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<Option<Job>> {

@@ -47,6 +47,7 @@ use super::{
     Prune, PruneJobs, Pruned, Quotas, Redriven, RequestEnd, RequestTicket, Result, Schedule, Settled, Settlement,
     Standing, Store, StoreError, SweepReport, Tenant, Triggered,
 };
+use crate::jobs::Progress;
 use crate::model::{Clock, Millis, TenantId};
 
 telemetry::declare_metrics! {
@@ -144,6 +145,10 @@ impl Store for SqliteStore {
 
     async fn heartbeat(&self, owner: Uuid, lease_ms: u64, held: &[Fence]) -> Result<Vec<Fence>> {
         self.within("heartbeat", jobs::heartbeat(self, owner, lease_ms, held)).await
+    }
+
+    async fn report_progress(&self, reports: &[(Fence, Progress)]) -> Result<Vec<Settled>> {
+        self.within("report_progress", jobs::report_progress(self, reports)).await
     }
 
     async fn sweep(&self, crashes_max: u32, limit: u32) -> Result<SweepReport> {

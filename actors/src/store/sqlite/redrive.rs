@@ -12,10 +12,10 @@ use crate::store::{Job, JobFilter, Place, Redriven, Unique};
 const REDRIVE: &str = concat!(
     "INSERT INTO jobs (",
     kept!(),
-    ", state, refunds, redrives, suspect, run_at_ms, claimed_at_ms, last_error)
+    ", state, refunds, redrives, suspect, run_at_ms, claimed_at_ms, last_error, run_traceparent)
      SELECT ",
     kept!(),
-    ", 'ready', attempt, redrives + 1, crashes > 0, ?2, claimed_at_ms, last_error
+    ", 'ready', attempt, redrives + 1, crashes > 0, ?2, claimed_at_ms, last_error, run_traceparent
      FROM jobs_done WHERE id = ?1
      RETURNING *"
 );

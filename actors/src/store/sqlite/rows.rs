@@ -8,7 +8,7 @@ use telemetry::context::RequestId;
 use uuid::Uuid;
 
 use super::Inner;
-use crate::jobs::Cadence;
+use crate::jobs::{Cadence, Progress};
 use crate::model::{Millis, TenantId, TraceContext};
 use crate::store::error::Trouble;
 use crate::store::{
@@ -67,8 +67,11 @@ fn common_job(row: &SqliteRow) -> Inner<Job> {
         last_error: row.try_get("last_error")?,
         result: None,
         fired: schedule.zip(fire_at),
+        progress: row.try_get::<Option<&str>, _>("progress")?.map(progress).transpose()?,
+        last_run: TraceContext::from_parts(row.try_get("run_traceparent")?, None),
         unique_key: row.try_get("unique_key")?,
         redrives: row.try_get("redrives")?,
+        snoozes: row.try_get("snoozes")?,
         keep_ms: row.try_get::<Option<i64>, _>("keep_ms")?.map(unsigned),
         context: context(row)?,
     })
@@ -194,6 +197,10 @@ fn context(row: &SqliteRow) -> Inner<TraceContext> {
 /// An id as it is kept.
 pub(super) fn id(text: &str) -> Inner<Uuid> {
     text.parse().map_err(|_| Trouble::Corrupt(format!("not an id: {text:?}")))
+}
+
+fn progress(text: &str) -> Inner<Progress> {
+    serde_json::from_str(text).map_err(|error| Trouble::Corrupt(format!("progress that is none: {error}")))
 }
 
 /// A tenant's name as it is kept.

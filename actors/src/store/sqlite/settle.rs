@@ -1,5 +1,6 @@
 //! The end of a claim: settled by its runner, or swept because the runner was lost.
 
+use serde_json::json;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
@@ -14,7 +15,7 @@ use crate::store::{Cancelled, Effect, FULL_RETRY_MS, Fault, Fence, Job, Outcome,
 macro_rules! kept {
     () => {
         "id, tenant, queue, kind, payload, priority, attempt, max_attempts, timeout_ms, created_at_ms, schedule_id,
-         fire_at_ms, traceparent, origin_trace_id, request_id, unique_key, keep_ms, run_traceparent"
+         fire_at_ms, traceparent, origin_trace_id, request_id, unique_key, keep_ms"
     };
 }
 pub(super) use kept;
@@ -23,11 +24,11 @@ const FINISH: &str = concat!(
     "INSERT INTO jobs_done (",
     kept!(),
     ", state, refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, finished_at_ms, forget_at_ms,
-      last_error, result)
+      last_error, result, run_traceparent)
      SELECT ",
     kept!(),
-    ", ?3, refunds, redrives, crashes + ?4, snoozes, progress, run_at_ms, claimed_at_ms, ?5, ?5 + keep_ms,
-      coalesce(?6, last_error), ?7
+    ", ?3, refunds, redrives, crashes + ?4, snoozes, coalesce(?9, progress), run_at_ms, claimed_at_ms, ?5, ?5 + keep_ms,
+      coalesce(?6, last_error), ?7, coalesce(?8, run_traceparent)
      FROM jobs WHERE id = ?1 AND attempt = ?2 AND state = 'running'"
 );
 
@@ -35,27 +36,34 @@ const CANCEL: &str = concat!(
     "INSERT INTO jobs_done (",
     kept!(),
     ", state, refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, finished_at_ms, forget_at_ms,
-      last_error)
+      run_traceparent, last_error)
      SELECT ",
     kept!(),
-    ", 'cancelled', refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, ?3, ?3 + keep_ms, ?4
+    ", 'cancelled', refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, ?3, ?3 + keep_ms, run_traceparent, ?4
      FROM jobs WHERE id = ?1 AND tenant = ?2
      RETURNING *"
 );
 
 const RETRY: &str = "
     UPDATE jobs SET state = 'waiting', run_at_ms = ?3, last_error = ?4, crashes = crashes + ?5, suspect = 0,
-                    owner = NULL, lease_until_ms = NULL
+                    owner = NULL, lease_until_ms = NULL, run_traceparent = coalesce(?6, run_traceparent),
+                    progress = coalesce(?7, progress)
     WHERE id = ?1 AND attempt = ?2 AND state = 'running'";
 
 // As a released one, but for later.
 const POSTPONE: &str = "
     UPDATE jobs SET state = 'waiting', run_at_ms = ?3, last_error = ?4, refunds = refunds + 1, suspect = 0,
-                    owner = NULL, lease_until_ms = NULL
+                    owner = NULL, lease_until_ms = NULL, run_traceparent = coalesce(?5, run_traceparent)
     WHERE id = ?1 AND attempt = ?2 AND state = 'running'";
 
 const RELEASE: &str = "
-    UPDATE jobs SET state = 'ready', refunds = refunds + 1, owner = NULL, lease_until_ms = NULL
+    UPDATE jobs SET state = 'ready', refunds = refunds + 1, owner = NULL, lease_until_ms = NULL,
+                    run_traceparent = coalesce(?3, run_traceparent)
+    WHERE id = ?1 AND attempt = ?2 AND state = 'running'";
+
+const SNOOZE: &str = "
+    UPDATE jobs SET state = 'waiting', run_at_ms = ?3, last_error = ?4, refunds = refunds + 1, snoozes = snoozes + 1,
+                    suspect = 0, owner = NULL, lease_until_ms = NULL, run_traceparent = coalesce(?5, run_traceparent)
     WHERE id = ?1 AND attempt = ?2 AND state = 'running'";
 
 // What was lost is counted as a crash, and not charged as an attempt: the job may never have begun. One that could be
@@ -85,27 +93,40 @@ pub(super) async fn settle(store: &SqliteStore, batch: Vec<Settlement>) -> Inner
 }
 
 async fn settle_one(write: &mut Write, settlement: Settlement, pending_max: u32, now: Millis) -> Inner<Settled> {
-    let Settlement { fence, outcome, effects } = settlement;
+    let Settlement { fence, outcome, effects, run, progress } = settlement;
+    let run = Ran { traceparent: run.traceparent(), progress: progress.map(|progress| json!(progress).to_string()) };
     let written = match outcome {
         Outcome::Done { result } => {
             for Effect::Deliver(delivery) in &effects {
                 let channel = deliveries::check(write, &delivery.tenant, delivery.channel, pending_max).await;
                 if let Err(trouble) = channel {
-                    return refuse(write, fence, trouble, now).await;
+                    return refuse(write, fence, trouble, run, now).await;
                 }
             }
-            finish_with_effects(write, fence, result, effects, now).await?
+            finish_with_effects(write, fence, result, effects, run, now).await?
         }
-        Outcome::Dead { reason, fault } => finish(write, fence, End::Dead { reason: &reason, fault }, now).await?,
+        Outcome::Dead { reason, fault } => finish(write, fence, End::Dead { reason: &reason, fault }, run, now).await?,
         Outcome::Retry { after_ms, error, fault } => {
             let retry = sqlx::query(RETRY).bind(fence.id.to_string()).bind(fence.attempt);
             let due = now.saturating_add(rows::signed(after_ms));
-            let done = retry.bind(due).bind(error).bind(crashes(fault)).execute(&mut **write).await?;
+            let done = retry
+                .bind(due)
+                .bind(error)
+                .bind(crashes(fault))
+                .bind(run.traceparent)
+                .bind(run.progress)
+                .execute(&mut **write)
+                .await?;
             done.rows_affected() > 0
+        }
+        Outcome::Snooze { after_ms, reason } => {
+            let snooze = sqlx::query(SNOOZE).bind(fence.id.to_string()).bind(fence.attempt);
+            let due = now.saturating_add(rows::signed(after_ms));
+            snooze.bind(due).bind(reason).bind(run.traceparent).execute(&mut **write).await?.rows_affected() > 0
         }
         Outcome::Release => {
             let release = sqlx::query(RELEASE).bind(fence.id.to_string()).bind(fence.attempt);
-            release.execute(&mut **write).await?.rows_affected() > 0
+            release.bind(run.traceparent).execute(&mut **write).await?.rows_affected() > 0
         }
     };
     Ok(if written { Settled::Applied } else { Settled::Late })
@@ -113,17 +134,17 @@ async fn settle_one(write: &mut Write, settlement: Settlement, pending_max: u32,
 
 /// Ends a job whose effect cannot be: for now if its channel is full, for good if there is none. Effects are looked at
 /// before anything is written, so that one impossible effect costs its own job only.
-async fn refuse(write: &mut Write, fence: Fence, trouble: Trouble, now: Millis) -> Inner<Settled> {
+async fn refuse(write: &mut Write, fence: Fence, trouble: Trouble, run: Ran, now: Millis) -> Inner<Settled> {
     let (written, answer) = match trouble {
         Trouble::Limit(CHANNEL_PENDING, reason) => {
             let postpone = sqlx::query(POSTPONE).bind(fence.id.to_string()).bind(fence.attempt);
             let due = now.saturating_add(rows::signed(FULL_RETRY_MS));
-            let done = postpone.bind(due).bind(&reason).execute(&mut **write).await?;
+            let done = postpone.bind(due).bind(&reason).bind(run.traceparent).execute(&mut **write).await?;
             (done.rows_affected() > 0, Settled::Postponed { reason })
         }
         Trouble::NotFound(reason) | Trouble::Conflict(reason) => {
             let end = End::Dead { reason: &reason, fault: Fault::Failure };
-            (finish(write, fence, end, now).await?, Settled::Refused { reason })
+            (finish(write, fence, end, run, now).await?, Settled::Refused { reason })
         }
         other => return Err(other),
     };
@@ -136,15 +157,23 @@ async fn finish_with_effects(
     fence: Fence,
     result: Option<serde_json::Value>,
     effects: Vec<Effect>,
+    run: Ran,
     now: Millis,
 ) -> Inner<bool> {
-    if !finish(write, fence, End::Done { result }, now).await? {
+    if !finish(write, fence, End::Done { result }, run, now).await? {
         return Ok(false);
     }
     for Effect::Deliver(delivery) in &effects {
         deliveries::insert(write, delivery, now).await?;
     }
     Ok(true)
+}
+
+/// What is left of the run; nothing of one that nobody has heard of.
+#[derive(Default)]
+struct Ran {
+    traceparent: Option<String>,
+    progress: Option<String>,
 }
 
 enum End<'a> {
@@ -183,15 +212,17 @@ pub(super) async fn bury(write: &mut Write, row: &SqliteRow, what: &str, now: Mi
     let (id, attempt): (&str, u32) = (row.try_get("id")?, row.try_get("attempt")?);
     tracing::error!(id, what, "a job cannot be read, it is dead");
     let reason = format!("it cannot be read: {what}");
-    finish_as(write, id, attempt, End::Dead { reason: &reason, fault: Fault::Failure }, now).await.map(drop)
+    finish_as(write, id, attempt, End::Dead { reason: &reason, fault: Fault::Failure }, Ran::default(), now)
+        .await
+        .map(drop)
 }
 
 /// Moves a job to the finished ones, if the fence still holds.
-async fn finish(write: &mut Write, fence: Fence, end: End<'_>, now: Millis) -> Inner<bool> {
-    finish_as(write, &fence.id.to_string(), fence.attempt, end, now).await
+async fn finish(write: &mut Write, fence: Fence, end: End<'_>, run: Ran, now: Millis) -> Inner<bool> {
+    finish_as(write, &fence.id.to_string(), fence.attempt, end, run, now).await
 }
 
-async fn finish_as(write: &mut Write, id: &str, attempt: u32, end: End<'_>, now: Millis) -> Inner<bool> {
+async fn finish_as(write: &mut Write, id: &str, attempt: u32, end: End<'_>, run: Ran, now: Millis) -> Inner<bool> {
     let (state, reason, fault, result) = match end {
         End::Done { result } => ("done", None, Fault::Failure, result.map(|result| result.to_string())),
         End::Dead { reason, fault } => ("dead", Some(reason), fault, None),
@@ -204,6 +235,8 @@ async fn finish_as(write: &mut Write, id: &str, attempt: u32, end: End<'_>, now:
         .bind(now)
         .bind(reason)
         .bind(result)
+        .bind(run.traceparent)
+        .bind(run.progress)
         .execute(&mut **write)
         .await?;
     if moved.rows_affected() == 0 {
@@ -243,5 +276,5 @@ pub(super) async fn sweep(store: &SqliteStore, crashes_max: u32, limit: u32) -> 
 
 async fn quarantine(write: &mut Write, id: &str, attempt: u32, crashes: u32, now: Millis) -> Inner<bool> {
     let reason = format!("quarantined after {crashes} crashes: its runner was lost, the lease ran out");
-    finish_as(write, id, attempt, End::Dead { reason: &reason, fault: Fault::Crash }, now).await
+    finish_as(write, id, attempt, End::Dead { reason: &reason, fault: Fault::Crash }, Ran::default(), now).await
 }

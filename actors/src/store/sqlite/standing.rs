@@ -12,7 +12,11 @@ const LIVE: &str = "
 
 const AROUND: &str = "
     SELECT (SELECT disabled_at_ms FROM tenants WHERE id = ?1) AS tenant_disabled_at_ms,
-           (SELECT count(*) FROM jobs WHERE state = 'running' AND queue = ?2 AND tenant = ?1) AS tenant_running,
+           (SELECT jobs_running FROM tenants WHERE id = ?1) AS tenant_running_max,
+           coalesce((SELECT running FROM loads WHERE tenant = ?1), 0) AS tenant_running,
+           (SELECT held_until_ms FROM shares
+            WHERE tenant = ?1 AND queue = ?2 AND held_until_ms > ?7 AND held_until_ms < 9223372036854775807)
+               AS tenant_rate_until_ms,
            (SELECT count(*) FROM (
                 SELECT 1 FROM jobs WHERE state = 'ready' AND suspect = 0 AND queue = ?2 AND tenant = ?1
                                          AND (priority, run_at_ms, id) < (?3, ?4, ?5)
@@ -23,7 +27,7 @@ pub(super) async fn standing(store: &SqliteStore, tenant: &TenantId, id: Uuid) -
     let mut read = store.readers()?.begin().await?;
     let Some(job) = jobs::read_in(&mut read, tenant, &id.to_string(), at_ms).await? else { return Ok(None) };
     let around = sqlx::query(AROUND).bind(tenant.as_str()).bind(&job.queue).bind(job.priority).bind(job.run_at_ms);
-    let around = around.bind(id.to_string()).bind(AHEAD_MAX).fetch_one(&mut *read).await?;
+    let around = around.bind(id.to_string()).bind(AHEAD_MAX).bind(at_ms).fetch_one(&mut *read).await?;
     let mut standing = Standing {
         job,
         at_ms,
@@ -32,6 +36,8 @@ pub(super) async fn standing(store: &SqliteStore, tenant: &TenantId, id: Uuid) -
         owner: None,
         lease_until_ms: None,
         tenant_running: around.try_get("tenant_running")?,
+        tenant_running_max: around.try_get("tenant_running_max")?,
+        tenant_rate_until_ms: around.try_get("tenant_rate_until_ms")?,
         ahead: around.try_get("ahead")?,
     };
     if let Some(live) = sqlx::query(LIVE).bind(id.to_string()).fetch_optional(&mut *read).await? {

@@ -26,15 +26,15 @@ pub struct ExplanationResource {
 /// One thing that is so about a job.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ReasonResource {
-    /// `done`, `dead`, `cancelled`, `running`, `runner_lost`, `not_due`, `backoff`, `tenant_disabled`, `kind_unknown`,
-    /// `queue_not_served`, `tenant_at_limit`, `suspect`, `behind_others`, `claimer_parked`, `process_full` or `next_in_line`.
+    /// `done`, `dead`, `cancelled`, `running`, `runner_lost`, `not_due`, `backoff`, `snoozed`, `tenant_disabled`, `kind_unknown`,
+    /// `queue_not_served`, `tenant_at_limit`, `tenant_at_rate`, `suspect`, `behind_others`, `claimer_parked`, `process_full` or `next_in_line`.
     #[schema(value_type = String)]
     code: ReasonCode,
     /// In words.
     detail: String,
     /// When it is over by itself, if that is known.
     #[schema(format = DateTime)]
-    until: Option<String>,
+    over_at: Option<String>,
 }
 
 /// Why does my job not run? All that stands in its way, as the store and the process that answers see it.
@@ -57,7 +57,7 @@ impl From<Explanation> for ExplanationResource {
         let reasons = explanation.reasons.into_iter().map(|reason| ReasonResource {
             code: reason.code,
             detail: reason.detail,
-            until: reason.until_ms.map(time),
+            over_at: reason.until_ms.map(time),
         });
         let job = explanation.standing.job;
         Self { id: job.id, state: job.state.as_str(), at: time(explanation.standing.at_ms), reasons: reasons.collect() }
