@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tests::binary::workspace;
+use tests::receiver::Reply;
 use tests::stream::EventStream;
 use tests::transcript::{self, Shell};
 use tests::{Receiver, Service};
