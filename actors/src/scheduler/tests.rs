@@ -288,7 +288,7 @@ async fn a_panic_of_any_of_its_actors_loses_no_job() {
     let work = Work::new(Manner::Quick);
     let house = House::new(quick(), Handlers::new().with(work.clone())).await;
     let mut jobs = Vec::new();
-    for actor in ["claimer", "runners", "settler", "firer", "sweeper"] {
+    for actor in ["claimer", "runners", "settler", "reporter", "firer", "sweeper"] {
         jobs.extend(house.enqueue("demo", "work", json!({}), 100).await);
         house.tree.inject_panic(format!("{ID}.{actor}").as_str()).await.unwrap();
     }
@@ -297,7 +297,7 @@ async fn a_panic_of_any_of_its_actors_loses_no_job() {
         let nodes = house.incarnations();
         nodes.iter().filter(|(path, _)| path != ID).all(|(_, incarnation)| *incarnation == 2).then_some(nodes)
     });
-    assert_eq!(restarted.await.len(), 6);
+    assert_eq!(restarted.await.len(), 7);
     house.stop_cleanly().await;
 }
 

@@ -125,7 +125,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes a job of a tenant that is dead or cancelled ready again, under the same id: with all its attempts, its crashes
     /// forgotten. One that had crashed is claimed as the only such job of its process. [`StoreError::NotFound`] if the
-    /// tenant has no such job, [`StoreError::Conflict`] if it is in another state, or another job has its unique key.
+    /// tenant has no such job, [`StoreError::Conflict`] if it is in another state, or another job has its unique key,
+    /// [`StoreError::Limit`] if the tenant would have more queued than it may.
     async fn redrive_job(&self, tenant: &TenantId, id: Uuid) -> Result<Job>;
 
     /// Does the same with the tenant's jobs that pass the filter, dead and cancelled ones only, newest first, those behind

@@ -97,11 +97,13 @@ macro_rules! contract_tests {
             only_what_ended_badly_is_redriven
             many_jobs_are_redriven_page_by_page
             a_job_whose_unique_key_another_has_is_not_redriven
+            no_more_are_redriven_than_their_tenant_may_have_queued
         );
         crate::store::contract::contract_tests!(@ $open; standing:
             a_job_stands_behind_those_of_its_tenant_and_queue_that_come_first
             a_running_job_says_who_has_it_and_until_when
             a_job_stands_with_its_tenant_and_its_crashes
+            a_job_stands_with_the_limits_of_its_tenant
         );
         crate::store::contract::contract_tests!(@ $open; unique:
             a_second_job_with_a_key_is_answered_with_the_first_until_that_has_ended

@@ -1,7 +1,7 @@
 //! Jobs that ended badly, sent round again.
 
 use super::*;
-use crate::store::{Fault, JobFilter, JobState, Unique};
+use crate::store::{Fault, JobFilter, JobState, KeyHash, Quotas, Unique};
 
 fn dead() -> Outcome {
     Outcome::Dead { reason: "attempt 10 of 10: no".to_owned(), fault: Fault::Failure }
@@ -127,4 +127,18 @@ pub(crate) async fn a_job_whose_unique_key_another_has_is_not_redriven(fixture: 
     assert_eq!(refused.to_string(), format!("redrive_job: another job has its unique key: {}", ids[1]));
     let held = fixture.enqueue(vec![keyed()]).await.remove(0);
     assert_eq!(held.id, ids[1], "it has its key again");
+}
+
+pub(crate) async fn no_more_are_redriven_than_their_tenant_may_have_queued(fixture: &Fixture) {
+    fixture.store.create_tenant(&demo(), &KeyHash::of("pk_demo")).await.unwrap();
+    let jobs = buried(fixture, 3).await;
+    let quotas = Quotas { jobs_queued: Some(2), ..Quotas::default() };
+    fixture.store.set_tenant_quotas(&demo(), quotas).await.unwrap();
+    let all = async |after| fixture.store.redrive_jobs(&demo(), &JobFilter::default(), after, 9).await;
+    let some = all(None).await.unwrap();
+    assert_eq!((some.count, some.next.map(|place| place.id)), (2, Some(jobs[1].id)));
+    assert_eq!(all(some.next).await.unwrap_err().kind(), "limit");
+    assert_eq!(fixture.store.redrive_job(&demo(), jobs[0].id).await.unwrap_err().kind(), "limit");
+    fixture.claim(1).await;
+    assert_eq!(all(some.next).await.unwrap().count, 1);
 }

@@ -1,7 +1,7 @@
 //! Why a job does not run: the facts.
 
 use super::*;
-use crate::store::{JobState, KeyHash, Standing};
+use crate::store::{JobState, KeyHash, Quotas, Standing};
 
 async fn standing(fixture: &Fixture, job: &Job) -> Standing {
     fixture.store.job_standing(&job.tenant, job.id).await.unwrap().unwrap()
@@ -45,4 +45,21 @@ pub(crate) async fn a_job_stands_with_its_tenant_and_its_crashes(fixture: &Fixtu
     assert_eq!(standing(fixture, &job).await.tenant_disabled_at_ms, None);
     fixture.store.disable_tenant(&tenant("demo")).await.unwrap();
     assert!(standing(fixture, &job).await.tenant_disabled_at_ms.is_some());
+}
+
+pub(crate) async fn a_job_stands_with_the_limits_of_its_tenant(fixture: &Fixture) {
+    fixture.store.create_tenant(&tenant("demo"), &KeyHash::of("pk_demo")).await.unwrap();
+    let jobs = fixture.enqueue((0..9).map(|_| new_job("demo")).collect()).await;
+    let limits = async |jobs_running, job_starts_per_s| {
+        let quotas = Quotas { jobs_running, job_starts_per_s, ..Quotas::default() };
+        fixture.store.set_tenant_quotas(&tenant("demo"), quotas).await.unwrap();
+        fixture.claim(9).await;
+        // Whoever is found at a limit waits from the next look on.
+        fixture.claim(9).await;
+        standing(fixture, &jobs[8]).await
+    };
+    let few = limits(Some(2), None).await;
+    assert_eq!((few.tenant_running, few.tenant_running_max, few.tenant_rate_until_ms), (2, Some(2), None));
+    let slow = limits(None, Some(1)).await;
+    assert!(slow.tenant_running_max.is_none() && slow.tenant_rate_until_ms > Some(START_MS), "{slow:?}");
 }
