@@ -41,6 +41,8 @@ INSERT INTO loads (tenant, live, running)
 SELECT tenant, count(*), sum(state = 'running') FROM jobs GROUP BY tenant;
 
 DROP TABLE turns;
+-- How many run stands in `loads`.
+DROP INDEX jobs_running;
 
 -- The counters are kept by the table itself, so that no statement can forget them. Whoever makes `jobs` anew makes these
 -- anew too.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use actors::model::new_id;
 use actors::store::{SqliteOptions, SqliteStore};
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
@@ -13,18 +14,20 @@ use super::{BATCH, Ground, Own, Site};
 
 /// What a bare queue needs, with the index that its claim needs.
 const BARE: &str = "
-    CREATE TABLE IF NOT EXISTS bare (id INTEGER PRIMARY KEY, state TEXT NOT NULL, priority INTEGER NOT NULL,
-                                     run_at_ms INTEGER NOT NULL, payload TEXT NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS bare (id TEXT NOT NULL PRIMARY KEY, kind TEXT NOT NULL, payload TEXT NOT NULL,
+                                     state TEXT NOT NULL, priority INTEGER NOT NULL, run_at_ms INTEGER NOT NULL,
+                                     attempt INTEGER NOT NULL DEFAULT 0, owner TEXT, lease_until_ms INTEGER) STRICT;
     CREATE INDEX IF NOT EXISTS bare_ready ON bare (priority, run_at_ms, id) WHERE state = 'ready'";
 
 const BARE_INSERT: &str = "
     WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
-    INSERT INTO bare (state, priority, run_at_ms, payload) SELECT 'ready', 0, 0, '{\"n\":1}' FROM n";
+    INSERT INTO bare (id, kind, payload, state, priority, run_at_ms)
+    SELECT printf('%032x', coalesce((SELECT max(rowid) FROM bare), 0) + i), 'note', '{\"n\":1}', 'ready', 0, 0 FROM n";
 
 const BARE_CLAIM: &str = "
-    UPDATE bare SET state = 'running'
+    UPDATE bare SET state = 'running', attempt = attempt + 1, owner = ?2, lease_until_ms = ?3
     WHERE id IN (SELECT id FROM bare WHERE state = 'ready' ORDER BY priority, run_at_ms, id LIMIT ?1)
-    RETURNING id, payload";
+    RETURNING id, kind, payload, attempt";
 
 const BARE_SETTLE: &str = "UPDATE bare SET state = 'done' WHERE id IN (SELECT value FROM json_each(?1))";
 
@@ -97,13 +100,14 @@ impl Own for File {
 }
 
 async fn claim_and_settle(pool: &Pool, jobs: usize) {
-    let (mut held, mut settled) = (Vec::<i64>::new(), 0);
+    let (mut held, mut settled) = (Vec::<String>::new(), 0);
+    let owner = new_id().to_string();
     while settled < jobs {
         let mut write = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
         let ended = serde_json::to_string(&held).unwrap();
         sqlx::query(BARE_SETTLE).bind(ended).execute(&mut *write).await.unwrap();
         settled += held.len();
-        let rows = sqlx::query(BARE_CLAIM).bind(BATCH).fetch_all(&mut *write).await.unwrap();
+        let rows = sqlx::query(BARE_CLAIM).bind(BATCH).bind(&owner).bind(30_000).fetch_all(&mut *write).await.unwrap();
         write.commit().await.unwrap();
         held = rows.iter().map(|row| row.get("id")).collect();
     }

@@ -7,10 +7,10 @@ use sqlx::Row;
 use telemetry::context::RequestId;
 use uuid::Uuid;
 
-use super::{Inner, SqliteStore, Write, loads, rows, unique};
+use super::{Inner, SqliteStore, Write, batch, loads, rows, unique};
 use crate::jobs::Progress;
 use crate::model::{Millis, TenantId};
-use crate::store::{Fence, Job, JobCounts, NewJob, Settled};
+use crate::store::{Fence, Job, JobCounts, NewJob, Settled, Unique};
 
 const INSERT: &str = "
     INSERT INTO jobs (id, tenant, queue, kind, payload, state, priority, max_attempts, timeout_ms, run_at_ms,
@@ -42,23 +42,29 @@ pub(super) async fn enqueue(store: &SqliteStore, jobs: Vec<NewJob>) -> Inner<Vec
         wanted.extend((!is_held).then_some(job));
     }
     loads::check(&mut write, &wanted, store.tenant_queued_max).await?;
+    let plain: Vec<&NewJob> = jobs.iter().filter(|job| job.unique.is_none()).collect();
+    let mut plain = batch::insert(&mut write, &plain, now).await?.into_iter();
     let mut kept = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        if let Some(unique) = &job.unique {
-            if let Some(holder) = unique::holder(&mut write, &job.tenant, &unique.key, now).await? {
-                kept.push(holder);
-                continue;
-            }
-            unique::take(&mut write, &job.tenant, job.id, unique, now).await?;
-        }
-        let run_at = job.run_at_ms.unwrap_or(now).max(now);
-        kept.push(insert(&mut write, &job, run_at, None, now).await?);
+    for job in &jobs {
+        kept.extend(match &job.unique {
+            Some(unique) => Some(insert_unique(&mut write, job, unique, now).await?),
+            None => plain.next(),
+        });
     }
     write.commit().await?;
     Ok(kept)
 }
 
-/// Inserts a job, of a schedule's fire if `fired` says so.
+/// The job that holds its key, or the new one, which holds it now.
+async fn insert_unique(write: &mut Write, job: &NewJob, unique: &Unique, now: Millis) -> Inner<Job> {
+    if let Some(holder) = unique::holder(write, &job.tenant, &unique.key, now).await? {
+        return Ok(holder);
+    }
+    unique::take(write, &job.tenant, job.id, unique, now).await?;
+    insert(write, job, job.run_at_ms.unwrap_or(now).max(now), None, now).await
+}
+
+/// Inserts one job, of a schedule's fire if `fired` says so.
 pub(super) async fn insert(
     write: &mut Write,
     job: &NewJob,

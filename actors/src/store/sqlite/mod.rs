@@ -8,6 +8,7 @@
 //! - Its clock is the machine's, or the one it is given.
 
 mod attempts;
+mod batch;
 mod channels;
 mod claim;
 mod deliveries;

@@ -5,7 +5,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
-use super::{Inner, SqliteStore, Write, deliveries, fires, rows};
+use super::{Inner, SqliteStore, Write, batch, deliveries, fires, rows};
 use crate::model::{Millis, TenantId};
 use crate::store::delivery::CHANNEL_PENDING;
 use crate::store::error::Trouble;
@@ -78,15 +78,19 @@ const LOST_TOO_OFTEN: &str = "
     SELECT id, attempt, crashes FROM jobs WHERE state = 'running' AND lease_until_ms < ?1 AND crashes + 1 >= ?2
     ORDER BY lease_until_ms LIMIT ?3";
 
-pub(super) async fn settle(store: &SqliteStore, batch: Vec<Settlement>) -> Inner<Vec<Settled>> {
-    if batch.is_empty() {
+pub(super) async fn settle(store: &SqliteStore, settlements: Vec<Settlement>) -> Inner<Vec<Settled>> {
+    if settlements.is_empty() {
         return Ok(Vec::new());
     }
     let now = store.now();
     let mut write = store.write().await?;
-    let mut answers = Vec::with_capacity(batch.len());
-    for settlement in batch {
-        answers.push(settle_one(&mut write, settlement, store.pending_max, now).await?);
+    let mut finished = batch::finish(&mut write, &settlements, now).await?;
+    let mut answers = Vec::with_capacity(settlements.len());
+    for (place, settlement) in settlements.into_iter().enumerate() {
+        answers.push(match finished.remove(&place) {
+            Some(answer) => answer,
+            None => settle_one(&mut write, settlement, store.pending_max, now).await?,
+        });
     }
     write.commit().await?;
     Ok(answers)
