@@ -5,6 +5,7 @@
 mod sqlite;
 
 use std::collections::HashMap;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,8 +16,11 @@ use actors::scheduler::{Scheduler, Settings, scheduler};
 use actors::store::{ClaimJobs, NewJob, Outcome, Settlement, SharedStore};
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
 use serde_json::{Value, json};
 use supervision::{Backoff, Heartbeats, Intensity, Strategy, SupervisorSpec, Tree};
+use tempfile::TempDir;
 use tests::bench::{self, Cost, cost, median};
 use tests::eventually;
 use uuid::Uuid;
@@ -38,6 +42,8 @@ trait Ground: Send + Sync {
     fn name(&self) -> &'static str;
     /// What the engine is to reach of the bare loop's rate.
     fn engine_goal(&self) -> f64;
+    /// Job queues of others on such a store.
+    fn peers(&self) -> Vec<Peer>;
     /// An empty one, and what must live as long.
     async fn open(&self) -> Site;
 }
@@ -47,6 +53,15 @@ struct Site {
     store: SharedStore,
     /// The same by its own driver.
     own: Box<dyn Own>,
+}
+
+/// A job queue of others: a program that keeps jobs, and one that runs them and prints the milliseconds that took.
+struct Peer {
+    name: &'static str,
+    fill: Command,
+    run: Command,
+    /// What must live as long.
+    _keep: TempDir,
 }
 
 /// What is asked of a store without its port.
@@ -69,6 +84,9 @@ fn main() {
         for ground in [&sqlite::Sqlite as &dyn Ground] {
             if is_wanted("engine") {
                 engine(ground).await;
+            }
+            if is_wanted("peers") {
+                peers(ground).await;
             }
             if is_wanted("enqueue") {
                 enqueue(ground).await;
@@ -135,28 +153,9 @@ async fn engine(ground: &dyn Ground) {
         // By turns, so that both meet the same machine.
         let site = ground.open().await;
         bare.push(site.own.bare_loop(JOBS).await);
-        let site = ground.open().await;
-        site.own.fill("tenant", TENANTS, JOBS / TENANTS).await;
-        let note = Note::default();
-        let (mut tree, store) = (None, &site.store);
-        ours.push(
-            cost(async {
-                tree = Some(start(store, &note).await.1);
-                eventually("all run", SOON, || async { (note.0.runs.load(Ordering::Relaxed) >= JOBS).then_some(()) })
-                    .await;
-                eventually("all done", SOON, || async {
-                    let counts = store.job_counts().await.unwrap();
-                    (counts.done == JOBS as u64).then_some(())
-                })
-                .await;
-            })
-            .await,
-        );
-        assert!(tree.unwrap().stop().await.is_clean());
+        ours.push(run_all(ground).await);
     }
-    let each = |costs: &[Cost], of: fn(&Cost) -> Duration| {
-        median(costs.iter().map(|cost| of(cost).as_secs_f64() * 1e6 / JOBS as f64).collect())
-    };
+    let each = |costs: &[Cost], of: fn(&Cost) -> Duration| median(costs.iter().map(|cost| us_each(of(cost))).collect());
     let (ours_us, bare_us) = (each(&ours, |cost| cost.wall), each(&bare, |cost| cost.wall));
     let shown = |us: f64| format!("{:.0} jobs/s", 1e6 / us);
     let name = format!("scheduler.{}.engine", ground.name());
@@ -164,6 +163,64 @@ async fn engine(ground: &dyn Ground) {
     let (ours_us, bare_us) = (each(&ours, |cost| cost.cpu), each(&bare, |cost| cost.cpu));
     let shown = |us: f64| format!("{us:.0} us");
     bench::figure_row(&format!("{name}.cpu_per_job"), &shown(ours_us), &shown(bare_us), ours_us / bare_us);
+}
+
+/// From the first claim to the last end that is written, of jobs that are there already.
+async fn run_all(ground: &dyn Ground) -> Cost {
+    let site = ground.open().await;
+    site.own.fill("tenant", TENANTS, JOBS / TENANTS).await;
+    let (note, mut tree, store) = (Note::default(), None, &site.store);
+    let run = cost(async {
+        tree = Some(start(store, &note).await.1);
+        eventually("all run", SOON, || async { (note.0.runs.load(Ordering::Relaxed) >= JOBS).then_some(()) }).await;
+        eventually("all done", SOON, || async {
+            (store.job_counts().await.unwrap().done == JOBS as u64).then_some(())
+        })
+        .await;
+    });
+    let run = run.await;
+    assert!(tree.unwrap().stop().await.is_clean());
+    run
+}
+
+/// The same number of jobs through the queues of others, each run a process of its own; CPU is that of the process.
+async fn peers(ground: &dyn Ground) {
+    let name = format!("scheduler.{}.peers", ground.name());
+    for peer in ground.peers() {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            ours.push(us_each(run_all(ground).await.cpu));
+        }
+        let Peer { name: peer_name, mut fill, mut run, _keep } = peer;
+        assert!(fill.status().unwrap().success(), "{fill:?}");
+        let before = cpu_of_children();
+        let output = run.output().unwrap();
+        assert!(output.status.success(), "{run:?}: {}", String::from_utf8_lossy(&output.stderr));
+        theirs.push(us_each(cpu_of_children() - before));
+        let took_ms: f64 = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap();
+        let (ours, theirs) = (median(ours), median(theirs));
+        let shown = |us: f64| format!("{us:.0} us");
+        let name = format!("{name}.{peer_name}");
+        bench::ratio_row(&format!("{name}.cpu_per_job"), &shown(ours), &shown(theirs), ours / theirs, 1.0);
+        bench::figure_row(
+            &format!("{name}.rate"),
+            &format!("{:.0} jobs/s", JOBS as f64 / took_ms * 1e3),
+            "-",
+            f64::NAN,
+        );
+    }
+}
+
+/// Microseconds for each of [`JOBS`].
+fn us_each(of_all: Duration) -> f64 {
+    of_all.as_secs_f64() * 1e6 / JOBS as f64
+}
+
+/// What processes have used that this one has started and that have ended.
+fn cpu_of_children() -> Duration {
+    let used = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
+    let time = |time: TimeVal| Duration::from_micros(time.num_microseconds() as u64);
+    time(used.user_time()) + time(used.system_time())
 }
 
 /// New jobs in batches beside a bare insert of such batches; and one at a time, by many at once.

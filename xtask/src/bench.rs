@@ -2,7 +2,8 @@
 //! falls short is printed as `SHORT` and is not an error: the figures are for people, and a busy machine must not break a
 //! build.
 
-use std::process::ExitCode;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 
 use crate::run::{Outcome, cargo, shown, workspace};
 
@@ -15,14 +16,26 @@ const STORM: &str = "storm";
 /// Its comparison with others, which is a workspace of its own: the product's lock file does not know them.
 const PEERS: &str = "benches/peers/Cargo.toml";
 
+/// The one that is compared with the job queues of others, and where these are: a workspace of their own too. The
+/// benchmark starts their program itself, so that both are measured in one run.
+const SCHEDULER: &str = "scheduler";
+const JOB_PEERS: &str = "benches/jobs/Cargo.toml";
+/// By this variable it learns where their program is.
+const JOB_PEERS_VARIABLE: &str = "JOB_PEERS";
+
 /// Runs the benchmark `name`, or all of them one after the other.
 pub fn run(name: Option<&str>) -> Outcome {
     let chosen = chosen(name, names()?)?;
     for name in &chosen {
-        ran(name, &["bench", "--quiet", "--package", "tests", "--bench", name])?;
+        let mut bench = cargo(&["bench", "--quiet", "--package", "tests", "--bench", name]);
+        if name == SCHEDULER {
+            ran(JOB_PEERS, &mut cargo(&["build", "--quiet", "--release", "--locked", "--manifest-path", JOB_PEERS]))?;
+            bench.env(JOB_PEERS_VARIABLE, job_peers());
+        }
+        ran(name, &mut bench)?;
     }
     if chosen.iter().any(|name| name == SUPERVISION) {
-        ran(PEERS, &["run", "--quiet", "--release", "--locked", "--manifest-path", PEERS])?;
+        ran(PEERS, &mut cargo(&["run", "--quiet", "--release", "--locked", "--manifest-path", PEERS]))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -36,8 +49,14 @@ fn chosen(name: Option<&str>, known: Vec<String>) -> Result<Vec<String>, String>
     }
 }
 
-fn ran(name: &str, arguments: &[&str]) -> Result<(), String> {
-    match shown(&mut cargo(arguments))? {
+/// Where cargo puts their program.
+fn job_peers() -> PathBuf {
+    let own = || workspace().join("benches/jobs/target");
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(own, PathBuf::from).join("release/job-peers")
+}
+
+fn ran(name: &str, command: &mut Command) -> Result<(), String> {
+    match shown(command)? {
         status if status.success() => Ok(()),
         status => Err(format!("the benchmark {name} ended with {status}")),
     }
@@ -73,14 +92,18 @@ mod tests {
     }
 
     #[test]
-    fn the_peers_are_a_workspace_of_their_own() {
-        let folder = crate::run::workspace().join(PEERS);
-        let folder = folder.parent().unwrap();
-        let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
-        assert!(manifest.lines().any(|line| line == "[workspace]") && folder.join("Cargo.lock").exists());
+    fn the_peers_are_workspaces_of_their_own() {
+        for peers in [PEERS, JOB_PEERS] {
+            let folder = crate::run::workspace().join(peers);
+            let folder = folder.parent().unwrap();
+            let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+            assert!(manifest.lines().any(|line| line == "[workspace]") && folder.join("Cargo.lock").exists());
+        }
         let lock = std::fs::read_to_string(crate::run::workspace().join("Cargo.lock")).unwrap();
         assert!(
-            !["kameo", "actix", "ractor-supervisor"].iter().any(|peer| lock.contains(&format!("name = \"{peer}\"")))
+            !["kameo", "actix", "ractor-supervisor", "apalis"]
+                .iter()
+                .any(|peer| lock.contains(&format!("name = \"{peer}\"")))
         );
     }
 

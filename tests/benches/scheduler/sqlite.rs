@@ -1,5 +1,6 @@
 //! SQLite: a file in a directory of its own, opened as the store opens its.
 
+use std::process::Command;
 use std::sync::Arc;
 
 use actors::model::new_id;
@@ -10,7 +11,7 @@ use sqlx::{Row, SqlitePool as Pool};
 use tempfile::TempDir;
 use tests::bench::{Cost, cost};
 
-use super::{BATCH, Ground, Own, Site};
+use super::{BATCH, Ground, JOBS, Own, Peer, Site};
 
 /// What a bare queue needs, with the index that its claim needs.
 const BARE: &str = "
@@ -48,6 +49,21 @@ impl Ground for Sqlite {
 
     fn engine_goal(&self) -> f64 {
         0.4
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        let Some(program) = std::env::var_os("JOB_PEERS") else {
+            println!("skipped: the job queues of others; `cargo xtask bench scheduler` builds them");
+            return Vec::new();
+        };
+        let keep = tempfile::tempdir().unwrap();
+        let file = keep.path().join("peer.db");
+        let command = |verb| {
+            let mut command = Command::new(&program);
+            command.arg(verb).arg(&file).arg(JOBS.to_string());
+            command
+        };
+        vec![Peer { name: "apalis", fill: command("fill"), run: command("run"), _keep: keep }]
     }
 
     async fn open(&self) -> Site {
