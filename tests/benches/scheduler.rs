@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use actors::jobs::{Handlers, JobContext, JobDone, JobError, JobHandler, PayloadFault};
+use actors::jobs::{Handlers, JobContext, JobDone, JobError, JobHandler};
 use actors::model::{Poke, TenantId, new_id};
 use actors::scheduler::{Scheduler, Settings, scheduler};
 use actors::store::{ClaimJobs, NewJob, Outcome, Settlement, SharedStore};
@@ -116,17 +116,11 @@ struct Noted {
     waited: Mutex<Vec<f64>>,
 }
 
-#[async_trait]
 impl JobHandler for Note {
-    fn kind(&self) -> &'static str {
-        "note"
-    }
+    const KIND: &'static str = "note";
+    type Payload = Value;
 
-    fn check(&self, _: &Value) -> Result<(), PayloadFault> {
-        Ok(())
-    }
-
-    async fn run(&self, context: JobContext) -> Result<JobDone, JobError> {
+    async fn run(&self, _: Value, context: JobContext) -> Result<JobDone, JobError> {
         let asked = self.0.asked.lock().unwrap().remove(&context.job.id);
         if let Some(asked) = asked {
             self.0.waited.lock().unwrap().push(asked.elapsed().as_secs_f64() * 1e3);
