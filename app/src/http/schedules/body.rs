@@ -117,11 +117,12 @@ impl NewScheduleBody {
         faults.within("jitter_ms", self.jitter_ms, 0, JITTER_MAX_MS);
         let policies = self.policies(faults);
         let cadence = self.cadence(faults)?;
+        let of_kind = state.scheduler.handlers().max_attempts(&self.kind);
         let mut schedule = NewSchedule::new(tenant, cadence, self.kind, self.payload);
         schedule.id = id;
         schedule.policies = policies;
         schedule.queue = self.queue.unwrap_or(schedule.queue);
-        schedule.max_attempts = self.max_attempts.unwrap_or(schedule.max_attempts);
+        schedule.max_attempts = self.max_attempts.or(of_kind).unwrap_or(schedule.max_attempts);
         schedule.jitter_ms = self.jitter_ms.unwrap_or(0);
         Some(schedule)
     }
