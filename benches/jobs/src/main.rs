@@ -53,7 +53,7 @@ async fn fill(file: &str, jobs: usize) {
 
 async fn run(file: &str, jobs: usize) -> Duration {
     let pool = open(file).await;
-    let config = Config::default().batch_size(BATCH);
+    let config = Config::default().batch_size(BATCH).queue(std::any::type_name::<Payload>());
     let storage = SqliteStorage::new(&pool).with_config(config);
     let storage = storage.poll_with_strategy(Strategy::new().interval(LOOK_EVERY));
     let runs = Arc::new(AtomicUsize::new(0));
