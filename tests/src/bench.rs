@@ -17,9 +17,10 @@ pub fn at_least_row(name: &str, ours: &str, reference: &str, ratio: f64, goal: f
     println!("{name} | {ours} | {reference} | {ratio:.2} | {goal:.2} | {}", verdict(ratio >= goal));
 }
 
-/// One row without a goal.
+/// One row without a goal, and without a ratio if that is no number.
 pub fn figure_row(name: &str, ours: &str, reference: &str, ratio: f64) {
-    println!("{name} | {ours} | {reference} | {ratio:.2} | - | -");
+    let ratio = if ratio.is_nan() { "-".to_owned() } else { format!("{ratio:.2}") };
+    println!("{name} | {ours} | {reference} | {ratio} | - | -");
 }
 
 /// One row for information: `ours` is aimed to be at most `aim`, both in `unit`.

@@ -11,7 +11,7 @@ use sqlx::{Row, SqlitePool as Pool};
 use tempfile::TempDir;
 use tests::bench::{Cost, cost};
 
-use super::{BATCH, Ground, JOBS, Own, Peer, Site};
+use super::{BATCH, Ground, Own, PEER_JOBS, Peer, Site};
 
 /// What a bare queue needs, with the index that its claim needs.
 const BARE: &str = "
@@ -60,7 +60,7 @@ impl Ground for Sqlite {
         let file = keep.path().join("peer.db");
         let command = |verb| {
             let mut command = Command::new(&program);
-            command.arg(verb).arg(&file).arg(JOBS.to_string());
+            command.arg(verb).arg(&file).arg(PEER_JOBS.to_string());
             command
         };
         vec![Peer { name: "apalis", fill: command("fill"), run: command("run"), _keep: keep }]
