@@ -284,7 +284,14 @@ mod tests {
         }
         let kept = store.get_channel(&channel.tenant, channel.id).await.unwrap().unwrap();
         assert_eq!(kept.disabled.as_deref(), Some("410"));
-        while store.bury_deliveries(super::SLICE).await.unwrap() > 0 {}
+        for _ in 0..1_000 {
+            match store.bury_deliveries(super::SLICE).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                // A slow disk may need more than the 400 ms for a slice now and then.
+                Err(error) => assert!(error.is_retryable(), "{error}"),
+            }
+        }
         let dead = "SELECT count(*) FROM deliveries WHERE state = 'dead'
                     AND last_error = 'the channel is disabled: 410' AND finished_at_ms IS NOT NULL";
         let dead: i64 = sqlx::query_scalar(dead).fetch_one(&store.readers().ok().unwrap()).await.unwrap();
