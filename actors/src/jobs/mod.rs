@@ -10,7 +10,7 @@
 //!
 //! A handler runs **at least once**: its process may die after the work and before the answer is kept. What it does
 //! outside the store must bear a second time, or carry [`JobContext::idempotency_key`]. What it does *in* the store it
-//! returns as an [`Effect`]: that happens once, together with the job's end.
+//! returns as an [`Effect`](crate::store::Effect): that happens once, together with the job's end.
 
 /// The guide: what is said there in Rust is compiled and run.
 #[cfg(doctest)]
