@@ -15,8 +15,9 @@ use actors::{
     model::Poke,
     outbound::Outbound,
     scheduler::Scheduler,
-    store::{SharedStore, SqliteStore},
+    store::{PostgresStore, SharedStore, SqliteStore, StoreError},
 };
+use secrecy::ExposeSecret;
 use supervision::{BoxError, Heartbeats, TaskGroup, Tree};
 use telemetry::export::LogFilter;
 
@@ -32,7 +33,7 @@ use crate::{
         tenants::Tenants,
     },
     jobs::handlers,
-    settings::{BusUrl, Settings},
+    settings::{BusUrl, Settings, StoreUrl},
 };
 
 /// What the process tells about itself, and how much of it.
@@ -92,7 +93,7 @@ impl Parts {
     /// Settings that contradict each other, or an address that cannot be used.
     pub fn new(settings: Settings, reporting: Reporting) -> Result<Self, BoxError> {
         let heartbeats = Heartbeats::new();
-        let store: SharedStore = Arc::new(SqliteStore::new(&settings.store.url, settings.for_sqlite())?);
+        let store = store_of(&settings)?;
         let bus: Arc<dyn Bus> = match &settings.bus.url {
             BusUrl::Memory => MemoryBus::new(MemoryBusLimits::default()),
             BusUrl::Redis(url) => RedisBus::new(settings.for_redis_bus(url))?,
@@ -185,4 +186,15 @@ impl Parts {
             runtime_stuck_after: self.settings.liveness_monitor.runtime_stuck_after,
         }
     }
+}
+
+/// The store that the settings choose, not opened yet.
+///
+/// # Errors
+/// An address that cannot be used.
+pub fn store_of(settings: &Settings) -> Result<SharedStore, StoreError> {
+    Ok(match &settings.store.url {
+        StoreUrl::Sqlite(url) => Arc::new(SqliteStore::new(url, settings.for_sqlite())?),
+        StoreUrl::Postgres(url) => Arc::new(PostgresStore::new(url.expose_secret(), settings.for_postgres())?),
+    })
 }

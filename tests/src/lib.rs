@@ -8,6 +8,7 @@
 //! - [`Socket`] is a WebSocket subscriber.
 //! - [`raw`] speaks to a listener byte by byte.
 //! - [`Redis`] is a server of the test's own that can be killed, held and started again; [`Proxy`] can swallow everything.
+//! - [`Postgres`] is the same for the store, and [`Database`] one of a server that all tests share.
 //! - [`stream::EventStream`] is a subscriber on Server-Sent Events.
 //! - [`Store`] is the service's database seen from outside.
 //! - [`transcript`] plays the commands of a page.
@@ -20,6 +21,7 @@ pub mod binary;
 pub mod client;
 pub mod collector;
 pub mod metrics;
+pub mod postgres;
 pub mod process;
 pub mod providers;
 pub mod proxy;
@@ -38,6 +40,7 @@ pub mod wait;
 pub use client::{Answer, Client, DEMO_KEY};
 pub use collector::{Collector, Protocol};
 pub use metrics::Metrics;
+pub use postgres::{Database, Postgres};
 pub use process::Ended;
 pub use proxy::Proxy;
 pub use receiver::Receiver;

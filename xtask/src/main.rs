@@ -2,6 +2,7 @@
 
 mod bench;
 mod guards;
+mod postgres;
 mod report;
 mod run;
 mod soak;

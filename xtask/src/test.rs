@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
+use crate::postgres::{self, Postgres};
 use crate::report::Report;
 use crate::run::{Outcome, cargo, seen, shown, target};
 use crate::tools;
@@ -18,13 +19,28 @@ const BUILT: &str = "APP_UNDER_TEST";
 pub fn run(filter: &[String]) -> Outcome {
     tools::set_up();
     build_the_service()?;
-    let mut report = if has_nextest() { nextest(filter)? } else { libtest(filter)? };
+    let server = Postgres::start().inspect_err(|trouble| eprintln!("xtask: {trouble}")).ok();
+    let outside = Outside { postgres: server.as_ref().map(Postgres::url) };
+    let mut report = if has_nextest() { nextest(filter, &outside)? } else { libtest(filter, &outside)? };
     if filter.is_empty() {
         report.add(documentation()?);
     }
     show(&report);
     let is_good = report.failed + report.skipped.len() == 0 && report.passed > 0;
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the tests are told of their surroundings.
+struct Outside {
+    /// The server that they share; without one they say that they were skipped.
+    postgres: Option<String>,
+}
+
+impl Outside {
+    fn tell(&self, command: &mut Command) {
+        command.env(BUILT, service()).env(tools::TOOLS, tools::programs());
+        command.envs(self.postgres.iter().map(|url| (postgres::SERVER, url)));
+    }
 }
 
 /// The counts stand alone on the last line, for whoever reads only that.
@@ -58,11 +74,11 @@ fn has_nextest() -> bool {
 }
 
 /// A broken build leaves no report behind, and an old one must not be read in its place.
-fn nextest(filter: &[String]) -> Result<Report, String> {
+fn nextest(filter: &[String], outside: &Outside) -> Result<Report, String> {
     let file = target().join("nextest/full/junit.xml");
     let _ = std::fs::remove_file(&file);
     let mut command = cargo(&["nextest", "run", "--profile", "full", "--no-fail-fast"]);
-    command.env(BUILT, service()).env(tools::TOOLS, tools::programs());
+    outside.tell(&mut command);
     let status = shown(command.args(chosen(filter, &["--workspace"])))?;
     let xml = std::fs::read_to_string(&file).map_err(|error| format!("no report of nextest ({status}): {error}"))?;
     let mut report = Report::from_junit(&xml)?;
@@ -70,9 +86,9 @@ fn nextest(filter: &[String]) -> Result<Report, String> {
     Ok(report)
 }
 
-fn libtest(filter: &[String]) -> Result<Report, String> {
+fn libtest(filter: &[String], outside: &Outside) -> Result<Report, String> {
     let mut command = cargo(&["test", "--no-fail-fast"]);
-    command.env(BUILT, service()).env(tools::TOOLS, tools::programs());
+    outside.tell(&mut command);
     command.args(chosen(filter, &["--workspace", "--lib", "--bins", "--tests"])).args(["--", "--show-output"]);
     read(&mut command)
 }

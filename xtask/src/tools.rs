@@ -7,18 +7,21 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::postgres;
 use crate::run::{shown, target};
 
-/// A program that a test starts, and the package of Debian that it comes from.
+/// A package of Debian, and whether what the tests start of it is there.
 struct Package {
     name: &'static str,
-    program: &'static str,
+    is_there: fn() -> bool,
 }
 
-const PACKAGES: [Package; 2] = [
-    Package { name: "redis-server", program: "/usr/bin/redis-server" },
+const PACKAGES: [Package; 3] = [
+    Package { name: "redis-server", is_there: || Path::new("/usr/bin/redis-server").exists() },
     // Makes the certificate of a server that speaks TLS.
-    Package { name: "openssl", program: "/usr/bin/openssl" },
+    Package { name: "openssl", is_there: || Path::new("/usr/bin/openssl").exists() },
+    // Of whatever version Debian has: its programs lie in a folder by its number.
+    Package { name: "postgresql", is_there: || postgres::programs().is_some() },
 ];
 
 /// Checkers from PyPI, each at the version that the tests were written for.
@@ -51,7 +54,7 @@ fn environment() -> PathBuf {
 }
 
 fn debian() -> Result<(), String> {
-    let missing: Vec<_> = PACKAGES.iter().filter(|package| !Path::new(package.program).exists()).collect();
+    let missing: Vec<_> = PACKAGES.iter().filter(|package| !(package.is_there)()).collect();
     if missing.is_empty() {
         return Ok(());
     }

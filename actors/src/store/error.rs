@@ -2,6 +2,9 @@
 
 use std::error::Error;
 
+use sqlx::error::DatabaseError;
+use sqlx::postgres::PgDatabaseError;
+
 /// Why a verb did not happen. `verb` is the name of the call.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -101,6 +104,9 @@ impl StoreError {
     }
 }
 
+/// What a backend's own code answers, before the verb is added.
+pub(super) type Inner<T> = Result<T, Trouble>;
+
 /// What a backend's own code may say; the verb is added at the edge, once.
 #[derive(Debug)]
 pub(super) enum Trouble {
@@ -114,6 +120,8 @@ pub(super) enum Trouble {
     Limit(&'static str, String),
     /// See [`StoreError::Corrupt`].
     Corrupt(String),
+    /// What is the same for every verb.
+    Said(StoreError),
 }
 
 impl From<sqlx::Error> for Trouble {
@@ -130,6 +138,7 @@ impl Trouble {
             Self::NotFound(what) => StoreError::NotFound { verb, what },
             Self::Limit(limit, what) => StoreError::Limit { verb, limit, what },
             Self::Corrupt(what) => StoreError::Corrupt { verb, what },
+            Self::Said(error) => error,
             Self::Sql(error) => driver_error(verb, error),
         }
     }
@@ -143,11 +152,25 @@ fn driver_error(verb: &'static str, error: sqlx::Error) -> StoreError {
         sqlx::Error::Database(said) if said.kind() != sqlx::error::ErrorKind::Other => {
             StoreError::Conflict { verb, what: said.message().to_owned() }
         }
-        sqlx::Error::Database(said) if is_damage(said.code().as_deref()) => {
+        sqlx::Error::Database(said) if is_damaged(&**said) => {
             StoreError::Corrupt { verb, what: said.message().to_owned() }
         }
         _ => StoreError::Unavailable { verb, source: Box::new(error) },
     }
+}
+
+fn is_damaged(said: &dyn DatabaseError) -> bool {
+    match said.try_downcast_ref::<PgDatabaseError>() {
+        Some(postgres) => is_damage_in_postgres(postgres.code()),
+        None => is_damage(said.code().as_deref()),
+    }
+}
+
+/// Classes of SQLSTATE that no second try changes: data that are damaged (XX001, XX002), and tables, columns and functions
+/// that are not there (42, but for a right that is missing: 42501). What may pass is all else: a deadlock (40P01), a server that starts or stops (57P01 to 57P03), one
+/// that has no room (53), one that only reads (25006).
+fn is_damage_in_postgres(code: &str) -> bool {
+    matches!(code, "XX001" | "XX002") || (code.starts_with("42") && code != "42501")
 }
 
 /// SQLite's primary result codes CORRUPT (11) and NOTADB (26); the extended codes keep them in the low byte.

@@ -7,8 +7,9 @@
 //! It decides only, over a few rows that a backend has read, so that all backends decide alike.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
+use super::Job;
 use crate::model::Millis;
 
 /// Virtual time of one job of a tenant with weight 1. All weights up to 1000 divide it well enough.
@@ -112,6 +113,23 @@ pub(super) struct Plan {
     pub(super) order: Vec<usize>,
     /// The queue's virtual time after it.
     pub(super) vtime: i64,
+}
+
+impl Plan {
+    /// Jobs that were taken by it, in the order of service, and the most urgent one of each tenant first: an update answers
+    /// in no order.
+    pub(super) fn in_order(&self, mut jobs: Vec<Job>) -> Vec<Job> {
+        jobs.sort_by_key(|job| (job.priority, job.run_at_ms, job.id));
+        let mut of_each: Vec<VecDeque<Job>> = self.portions.iter().map(|_| VecDeque::new()).collect();
+        let place: BTreeMap<&str, usize> =
+            self.portions.iter().enumerate().map(|(place, portion)| (portion.tenant.as_str(), place)).collect();
+        for job in jobs {
+            if let Some(place) = place.get(job.tenant.as_str()) {
+                of_each[*place].push_back(job);
+            }
+        }
+        self.order.iter().filter_map(|of| of_each[*of].pop_front()).collect()
+    }
 }
 
 /// Shares out `limit` jobs among tenants, each with how many of its jobs may start. With at least `limit` tenants, those

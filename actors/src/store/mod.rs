@@ -23,16 +23,21 @@ use uuid::Uuid;
 use crate::jobs::Progress;
 use crate::model::{Millis, TenantId};
 
+mod call;
 #[cfg(test)]
 pub(crate) mod contract;
 mod delivery;
+mod ending;
 mod error;
 mod fair;
 mod job;
 mod keeper;
+mod listing;
 mod place;
 mod policy;
+pub mod postgres;
 mod request;
+mod rows;
 mod schedule;
 pub mod sqlite;
 mod standing;
@@ -53,6 +58,7 @@ pub use job::{
 pub use keeper::store;
 pub use place::Place;
 pub use policy::{BACKFILL_MAX, MISFIRE_MAX, Misfire, ON_TIME_MS, Overlap, Policies};
+pub use postgres::{PostgresOptions, PostgresStore};
 pub use request::{BeginRequest, BegunRequest, Fingerprint, KeptAnswer, RequestEnd, RequestTicket};
 pub use schedule::{Backfilled, FireDue, FireReport, Fired, NewSchedule, Schedule, Tally, Triggered};
 pub use sqlite::{SqliteOptions, SqliteStore};

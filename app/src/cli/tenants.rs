@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use actors::model::TenantId;
-use actors::store::{KeyHash, SqliteStore, Store, StoreError, Tenant, new_key};
+use actors::store::{KeyHash, SharedStore, StoreError, Tenant, new_key};
 use clap::Subcommand;
 use secrecy::ExposeSecret;
 use tracing::Instrument;
@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::No;
 use crate::banner::NAME;
 use crate::http::admin::tenants::TenantResource;
+use crate::parts::store_of;
 use crate::settings::{FLUSH, Settings};
 use crate::{audit, exit};
 
@@ -88,7 +89,8 @@ pub(super) async fn carry_out(settings: &Settings, action: &TenantAction) -> Res
 }
 
 async fn ask(settings: &Settings, action: &TenantAction) -> Result<String, No> {
-    let store = SqliteStore::open(&settings.store.url, settings.for_sqlite()).await.map_err(no)?;
+    let store = store_of(settings).map_err(no)?;
+    store.prepare().await.map_err(no)?;
     let answer = match action {
         TenantAction::Create { name } => create(&store, name).await.map_err(no),
         TenantAction::List { json } => {
@@ -114,13 +116,13 @@ fn no(error: StoreError) -> No {
     }
 }
 
-async fn create(store: &SqliteStore, name: &TenantId) -> Result<String, StoreError> {
+async fn create(store: &SharedStore, name: &TenantId) -> Result<String, StoreError> {
     let key = new_key();
     store.create_tenant(name, &KeyHash::of(key.expose_secret())).await?;
     Ok(shown_once(name, key.expose_secret()))
 }
 
-async fn rotate_key(store: &SqliteStore, name: &TenantId) -> Result<String, StoreError> {
+async fn rotate_key(store: &SharedStore, name: &TenantId) -> Result<String, StoreError> {
     let key = new_key();
     store.rotate_tenant_key(name, &KeyHash::of(key.expose_secret())).await?;
     Ok(shown_once(name, key.expose_secret()))
@@ -131,7 +133,7 @@ fn shown_once(name: &TenantId, key: &str) -> String {
     format!("tenant {name}, key {key}\nkeep it: only its hash is stored")
 }
 
-async fn list(store: &SqliteStore) -> Result<Vec<Tenant>, StoreError> {
+async fn list(store: &SharedStore) -> Result<Vec<Tenant>, StoreError> {
     let mut all: Vec<Tenant> = Vec::new();
     loop {
         let page = store.list_tenants(all.last().map(|last| &last.id), PAGE).await?;
@@ -182,8 +184,6 @@ fn own_limits(tenant: &Tenant) -> String {
 
 #[cfg(test)]
 mod tests {
-    use actors::store::SqliteOptions;
-
     use super::*;
     use crate::settings::{Sources, load};
 
@@ -201,7 +201,8 @@ mod tests {
     /// Whose key was shown.
     async fn owner(settings: &Settings, shown: &str) -> Option<TenantId> {
         let key = shown.lines().next().unwrap().strip_prefix("tenant acme, key ").unwrap();
-        let store = SqliteStore::open(&settings.store.url, SqliteOptions::default()).await.unwrap();
+        let store = store_of(settings).unwrap();
+        store.prepare().await.unwrap();
         store.tenant_by_key_hash(&KeyHash::of(key)).await.unwrap().map(|tenant| tenant.id)
     }
 

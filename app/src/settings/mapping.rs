@@ -8,7 +8,7 @@ use actors::broadcaster::BroadcasterSettings;
 use actors::bus::{BusSettings, RedisBusSettings};
 use actors::outbound::OutboundSettings;
 use actors::outbound::breaker::BreakerSettings;
-use actors::store::SqliteOptions;
+use actors::store::{PostgresOptions, SqliteOptions};
 use actors::{channel_manager, health_sweep, liveness_monitor, scheduler};
 use secrecy::SecretString;
 use telemetry::export::check::{Destination, destinations};
@@ -48,7 +48,17 @@ impl Settings {
         destinations(&self.for_telemetry("", Uuid::nil()), variables)
     }
 
-    /// For the store.
+    /// For the store in PostgreSQL.
+    pub fn for_postgres(&self) -> PostgresOptions {
+        PostgresOptions {
+            deadline_ms: ms(self.store.deadline),
+            connections: self.store.connections,
+            channel_pending_max: self.channel_manager.pending_max,
+            tenant_queued_max: self.tenants.jobs_queued,
+        }
+    }
+
+    /// For the store in SQLite.
     pub fn for_sqlite(&self) -> SqliteOptions {
         SqliteOptions {
             deadline_ms: ms(self.store.deadline),
@@ -250,6 +260,7 @@ mod tests {
         let defaults = RedisBusSettings::new(redis.clone());
         assert_eq!(format!("{:?}", settings.for_redis_bus(&redis)), format!("{defaults:?}"));
         assert_eq!(format!("{:?}", settings.for_sqlite()), format!("{:?}", SqliteOptions::default()));
+        assert_eq!(format!("{:?}", settings.for_postgres()), format!("{:?}", PostgresOptions::default()));
     }
 
     #[test]

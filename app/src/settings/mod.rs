@@ -14,6 +14,7 @@ mod schema;
 mod sections;
 mod show;
 mod stop_table;
+mod store_url;
 mod subsystems;
 mod types;
 
@@ -32,6 +33,7 @@ pub use sections::{
     Tenants, WhileDraining,
 };
 pub use stop_table::{FLUSH, StopTable};
+pub use store_url::StoreUrl;
 pub use subsystems::{Broadcaster, ChannelManager, HealthSweep, LivenessMonitor, Scheduler};
 
 use layers::{Leaf, Leaves};

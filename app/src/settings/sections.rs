@@ -9,7 +9,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de::Error};
 
-use super::{bus_url::BusUrl, types};
+use super::{bus_url::BusUrl, store_url::StoreUrl, types};
 
 /// Which of the built-in files lies over the defaults, and how strict the checks are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,18 +67,20 @@ pub struct Admin {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
-    /// One scalar chooses the backend: `sqlite://PATH`.
-    #[serde(deserialize_with = "store_url")]
-    pub url: String,
+    /// One scalar chooses the backend: `sqlite://PATH`, or `postgres://USER:PASSWORD@HOST/DATABASE`.
+    pub url: StoreUrl,
     /// How often it is asked for a sign of life.
     #[serde(rename = "interval_ms", deserialize_with = "types::ms::<10, 3_600_000, _>")]
     pub interval: Duration,
     /// No call of the store takes longer.
     #[serde(rename = "deadline_ms", deserialize_with = "types::ms::<100, 60_000, _>")]
     pub deadline: Duration,
-    /// Connections that read, beside the one that writes.
+    /// SQLite: connections that read, beside the one that writes.
     #[serde(deserialize_with = "types::int::<1, 64, _, _>")]
     pub readers: u32,
+    /// PostgreSQL: connections at most, beside the one that listens.
+    #[serde(deserialize_with = "types::int::<1, 1_000, _, _>")]
+    pub connections: u32,
     /// What its end may take.
     #[serde(rename = "stop_budget_ms", deserialize_with = "types::ms::<1, 600_000, _>")]
     pub stop_budget: Duration,
@@ -294,20 +296,6 @@ pub struct Outbound {
 
 fn while_draining<'de, D: Deserializer<'de>>(from: D) -> Result<WhileDraining, D::Error> {
     types::one_of(from, &[("serve", WhileDraining::Serve), ("refuse", WhileDraining::Refuse)])
-}
-
-fn store_url<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    let url = types::text(from)?;
-    match url.split_once(':').map(|(scheme, rest)| (scheme, rest.strip_prefix("//").unwrap_or_default())) {
-        Some(("sqlite", path)) if path.contains(":memory:") || path.contains("mode=memory") => {
-            Err(Error::custom("must name a file, sqlite://PATH: a store in memory would forget what was accepted"))
-        }
-        Some(("sqlite", path)) if !path.trim_matches('/').is_empty() => Ok(url),
-        Some(("postgres" | "postgresql", _)) => {
-            Err(Error::custom("postgres is not supported yet, must be sqlite://PATH"))
-        }
-        _ => Err(Error::custom("must be sqlite://PATH")),
-    }
 }
 
 fn prefix<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {

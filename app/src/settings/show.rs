@@ -10,7 +10,7 @@ use super::{Loaded, StopTable};
 const SECRETS: [&str; 1] = ["admin.token"];
 
 /// The keys whose values may be addresses with a password, however badly written.
-const ADDRESSES: [&str; 2] = ["bus.url", "otel.endpoint"];
+const ADDRESSES: [&str; 3] = ["bus.url", "otel.endpoint", "store.url"];
 
 /// Longer values are cut, so that a stray file in a variable does not fill the screen.
 const SHOWN_MAX: usize = 200;
@@ -20,6 +20,8 @@ pub(super) fn value(key: &str, value: &Value) -> String {
     match value {
         Value::String(text) if SECRETS.contains(&key) => if text.is_empty() { "\"\"" } else { "[hidden]" }.to_owned(),
         _ if SECRETS.contains(&key) => "[hidden]".to_owned(),
+        // The path of a file may hold anything.
+        Value::String(text) if text.starts_with("sqlite:") => cut(Value::from(text.as_str()).to_string()),
         Value::String(text) if ADDRESSES.contains(&key) => cut(Value::from(without_user(text)).to_string()),
         Value::String(text) => cut(Value::from(without_password(text)).to_string()),
         other => cut(other.to_string()),
@@ -97,6 +99,9 @@ mod tests {
             let shown = value("bus.url", &json!(text));
             assert!(!shown.contains("cret") && shown.contains('h'), "{text} is shown as {shown}");
         }
+        let shown = value("store.url", &json!("postgres://me:s3cret@db/app?sslmode=require"));
+        assert_eq!(shown, "\"postgres://me:hidden@db/app?sslmode=require\"");
+        assert_eq!(value("store.url", &json!("sqlite://a@b.db")), "\"sqlite://a@b.db\"");
         assert_eq!(value("bus.url", &json!("redis://cache:6379")), "\"redis://cache:6379\"");
     }
 

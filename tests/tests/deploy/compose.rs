@@ -81,7 +81,8 @@ fn what_a_profile_sets_is_a_variable_of_the_service_and_names_one_that_the_profi
     for (profile, file) in [("scale", "scale.env"), ("observe", "observe.env")] {
         for (name, value) in environment_file(file) {
             assert_ne!(environment(&environment_file(file))[&name], alone()[&name], "{name} of {file} changes nothing");
-            let host = value.split_once("://").unwrap().1.split(':').next().unwrap();
+            let authority = value.split_once("://").unwrap().1.split('/').next().unwrap();
+            let host = authority.rsplit('@').next().unwrap().split(':').next().unwrap();
             assert_eq!(service(host)["profiles"], serde_json::json!([profile]), "{name} of {file}");
         }
     }

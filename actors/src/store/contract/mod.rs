@@ -207,7 +207,10 @@ macro_rules! contract_tests {
             $(
                 #[tokio::test]
                 async fn $name() {
-                    crate::store::contract::$module::$name(&$open().await).await;
+                    // None, when the backend's server is not there: then it says so itself.
+                    let opened: Option<crate::store::contract::Fixture> = $open().await.into();
+                    let Some(fixture) = opened else { return };
+                    crate::store::contract::$module::$name(&fixture).await;
                 }
             )*
         }

@@ -5,13 +5,11 @@ use uuid::Uuid;
 
 use super::{Inner, SqliteStore, Write, channels, rows};
 use crate::model::Millis;
+use crate::store::ending::{Attempted, KEPT_MAX, failed_enough};
 use crate::store::{
     ChannelNews, DeliveryOutcome, DeliverySettled, DeliverySettlement, DisableRules, Failing, Fence, LoggedAttempt,
     NewAttempt, Settled,
 };
-
-/// How many attempts of one delivery are kept: more than any schedule has, a few redeliveries included.
-const KEPT_MAX: u32 = 50;
 
 // What has arrived is sent, even if its channel was disabled meanwhile and it was buried with all others.
 const SETTLE: &str = "
@@ -63,7 +61,7 @@ async fn end(write: &mut Write, fence: Fence, outcome: DeliveryOutcome, now: Mil
             sqlx::query_scalar(RELEASE).bind(id).bind(fence.attempt).bind(due)
         }
         ended => {
-            let end = End::of(ended, now);
+            let end = Attempted::by(ended, now);
             sqlx::query_scalar(SETTLE)
                 .bind(id)
                 .bind(fence.attempt)
@@ -76,31 +74,6 @@ async fn end(write: &mut Write, fence: Fence, outcome: DeliveryOutcome, now: Mil
         }
     };
     Ok(update.fetch_optional(&mut **write).await?)
-}
-
-/// The columns that an attempt changes.
-struct End {
-    state: &'static str,
-    due_at: Millis,
-    finished_at: Option<Millis>,
-    status: Option<u16>,
-    error: Option<String>,
-    provider_id: Option<String>,
-}
-
-impl End {
-    fn of(outcome: DeliveryOutcome, now: Millis) -> Self {
-        let (state, due_at, status, error, provider_id) = match outcome {
-            DeliveryOutcome::Sent { status, provider_id } => ("sent", now, status, None, provider_id),
-            DeliveryOutcome::Dead { status, reason } => ("dead", now, status, Some(reason), None),
-            DeliveryOutcome::Retry { after_ms, status, error } => {
-                ("pending", now.saturating_add(rows::signed(after_ms)), status, Some(error), None)
-            }
-            DeliveryOutcome::Release { .. } => ("pending", now, None, None, None),
-        };
-        let finished_at = (state != "pending").then_some(now);
-        Self { state, due_at, finished_at, status, error, provider_id }
-    }
 }
 
 async fn keep(write: &mut Write, fence: Fence, attempt: NewAttempt, now: Millis) -> Inner<()> {
@@ -154,17 +127,7 @@ async fn fails(
     let refused = how == Failing::Refuses;
     let row = sqlx::query(FAILS).bind(channel).bind(now).bind(refused).fetch_one(&mut **write).await?;
     let since: Millis = row.try_get("failing_since_ms")?;
-    Ok(enough(row.try_get("refusals")?, now.saturating_sub(since), rules, reason))
-}
-
-/// Whether a channel has failed enough, and how that is told.
-fn enough(refusals: u32, failing_ms: Millis, rules: DisableRules, reason: &str) -> Option<String> {
-    if refusals >= rules.refusals_max && failing_ms >= rows::signed(rules.refused_for_ms) {
-        return Some(format!("refused {refusals} times in a row, at last: {reason}"));
-    }
-    let hours = failing_ms / 3_600_000;
-    (failing_ms >= rows::signed(rules.failing_for_ms))
-        .then(|| format!("nothing has arrived for {hours} h, at last: {reason}"))
+    Ok(failed_enough(row.try_get("refusals")?, now.saturating_sub(since), rules, reason))
 }
 
 pub(super) async fn list(store: &SqliteStore, delivery: Uuid) -> Inner<Vec<LoggedAttempt>> {

@@ -9,7 +9,7 @@ use telemetry::context::RequestId;
 use uuid::Uuid;
 
 use super::settle::kept;
-use super::{Inner, Write, fires, rows};
+use super::{Inner, Write, columns, fires, rows};
 use crate::model::Millis;
 use crate::store::{Fence, Job, NewJob, Outcome, Settled, Settlement};
 
@@ -99,7 +99,7 @@ pub(super) async fn finish(write: &mut Write, batch: &[Settlement], now: Millis)
     for schedule in &schedules {
         fires::release(write, schedule).await?;
     }
-    let moved = moved.iter().map(|id| rows::id(id)).collect::<Inner<HashSet<Uuid>>>()?;
+    let moved = moved.iter().map(|id| columns::id(id)).collect::<Inner<HashSet<Uuid>>>()?;
     for (place, answer) in &mut answers {
         if moved.contains(&batch[*place].fence.id) {
             *answer = Settled::Applied;

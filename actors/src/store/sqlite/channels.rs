@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Inner, SqliteStore, Write, rows};
 use crate::model::{Millis, TenantId};
 use crate::store::error::Trouble;
-use crate::store::{Before, Channel, DueChannels, NewChannel};
+use crate::store::{Before, Channel, DueChannels, NewChannel, ending};
 
 const INSERT: &str = "
     INSERT INTO channels (id, tenant, kind, url, secret, created_at_ms, chat) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -100,7 +100,7 @@ pub(super) async fn get(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inn
 }
 
 pub(super) async fn list(store: &SqliteStore, tenant: &TenantId, page: Before) -> Inner<Vec<Channel>> {
-    let bound = sqlx::query(LIST).bind(tenant.as_str()).bind(page.limit).bind(rows::before(page));
+    let bound = sqlx::query(LIST).bind(tenant.as_str()).bind(page.limit).bind(rows::before(page).to_string());
     let found = bound.fetch_all(&store.readers()?).await?;
     found.iter().map(rows::channel).collect()
 }
@@ -116,7 +116,7 @@ pub(super) async fn due(store: &SqliteStore, limit: u32, per_tenant: u32) -> Inn
             Err(Trouble::Corrupt(what)) => {
                 let id: &str = row.try_get("id")?;
                 tracing::error!(id, what, "a channel cannot be read, it is disabled");
-                stop(store, id, &format!("it cannot be read: {what}")).await?;
+                stop(store, id, &ending::unreadable(&what)).await?;
             }
             Err(other) => return Err(other),
         }

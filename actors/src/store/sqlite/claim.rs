@@ -4,7 +4,7 @@
 //! start anything now is held out of that order until it may. So a claim reads about as many rows as it takes jobs, however
 //! many jobs and tenants wait. The shares' sizes are decided by `fair.rs`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use serde_json::json;
 use sqlx::Row;
@@ -112,7 +112,7 @@ async fn claim_within(write: &mut Write, claim: &ClaimJobs<'_>, now: Millis) -> 
         let plan = share_out(waiting, vtime, limit, now);
         let taken = take(write, claim, &plan, now).await?;
         charge(write, claim.queue, &plan).await?;
-        jobs.extend(in_order(&plan, taken));
+        jobs.extend(plan.in_order(taken));
     }
     let next: Option<Millis> = sqlx::query_scalar(NEXT_DUE).fetch_one(&mut **write).await?;
     let next_due_in_ms = if more { Some(0) } else { rows::until(next, now) };
@@ -236,20 +236,6 @@ async fn charge(write: &mut Write, queue: &str, plan: &Plan) -> Inner<()> {
     }
     sqlx::query(QUEUE_MOVES_ON).bind(queue).bind(plan.vtime).execute(&mut **write).await?;
     Ok(())
-}
-
-/// In the order of service, and the most urgent one of each tenant first: an update answers in no order.
-fn in_order(plan: &Plan, mut jobs: Vec<Job>) -> Vec<Job> {
-    jobs.sort_by_key(|job| (job.priority, job.run_at_ms, job.id));
-    let mut of_each: Vec<VecDeque<Job>> = plan.portions.iter().map(|_| VecDeque::new()).collect();
-    let place: BTreeMap<&str, usize> =
-        plan.portions.iter().enumerate().map(|(place, portion)| (portion.tenant.as_str(), place)).collect();
-    for job in jobs {
-        if let Some(place) = place.get(job.tenant.as_str()) {
-            of_each[*place].push_back(job);
-        }
-    }
-    plan.order.iter().filter_map(|of| of_each[*of].pop_front()).collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::{Inner, SqliteStore, Write, rows};
 use crate::model::{Millis, TenantId};
 use crate::store::delivery::CHANNEL_PENDING;
 use crate::store::error::Trouble;
-use crate::store::{Before, ClaimDeliveries, ClaimedDeliveries, Delivery, DeliveryState, NewDelivery, Prune};
+use crate::store::{Before, ClaimDeliveries, ClaimedDeliveries, Delivery, DeliveryState, NewDelivery, Prune, ending};
 
 const INSERT: &str = "
     INSERT INTO deliveries (id, tenant, channel_id, job_id, data, state, due_at_ms, created_at_ms, traceparent,
@@ -84,16 +84,15 @@ pub(super) async fn check(write: &mut Write, tenant: &TenantId, channel: Uuid, p
     let select = sqlx::query("SELECT disabled FROM channels WHERE id = ?1 AND tenant = ?2");
     let bound = select.bind(channel.to_string()).bind(tenant.as_str());
     let Some(row) = bound.fetch_optional(&mut **write).await? else {
-        return Err(Trouble::NotFound(format!("the tenant has no channel {channel}")));
+        return Err(Trouble::NotFound(ending::no_channel(channel)));
     };
     if let Some(why) = row.try_get::<Option<String>, _>("disabled")? {
-        return Err(Trouble::Conflict(format!("the channel {channel} is disabled: {why}")));
+        return Err(Trouble::Conflict(ending::disabled_channel(channel, &why)));
     }
     let count = sqlx::query_scalar(PENDING).bind(channel.to_string()).bind(pending_max);
     let pending: u32 = count.fetch_one(&mut **write).await?;
     if pending >= pending_max {
-        let what = format!("the channel {channel} has {pending_max} deliveries to send, the most that may wait");
-        return Err(Trouble::Limit(CHANNEL_PENDING, what));
+        return Err(Trouble::Limit(CHANNEL_PENDING, ending::full_channel(channel, pending_max)));
     }
     Ok(())
 }
@@ -147,7 +146,7 @@ pub(super) async fn claim(store: &SqliteStore, claim: ClaimDeliveries) -> Inner<
 /// Ends a claimed delivery that cannot be read.
 async fn bury(write: &mut Write, id: &str, what: &str, now: Millis) -> Inner<()> {
     tracing::error!(id, what, "a delivery cannot be read, it is dead");
-    let bury = sqlx::query(BURY).bind(id).bind(now).bind(format!("it cannot be read: {what}"));
+    let bury = sqlx::query(BURY).bind(id).bind(now).bind(ending::unreadable(what));
     bury.execute(&mut **write).await?;
     Ok(())
 }
@@ -167,7 +166,7 @@ pub(super) async fn list(
 ) -> Inner<Vec<Delivery>> {
     let select = if state.is_some() { LIST_IN_STATE } else { LIST };
     let bound = sqlx::query(select).bind(channel.to_string()).bind(tenant.as_str());
-    let bound = bound.bind(rows::before(page)).bind(page.limit);
+    let bound = bound.bind(rows::before(page).to_string()).bind(page.limit);
     let bound = if let Some(state) = state { bound.bind(state.as_str()) } else { bound };
     bound.fetch_all(&store.readers()?).await?.iter().map(rows::delivery).collect()
 }
@@ -183,7 +182,7 @@ pub(super) async fn redeliver(store: &SqliteStore, tenant: &TenantId, channel: U
     check(&mut write, tenant, channel, store.pending_max).await?;
     let update = sqlx::query(REDELIVER).bind(id.to_string()).bind(store.now()).fetch_optional(&mut *write).await?;
     let Some(row) = update else {
-        return Err(Trouble::Conflict(format!("the delivery {id} is {state}, only a dead one can be sent again")));
+        return Err(Trouble::Conflict(ending::not_dead(id, state)));
     };
     write.commit().await?;
     rows::delivery(&row)

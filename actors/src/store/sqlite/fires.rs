@@ -12,6 +12,7 @@ use super::{Inner, SqliteStore, Write, jobs, loads, rows, settle};
 use crate::model::{Millis, TenantId, new_id};
 use crate::store::error::Trouble;
 use crate::store::policy::{Meeting, Plan, Standing, Terms};
+use crate::store::rows::Columns;
 use crate::store::{Backfilled, Fence, FireDue, FireReport, Fired, NewJob, Overlap, Schedule, Triggered};
 
 /// The last error of a job that makes room for the next fire of its schedule.
@@ -220,7 +221,7 @@ async fn standings(write: &mut Write, ids: &[Uuid]) -> Inner<HashMap<Uuid, Found
             remaining: remaining.map(|remaining| remaining.max(0) as u64),
         };
         let (revision, next) = (row.try_get("revision")?, row.try_get("next_fire_at_ms")?);
-        standings.insert(rows::id(row.try_get("id")?)?, Found { revision, next, standing });
+        standings.insert(row.id("id")?, Found { revision, next, standing });
     }
     Ok(standings)
 }
@@ -235,7 +236,7 @@ async fn present<'a>(
     };
     let all: Vec<(Uuid, Millis)> = fires.flat_map(of_one).collect();
     let found = sqlx::query(PRESENT).bind(json!(all).to_string()).fetch_all(&mut **write).await?;
-    found.iter().map(|row| Ok((rows::id(row.try_get("fire_schedule")?)?, row.try_get("fire_at")?))).collect()
+    found.iter().map(|row| Ok((row.id("fire_schedule")?, row.try_get("fire_at")?))).collect()
 }
 
 /// Cancels and makes jobs as was decided. The job of the last fire has the id `last`, if there is one.
@@ -248,10 +249,10 @@ async fn perform(
 ) -> Inner<(Vec<Fired>, Vec<Fence>)> {
     let mut cancelled = Vec::new();
     if meeting.cancels {
-        let live = sqlx::query_scalar("SELECT id FROM jobs WHERE schedule_id = ?1 ORDER BY fire_at_ms");
-        let live: Vec<String> = live.bind(schedule.id.to_string()).fetch_all(&mut **write).await?;
-        for id in live {
-            let job = settle::cancel_live(write, &schedule.tenant, rows::id(&id)?, OVERTAKEN, now).await?;
+        let live = sqlx::query("SELECT id FROM jobs WHERE schedule_id = ?1 ORDER BY fire_at_ms");
+        let live = live.bind(schedule.id.to_string()).fetch_all(&mut **write).await?;
+        for row in live {
+            let job = settle::cancel_live(write, &schedule.tenant, row.id("id")?, OVERTAKEN, now).await?;
             cancelled.extend(job.map(|job| job.fence()));
         }
     }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{Inner, SqliteStore, Write, batch, loads, rows, unique};
 use crate::jobs::Progress;
 use crate::model::{Millis, TenantId};
+use crate::store::rows::Columns;
 use crate::store::{Fence, Job, JobCounts, NewJob, Settled, Unique};
 
 const INSERT: &str = "
@@ -109,7 +110,7 @@ pub(super) async fn heartbeat(store: &SqliteStore, owner: Uuid, lease_ms: u64, h
         .await?;
     let mut still_owned = HashSet::with_capacity(extended.len());
     for row in extended {
-        still_owned.insert(Fence { id: rows::id(row.try_get("id")?)?, attempt: row.try_get("attempt")? });
+        still_owned.insert(Fence { id: row.id("id")?, attempt: row.number("attempt")? });
     }
     Ok(held.iter().filter(|fence| !still_owned.contains(fence)).copied().collect())
 }
@@ -120,7 +121,7 @@ pub(super) async fn report_progress(store: &SqliteStore, reports: &[(Fence, Prog
     }
     let list: Vec<_> = reports.iter().map(|(fence, progress)| json!([fence.id, fence.attempt, progress])).collect();
     let written = sqlx::query(REPORT).bind(json!(list).to_string()).fetch_all(&store.writer()?).await?;
-    let written = written.iter().map(|row| rows::id(row.try_get("id")?)).collect::<Inner<HashSet<Uuid>>>()?;
+    let written = written.iter().map(|row| row.id("id")).collect::<Inner<HashSet<Uuid>>>()?;
     let answer = |(fence, _): &(Fence, Progress)| match written.contains(&fence.id) {
         true => Settled::Applied,
         false => Settled::Late,

@@ -2,10 +2,10 @@
 //! stops when the page is full; what a filter leaves out is walked over, and nothing is ever sorted here.
 
 use sqlx::{Sqlite, Transaction};
-use uuid::Uuid;
 
 use super::{Inner, SqliteStore, rows};
 use crate::model::{Millis, TenantId};
+use crate::store::listing::{FINISHED_STATES, LIVE_STATES, START, from, is_wanted, merged};
 use crate::store::{Job, JobFilter, JobState, Place, Schedule};
 
 // What a live job's state is depends on the time, as in `rows::live_job`.
@@ -27,12 +27,6 @@ const SCHEDULES: &str = "
     SELECT * FROM schedules WHERE tenant = ?1 AND (created_at_ms, id) < (?2, ?3)
     ORDER BY created_at_ms DESC, id DESC LIMIT ?4";
 
-const LIVE_STATES: [JobState; 4] = [JobState::Scheduled, JobState::Ready, JobState::Running, JobState::Retrying];
-const FINISHED_STATES: [JobState; 3] = [JobState::Done, JobState::Dead, JobState::Cancelled];
-
-/// Before the first row of every list.
-const START: Place = Place { at_ms: Millis::MAX, id: Uuid::max() };
-
 pub(super) async fn jobs(
     store: &SqliteStore,
     tenant: &TenantId,
@@ -45,11 +39,11 @@ pub(super) async fn jobs(
     // One snapshot for all: a job that moves from one table to the other meanwhile is seen in one of them.
     let mut read = store.readers()?.begin().await?;
     let mut jobs = list.live(&mut read, now).await?;
-    for state in FINISHED_STATES.into_iter().filter(|state| list.is_wanted(*state)) {
+    for state in FINISHED_STATES.into_iter().filter(|state| is_wanted(filter, *state)) {
         jobs.extend(list.finished(&mut read, state).await?);
     }
     read.commit().await?;
-    Ok(newest(jobs, limit))
+    Ok(merged(jobs, limit))
 }
 
 /// Jobs that have ended badly, newest first, those behind `after` only.
@@ -62,22 +56,10 @@ pub(super) async fn redrivable(
 ) -> Inner<Vec<Job>> {
     let list = JobList { tenant, filter, from: from(filter, after), limit };
     let mut jobs = Vec::new();
-    for state in FINISHED_STATES.into_iter().filter(|state| state.can_be_redriven() && list.is_wanted(*state)) {
+    for state in FINISHED_STATES.into_iter().filter(|state| state.can_be_redriven() && is_wanted(filter, *state)) {
         jobs.extend(list.finished(read, state).await?);
     }
-    Ok(newest(jobs, limit))
-}
-
-fn newest(mut jobs: Vec<Job>, limit: u32) -> Vec<Job> {
-    jobs.sort_unstable_by_key(|job| std::cmp::Reverse(Place { at_ms: job.created_at_ms, id: job.id }));
-    jobs.truncate(limit as usize);
-    jobs
-}
-
-/// Where the list begins: behind the place, and behind all that is not older than the filter says.
-fn from(filter: &JobFilter, after: Option<Place>) -> Place {
-    let before = filter.created_before_ms.map(|at_ms| Place { at_ms, id: Uuid::nil() });
-    after.into_iter().chain(before).min().unwrap_or(START)
+    Ok(merged(jobs, limit))
 }
 
 struct JobList<'a> {
@@ -91,17 +73,13 @@ struct JobList<'a> {
 type Query = sqlx::query::Query<'static, Sqlite, sqlx::sqlite::SqliteArguments>;
 
 impl JobList<'_> {
-    fn is_wanted(&self, state: JobState) -> bool {
-        self.filter.states.is_empty() || self.filter.states.contains(&state)
-    }
-
     async fn live(&self, read: &mut Transaction<'static, Sqlite>, now: Millis) -> Inner<Vec<Job>> {
-        if !LIVE_STATES.iter().any(|state| self.is_wanted(*state)) {
+        if !LIVE_STATES.iter().any(|state| is_wanted(self.filter, *state)) {
             return Ok(Vec::new());
         }
         let mut query = self.query(LIVE).bind(now);
         for state in LIVE_STATES {
-            query = query.bind(self.is_wanted(state).then(|| state.as_str()));
+            query = query.bind(is_wanted(self.filter, state).then(|| state.as_str()));
         }
         query.fetch_all(&mut **read).await?.iter().map(|row| rows::live_job(row, now)).collect()
     }

@@ -6,9 +6,9 @@ use sqlx::Row;
 
 use super::{Inner, SqliteStore, Write};
 use crate::model::TenantId;
-use crate::store::NewJob;
 use crate::store::error::Trouble;
 use crate::store::fair::JOBS_QUEUED;
+use crate::store::{NewJob, ending};
 
 const QUEUED: &str = "
     SELECT coalesce((SELECT live - running FROM loads WHERE loads.tenant = ?1), 0) AS queued,
@@ -37,8 +37,7 @@ pub(super) async fn check(write: &mut Write, jobs: &[&NewJob], queued_max: u32) 
 pub(super) async fn check_more(write: &mut Write, tenant: &str, new: i64, queued_max: u32) -> Inner<()> {
     let (queued, most) = queued(write, tenant, queued_max).await?;
     if queued + new > most {
-        let what = format!("the tenant may have {most} jobs queued, it has {queued}");
-        return Err(Trouble::Limit(JOBS_QUEUED, what));
+        return Err(Trouble::Limit(JOBS_QUEUED, ending::too_many_queued(queued, most)));
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod attempts;
 mod batch;
 mod channels;
 mod claim;
+mod columns;
 mod deliveries;
 mod fires;
 mod jobs;
@@ -20,7 +21,6 @@ mod open;
 mod prune;
 mod redrive;
 mod requests;
-mod rows;
 mod schedules;
 mod settle;
 mod standing;
@@ -35,29 +35,23 @@ use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use sqlx::Transaction;
 use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqlitePool};
-use telemetry::context::{OutOfTime, budget};
 use uuid::Uuid;
 
 pub use open::SqliteOptions;
 
-use super::error::Trouble;
+use super::call::within;
+use super::error::Inner;
+use super::rows;
 use super::{
     Backfilled, Before, BeginRequest, BegunRequest, Cancelled, Channel, ClaimDeliveries, ClaimJobs, ClaimedDeliveries,
     ClaimedJobs, Delivery, DeliverySettled, DeliverySettlement, DeliveryState, DueChannels, Fence, FireDue, FireReport,
     Job, JobCounts, JobFilter, KeyHash, LoggedAttempt, NewChannel, NewDelivery, NewJob, NewSchedule, Overlap, Place,
     Prune, PruneJobs, Pruned, Quotas, Redriven, RequestEnd, RequestTicket, Result, Schedule, Settled, Settlement,
-    Standing, Store, StoreError, SweepReport, Tenant, Triggered,
+    Standing, Store, SweepReport, Tenant, Triggered,
 };
 use crate::jobs::Progress;
 use crate::model::{Clock, Millis, TenantId};
 
-telemetry::declare_metrics! {
-    /// Time that one call of the store took, by verb and outcome.
-    pub static CALL_DURATION: Histogram = ("store.call.duration", "s", [0.0005, 0.002, 0.01, 0.05, 0.2, 1.0, 5.0]);
-}
-
-/// What the code of this backend answers, before the verb is added.
-type Inner<T> = std::result::Result<T, Trouble>;
 /// A transaction that may write.
 type Write = Transaction<'static, Sqlite>;
 
@@ -98,25 +92,8 @@ impl SqliteStore {
         Ok(self.writer()?.begin_with("BEGIN IMMEDIATE").await?)
     }
 
-    /// Runs one verb within the deadline, or within what its caller has left if that is less. A call that is given up
-    /// half-way is rolled back by its transaction.
     async fn within<T>(&self, verb: &'static str, call: impl Future<Output = Inner<T>>) -> Result<T> {
-        let started = tokio::time::Instant::now();
-        let answer = match budget(self.deadline) {
-            Ok(limit) => match tokio::time::timeout(limit, call).await {
-                Ok(answer) => answer.map_err(|trouble| trouble.of(verb)),
-                Err(_) if limit < self.deadline => Err(StoreError::OutOfTime { verb }),
-                Err(_) => Err(StoreError::Timeout { verb, deadline_ms: self.deadline_ms() }),
-            },
-            Err(OutOfTime) => Err(StoreError::OutOfTime { verb }),
-        };
-        let outcome = answer.as_ref().map_or_else(StoreError::kind, |_| "ok");
-        CALL_DURATION.record(started.elapsed().as_secs_f64(), &[("verb", verb), ("outcome", outcome)]);
-        answer
-    }
-
-    fn deadline_ms(&self) -> u64 {
-        u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX)
+        within(self.deadline, verb, call).await
     }
 
     async fn touch(&self) -> Inner<()> {

@@ -6,7 +6,7 @@ use super::settle::kept;
 use super::{Inner, SqliteStore, Write, jobs, list, loads, rows, unique};
 use crate::model::{Millis, TenantId};
 use crate::store::error::Trouble;
-use crate::store::{Job, JobFilter, Place, Redriven, Unique};
+use crate::store::{Job, JobFilter, Place, Redriven, Unique, ending};
 
 // Nothing of its past attempts is charged, so that it gets all of them again. What had crashed may be the culprit.
 const REDRIVE: &str = concat!(
@@ -24,13 +24,12 @@ pub(super) async fn one(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inn
     let now = store.now();
     let mut write = store.write().await?;
     let found = jobs::read_in(&mut write, tenant, &id.to_string(), now).await?;
-    let ended = found.ok_or_else(|| Trouble::NotFound(format!("the tenant has no job {id}")))?;
+    let ended = found.ok_or_else(|| Trouble::NotFound(ending::no_job(id)))?;
     if !ended.state.can_be_redriven() {
-        let state = ended.state.as_str();
-        return Err(Trouble::Conflict(format!("the job is {state}, only one that is dead or cancelled is redriven")));
+        return Err(Trouble::Conflict(ending::not_redrivable(ended.state)));
     }
     if let Some(holder) = holder(&mut write, &ended, now).await? {
-        return Err(Trouble::Conflict(format!("another job has its unique key: {holder}")));
+        return Err(Trouble::Conflict(ending::key_of(holder)));
     }
     loads::room_for_one(&mut write, tenant, store.tenant_queued_max).await?;
     let job = redrive(&mut write, &ended, now).await?;

@@ -2,11 +2,11 @@
 
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
-use uuid::Uuid;
 
 use super::{Inner, SqliteStore, Write, rows};
 use crate::model::Millis;
 use crate::store::error::Trouble;
+use crate::store::rows::Columns;
 use crate::store::{BeginRequest, BegunRequest, KeptAnswer, RequestEnd, RequestTicket, Settled};
 
 const INSERT: &str = "
@@ -83,24 +83,17 @@ async fn known_request(write: &mut Write, begin: BeginRequest, row: &SqliteRow, 
     if row.try_get::<&str, _>("fingerprint")? != begin.fingerprint.as_str() {
         return Ok(BegunRequest::Differs);
     }
-    if let Some(status) = row.try_get::<Option<u16>, _>("status")? {
-        return answer(status, row).map(BegunRequest::Answered);
+    if let Some(answer) = rows::kept_answer(row)? {
+        return Ok(BegunRequest::Answered(answer));
     }
     if row.try_get::<Millis, _>("lease_until_ms")? > now {
         return Ok(BegunRequest::Pending);
     }
     let again = sqlx::query(AGAIN).bind(begin.tenant.as_str()).bind(begin.key.as_str());
     let again = again.bind(now.saturating_add(rows::signed(begin.lease_ms))).fetch_one(&mut **write).await?;
-    let effect = again.try_get::<&str, _>("effect")?;
-    let effect = Uuid::parse_str(effect).map_err(|_| Trouble::Corrupt(format!("{effect:?} is no id")))?;
+    let effect = again.id("effect")?;
     let BeginRequest { tenant, key, .. } = begin;
     Ok(BegunRequest::Again(RequestTicket { tenant, key, attempt: again.try_get("attempt")?, effect }))
-}
-
-fn answer(status: u16, row: &SqliteRow) -> Inner<KeptAnswer> {
-    let headers = serde_json::from_str(row.try_get("headers")?);
-    let headers = headers.map_err(|error| Trouble::Corrupt(format!("the headers of an answer: {error}")))?;
-    Ok(KeptAnswer { status, headers, body: row.try_get("body")? })
 }
 
 pub(super) async fn end(store: &SqliteStore, ticket: &RequestTicket, end: RequestEnd) -> Inner<Settled> {

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{Inner, SqliteStore, Write, batch, deliveries, fires, rows};
 use crate::model::{Millis, TenantId};
 use crate::store::delivery::CHANNEL_PENDING;
+use crate::store::ending::{self, End, crashes};
 use crate::store::error::Trouble;
 use crate::store::{Cancelled, Effect, FULL_RETRY_MS, Fault, Fence, Job, Outcome, Settled, Settlement, SweepReport};
 
@@ -180,11 +181,6 @@ struct Ran {
     progress: Option<String>,
 }
 
-enum End<'a> {
-    Done { result: Option<serde_json::Value> },
-    Dead { reason: &'a str, fault: Fault },
-}
-
 /// Ends a job in whatever state it is. No fence is asked for, and the one of a present claim is void from now on.
 pub(super) async fn cancel(store: &SqliteStore, tenant: &TenantId, id: Uuid, reason: &str) -> Inner<Option<Cancelled>> {
     let mut write = store.write().await?;
@@ -215,7 +211,7 @@ pub(super) async fn cancel_live(
 pub(super) async fn bury(write: &mut Write, row: &SqliteRow, what: &str, now: Millis) -> Inner<()> {
     let (id, attempt): (&str, u32) = (row.try_get("id")?, row.try_get("attempt")?);
     tracing::error!(id, what, "a job cannot be read, it is dead");
-    let reason = format!("it cannot be read: {what}");
+    let reason = ending::unreadable(what);
     finish_as(write, id, attempt, End::Dead { reason: &reason, fault: Fault::Failure }, Ran::default(), now)
         .await
         .map(drop)
@@ -260,16 +256,12 @@ async fn leave(write: &mut Write, id: &str) -> Inner<()> {
     }
 }
 
-fn crashes(fault: Fault) -> i64 {
-    i64::from(fault == Fault::Crash)
-}
-
 pub(super) async fn sweep(store: &SqliteStore, crashes_max: u32, limit: u32) -> Inner<SweepReport> {
     let now = store.now();
     let mut write = store.write().await?;
     let lost = sqlx::query(LOST_TOO_OFTEN).bind(now).bind(crashes_max).bind(limit).fetch_all(&mut *write).await?;
     for row in &lost {
-        let crashes = row.try_get::<u32, _>("crashes")? + 1;
+        let crashes = row.try_get::<i64, _>("crashes")? + 1;
         quarantine(&mut write, row.try_get("id")?, row.try_get("attempt")?, crashes, now).await?;
     }
     let rescue = sqlx::query(RESCUE).bind(now).bind(crashes_max).bind(limit);
@@ -278,7 +270,7 @@ pub(super) async fn sweep(store: &SqliteStore, crashes_max: u32, limit: u32) -> 
     Ok(SweepReport { rescued, quarantined: lost.len() as u64 })
 }
 
-async fn quarantine(write: &mut Write, id: &str, attempt: u32, crashes: u32, now: Millis) -> Inner<bool> {
-    let reason = format!("quarantined after {crashes} crashes: its runner was lost, the lease ran out");
+async fn quarantine(write: &mut Write, id: &str, attempt: u32, crashes: i64, now: Millis) -> Inner<bool> {
+    let reason = ending::quarantined(crashes);
     finish_as(write, id, attempt, End::Dead { reason: &reason, fault: Fault::Crash }, Ran::default(), now).await
 }

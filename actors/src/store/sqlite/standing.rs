@@ -3,8 +3,9 @@
 use sqlx::Row;
 use uuid::Uuid;
 
-use super::{Inner, SqliteStore, jobs, rows};
+use super::{Inner, SqliteStore, jobs};
 use crate::model::TenantId;
+use crate::store::rows::Columns;
 use crate::store::{AHEAD_MAX, Standing};
 
 const LIVE: &str = "
@@ -42,7 +43,7 @@ pub(super) async fn standing(store: &SqliteStore, tenant: &TenantId, id: Uuid) -
     };
     if let Some(live) = sqlx::query(LIVE).bind(id.to_string()).fetch_optional(&mut *read).await? {
         standing.is_suspect = live.try_get("suspect")?;
-        standing.owner = live.try_get::<Option<&str>, _>("owner")?.map(rows::id).transpose()?;
+        standing.owner = live.id_or_none("owner")?;
         standing.lease_until_ms = live.try_get("lease_until_ms")?;
     }
     Ok(Some(standing))

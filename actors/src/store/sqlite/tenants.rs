@@ -3,10 +3,11 @@
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Inner, SqliteStore, Write, rows};
+use super::{Inner, SqliteStore, Write};
 use crate::model::TenantId;
 use crate::store::error::Trouble;
-use crate::store::{KeyHash, Quotas, Tenant};
+use crate::store::rows::tenant_row as tenant;
+use crate::store::{KeyHash, Quotas, Tenant, ending};
 
 const NEXT_VERSION: &str = "SELECT coalesce(max(version), 0) + 1 FROM tenants";
 
@@ -35,8 +36,8 @@ pub(super) async fn create(store: &SqliteStore, id: &TenantId, key: &KeyHash) ->
         }
         // Which of the two collides is told, but never whose key it is.
         return Err(Trouble::Conflict(match known.0 == id.as_str() {
-            true => format!("there is a tenant {id} already"),
-            false => format!("the tenant {id} would have the key of another tenant"),
+            true => ending::same_name(id),
+            false => ending::same_key(id),
         }));
     }
     let insert = sqlx::query("INSERT INTO tenants (id, key_hash, created_at_ms) VALUES (?1, ?2, ?3) RETURNING *");
@@ -72,7 +73,7 @@ pub(super) async fn rotate_key(store: &SqliteStore, id: &TenantId, key: &KeyHash
     let (mut write, version) = begin(store).await?;
     let taken = sqlx::query("SELECT 1 FROM tenants WHERE key_hash = ?1 AND id <> ?2");
     if taken.bind(key.as_str()).bind(id.as_str()).fetch_optional(&mut *write).await?.is_some() {
-        return Err(Trouble::Conflict(format!("the tenant {id} would have the key of another tenant")));
+        return Err(Trouble::Conflict(ending::same_key(id)));
     }
     let update = sqlx::query(ROTATE).bind(id.as_str()).bind(version).bind(key.as_str());
     let row = update.fetch_optional(&mut *write).await?;
@@ -126,26 +127,5 @@ async fn finish(mut write: Write, id: &TenantId, changed: Option<SqliteRow>) -> 
         }
     };
     write.commit().await?;
-    tenant(&row.ok_or_else(|| Trouble::NotFound(format!("there is no tenant {id}")))?)
-}
-
-fn tenant(row: &SqliteRow) -> Inner<Tenant> {
-    Ok(Tenant {
-        id: rows::tenant(row.try_get("id")?)?,
-        created_at_ms: row.try_get("created_at_ms")?,
-        disabled_at_ms: row.try_get("disabled_at_ms")?,
-        quotas: Quotas {
-            requests_per_s: row.try_get("requests_per_s")?,
-            requests_burst: row.try_get("requests_burst")?,
-            requests_at_once: row.try_get("requests_at_once")?,
-            sockets: row.try_get("sockets")?,
-            subscriptions: row.try_get("subscriptions")?,
-            job_weight: row.try_get("job_weight")?,
-            jobs_running: row.try_get("jobs_running")?,
-            jobs_queued: row.try_get("jobs_queued")?,
-            job_starts_per_s: row.try_get("job_starts_per_s")?,
-        },
-        version: row.try_get("version")?,
-        key_version: row.try_get("key_version")?,
-    })
+    tenant(&row.ok_or_else(|| Trouble::NotFound(ending::no_tenant(id)))?)
 }

@@ -12,7 +12,7 @@ use super::Checks;
 use crate::settings::fault::Fault;
 use crate::settings::layers::Sources;
 use crate::settings::sections::{Otlp, Profile};
-use crate::settings::{Settings, refused};
+use crate::settings::{Settings, StoreUrl, refused};
 
 /// The standard's switch, which silences everything.
 const DISABLED: &str = "OTEL_SDK_DISABLED";
@@ -42,7 +42,8 @@ impl Checks<'_> {
     }
 
     fn store(&mut self, settings: &Settings) {
-        let url = &settings.store.url;
+        // An address of PostgreSQL was looked at when it was read.
+        let StoreUrl::Sqlite(url) = &settings.store.url else { return };
         let refusal = match SqliteStore::new(url, settings.for_sqlite()) {
             Err(StoreError::Address { what }) => {
                 Some(what.replace(&format!("{url:?}: "), "").replace("error with configuration: ", ""))

@@ -1,0 +1,390 @@
+//! Firing schedules: what is due, and what a tenant asks for itself. What follows from a fire is decided in
+//! [`policy`](crate::store::policy), and only read and written here.
+//!
+//! A schedule is locked before it is looked at, so that each fire happens once. Those that another process has locked are
+//! its own. A schedule is locked before its jobs; whoever ends a job locks no schedule.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+
+use sqlx::postgres::PgRow;
+use uuid::Uuid;
+
+use super::{PostgresStore, Run, Write, clean, jobs, loads, settle};
+use crate::model::{Millis, TenantId, new_id};
+use crate::store::error::{Inner, Trouble};
+use crate::store::policy::{Meeting, Plan, Standing, Terms};
+use crate::store::rows::{self, Columns};
+use crate::store::{Backfilled, Fence, FireDue, FireReport, Fired, NewJob, Overlap, Schedule, Triggered};
+
+/// The last error of a job that makes room for the next fire of its schedule.
+const OVERTAKEN: &str = "cancelled: a later fire of its schedule took its place";
+
+const DUE: &str = "
+    SELECT *, EXISTS (SELECT 1 FROM tenants WHERE id = schedules.tenant AND disabled_at_ms IS NOT NULL) AS rests
+    FROM schedules WHERE next_fire_at_ms IS NOT NULL AND next_fire_at_ms <= $1
+    ORDER BY next_fire_at_ms LIMIT $2 FOR UPDATE OF schedules SKIP LOCKED";
+
+// A fire that waited for a job, and need not wait any more.
+const RELEASED: &str = "
+    SELECT *, false AS rests FROM schedules
+    WHERE buffered_fire_at_ms IS NOT NULL AND NOT EXISTS (SELECT 1 FROM jobs WHERE schedule_id = schedules.id)
+    ORDER BY id LIMIT $1 FOR UPDATE OF schedules SKIP LOCKED";
+
+// A walk over the index that jumps from one tenant to the next.
+const TENANTS_DUE: &str = "
+    WITH RECURSIVE firing (tenant) AS (
+        (SELECT tenant FROM schedules WHERE next_fire_at_ms IS NOT NULL ORDER BY tenant LIMIT 1)
+        UNION ALL
+        SELECT next.tenant FROM firing CROSS JOIN LATERAL (
+            SELECT tenant FROM schedules WHERE next_fire_at_ms IS NOT NULL AND tenant > firing.tenant
+            ORDER BY tenant LIMIT 1) AS next
+    )
+    SELECT tenant FROM firing
+    WHERE EXISTS (SELECT 1 FROM schedules WHERE schedules.tenant = firing.tenant
+                                                AND next_fire_at_ms IS NOT NULL AND next_fire_at_ms <= $1)
+    ORDER BY random() LIMIT $2";
+
+const DUE_OF_TENANT: &str = "
+    SELECT *, EXISTS (SELECT 1 FROM tenants WHERE id = schedules.tenant AND disabled_at_ms IS NOT NULL) AS rests
+    FROM schedules WHERE tenant = $3 AND next_fire_at_ms IS NOT NULL AND next_fire_at_ms <= $1
+    ORDER BY next_fire_at_ms LIMIT $2 FOR UPDATE OF schedules SKIP LOCKED";
+
+const LIVE: &str = "
+    SELECT asked.id FROM unnest($1::uuid[]) AS asked (id)
+    WHERE EXISTS (SELECT 1 FROM jobs WHERE schedule_id = asked.id)";
+
+// Of these fires, those that have made a job which is still kept.
+const PRESENT: &str = "
+    SELECT fire_schedule, fire_at FROM unnest($1::uuid[], $2::bigint[]) AS asked (fire_schedule, fire_at)
+    WHERE EXISTS (SELECT 1 FROM jobs WHERE schedule_id = fire_schedule AND fire_at_ms = fire_at)
+          OR EXISTS (SELECT 1 FROM jobs_done WHERE schedule_id = fire_schedule AND fire_at_ms = fire_at)";
+
+const WRITE_DOWN: &str = "
+    UPDATE schedules SET next_fire_at_ms = $2, last_fire_at_ms = coalesce($3, last_fire_at_ms),
+                         buffered_fire_at_ms = $4, remaining_fires = $5,
+                         fires = fires + $6, missed = missed + $7, overlapped = overlapped + $8
+    WHERE id = $1";
+
+const BREAK: &str = "
+    UPDATE schedules SET next_fire_at_ms = NULL, buffered_fire_at_ms = NULL, last_error = $2 WHERE id = $1";
+
+const NEXT: &str = "
+    SELECT now_ms() AS now_ms,
+           (SELECT min(next_fire_at_ms) FROM schedules WHERE next_fire_at_ms IS NOT NULL) AS next_ms";
+
+pub(super) async fn fire_due(store: &PostgresStore, fire: FireDue) -> Inner<FireReport> {
+    let mut session = store.session().await?;
+    let mut write = session.begin().await?;
+    let report = fire_within(&mut write, fire, store.tenant_queued_max).await;
+    write.end(report).await
+}
+
+async fn fire_within(write: &mut Write<'_>, fire: FireDue, queued_max: u32) -> Inner<FireReport> {
+    let now = now(write).await?;
+    let (rows, is_more) = due(write, fire.limit, now).await?;
+    let share = (fire.limit as usize).checked_div(rows.len()).unwrap_or(0);
+    let terms = Terms { now, catch_up_window_ms: fire.catch_up_window_ms, most: share, rests: false };
+    let mut report = FireReport::default();
+    if !rows.is_empty() {
+        apply(write, &rows, terms, queued_max, &mut report).await?;
+    }
+    let next = write.one(sqlx::query(NEXT)).await?;
+    let next_due_in_ms = rows::until(next.integer_or_none("next_ms")?, next.number("now_ms")?);
+    report.next_due_in_ms = if is_more { Some(0) } else { next_due_in_ms };
+    Ok(report)
+}
+
+async fn now(write: &mut Write<'_>) -> Inner<Millis> {
+    write.one(sqlx::query("SELECT now_ms() AS now_ms")).await?.number("now_ms")
+}
+
+/// Schedules to look at, each once, and whether there may be more.
+async fn due(write: &mut Write<'_>, limit: u32, now: Millis) -> Inner<(Vec<PgRow>, bool)> {
+    let most = limit as usize;
+    let mut rows = write.all(sqlx::query(DUE).bind(now).bind(i64::from(limit))).await?;
+    let mut is_more = rows.len() >= most;
+    if is_more {
+        rows = shares(write, limit, now).await?;
+    }
+    let known: HashSet<Uuid> = rows.iter().map(|row| row.id("id")).collect::<Inner<_>>()?;
+    let released = write.all(sqlx::query(RELEASED).bind(i64::from(limit))).await?;
+    is_more |= released.len() >= most;
+    for row in released {
+        if !known.contains(&row.id("id")?) {
+            rows.push(row);
+        }
+    }
+    Ok((rows, is_more))
+}
+
+/// When there are more than one look can take: of every tenant the same number, and the rest of whoever has it.
+async fn shares(write: &mut Write<'_>, limit: u32, now: Millis) -> Inner<Vec<PgRow>> {
+    let tenants = write.all(sqlx::query(TENANTS_DUE).bind(now).bind(i64::from(limit))).await?;
+    let mut queues = VecDeque::with_capacity(tenants.len());
+    // Beside many others nobody can have more than twice its share anyway.
+    let most = if tenants.len() > 1 { limit.div_ceil(tenants.len() as u32).saturating_mul(2) } else { limit };
+    for tenant in &tenants {
+        let due = sqlx::query(DUE_OF_TENANT).bind(now).bind(i64::from(most.min(limit)));
+        queues.push_back(VecDeque::from(write.all(due.bind(tenant.string("tenant")?)).await?));
+    }
+    let mut rows = Vec::with_capacity(limit as usize);
+    while rows.len() < limit as usize
+        && let Some(mut queue) = queues.pop_front()
+    {
+        if let Some(row) = queue.pop_front() {
+            rows.push(row);
+            queues.push_back(queue);
+        }
+    }
+    Ok(rows)
+}
+
+async fn apply(
+    write: &mut Write<'_>,
+    rows: &[PgRow],
+    terms: Terms,
+    queued_max: u32,
+    report: &mut FireReport,
+) -> Inner<()> {
+    let mut planned: Vec<(Box<Schedule>, Plan)> = Vec::with_capacity(rows.len());
+    for row in rows {
+        match rows::schedule(row) {
+            // Fires of a disabled tenant are missed: they must not stand before all others, look after look.
+            Ok(schedule) => {
+                let plan = schedule.plan(Terms { rests: row.flag("rests")?, ..terms });
+                planned.push((Box::new(schedule), plan));
+            }
+            // One schedule that cannot be read must not stop all others.
+            Err(Trouble::Corrupt(error)) => {
+                write.execute(sqlx::query(BREAK).bind(row.id("id")?).bind(clean(error))).await?;
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    let present = present(write, planned.iter().map(|(schedule, plan)| (&**schedule, plan.fires.as_slice()))).await?;
+    let live = live(write, planned.iter().map(|(schedule, _)| schedule.id).collect()).await?;
+    let tenants: BTreeSet<String> = planned.iter().map(|(schedule, _)| schedule.tenant.to_string()).collect();
+    let limits = loads::Room::ask(write, tenants.into_iter().collect(), queued_max).await?;
+    let mut rooms: HashMap<TenantId, usize> = HashMap::new();
+    let mut inserts = jobs::Inserts::default();
+    for (schedule, plan) in planned {
+        let is_new = |fire: &Millis| !present.contains(&(schedule.id, *fire));
+        let fires: Vec<Millis> = plan.fires.iter().copied().filter(is_new).collect();
+        let standing = standing(&schedule, live.contains(&schedule.id));
+        let standing = Standing { buffered: standing.buffered.filter(is_new), ..standing };
+        let room = rooms.get(&schedule.tenant).copied().unwrap_or_else(|| limits.of(schedule.tenant.as_str()));
+        let (meeting, full) = standing.meet_within(room, &fires, schedule.policies.overlap);
+        if full > 0 {
+            let (tenant, schedule) = (&schedule.tenant, schedule.id);
+            tracing::warn!(%tenant, %schedule, full, "fires are missed: the tenant has as many jobs queued as it may");
+        }
+        rooms.insert(schedule.tenant.clone(), room.saturating_sub(meeting.starts.len()));
+        let (fired, cancelled) = perform(write, &mut inserts, &schedule, &meeting, None, terms.now).await?;
+        let change = Change {
+            next: meeting.next(plan.next),
+            last: meeting.starts.last().copied(),
+            missed: plan.missed + full,
+            remaining: meeting.remaining,
+        };
+        write_down(write, schedule.id, &meeting, change).await?;
+        report.missed += plan.missed + full;
+        report.overlapped += meeting.overlapped;
+        report.buffered += u64::from(meeting.is_newly_buffered);
+        report.fired.extend(fired);
+        report.cancelled.extend(cancelled);
+    }
+    keep(write, inserts).await
+}
+
+/// All jobs of all fires in one statement.
+async fn keep(write: &mut Write<'_>, inserts: jobs::Inserts) -> Inner<()> {
+    if !inserts.is_empty() {
+        write.execute(inserts.statement()).await?;
+    }
+    Ok(())
+}
+
+/// How a locked schedule stands.
+fn standing(schedule: &Schedule, is_live: bool) -> Standing {
+    Standing { is_live, buffered: schedule.buffered_fire_at_ms, remaining: schedule.policies.remaining_fires }
+}
+
+/// Of these schedules, those with a job that has not ended.
+async fn live(write: &mut Write<'_>, ids: Vec<Uuid>) -> Inner<HashSet<Uuid>> {
+    write.all(sqlx::query(LIVE).bind(ids)).await?.iter().map(|row| row.id("id")).collect()
+}
+
+/// Of these fires, and those that are buffered, the ones that have made a job before.
+async fn present<'a>(
+    write: &mut Write<'_>,
+    fires: impl Iterator<Item = (&'a Schedule, &'a [Millis])>,
+) -> Inner<HashSet<(Uuid, Millis)>> {
+    let of_one = |(schedule, fires): (&'a Schedule, &'a [Millis])| {
+        fires.iter().copied().chain(schedule.buffered_fire_at_ms).map(|fire| (schedule.id, fire))
+    };
+    let (ids, times): (Vec<Uuid>, Vec<Millis>) = fires.flat_map(of_one).unzip();
+    let found = write.all(sqlx::query(PRESENT).bind(ids).bind(times)).await?;
+    found.iter().map(|row| Ok((row.id("fire_schedule")?, row.number("fire_at")?))).collect()
+}
+
+/// Cancels jobs as was decided, and notes those that are to be made. The job of the last fire has the id `last`, if there
+/// is one.
+async fn perform(
+    write: &mut Write<'_>,
+    inserts: &mut jobs::Inserts,
+    schedule: &Schedule,
+    meeting: &Meeting,
+    last: Option<Uuid>,
+    now: Millis,
+) -> Inner<(Vec<Fired>, Vec<Fence>)> {
+    let mut cancelled = Vec::new();
+    if meeting.cancels {
+        let live = sqlx::query("SELECT id FROM jobs WHERE schedule_id = $1 ORDER BY fire_at_ms").bind(schedule.id);
+        for row in write.all(live).await? {
+            let job = settle::cancel_live(write, &schedule.tenant, row.id("id")?, OVERTAKEN).await?;
+            cancelled.extend(job.map(|job| job.fence()));
+        }
+    }
+    let mut fired = Vec::with_capacity(meeting.starts.len());
+    for (position, fire_at) in meeting.starts.iter().enumerate() {
+        let is_last = position + 1 == meeting.starts.len();
+        let id = last.filter(|_| is_last).unwrap_or_else(new_id);
+        let job = NewJob {
+            id,
+            queue: schedule.queue.clone(),
+            max_attempts: schedule.max_attempts,
+            context: schedule.context.clone(),
+            ..NewJob::new(schedule.tenant.clone(), schedule.kind.clone(), schedule.payload.clone())
+        };
+        inserts.add(job, Some(fire_at.saturating_add(jitter(schedule))), Some((schedule.id, *fire_at)));
+        let late_ms = now.saturating_sub(*fire_at).max(0) as u64;
+        fired.push(Fired { schedule: schedule.id, job: id, fire_at_ms: *fire_at, late_ms });
+    }
+    Ok((fired, cancelled))
+}
+
+/// The same part of the schedule's jitter each time: the end of its id is random.
+fn jitter(schedule: &Schedule) -> i64 {
+    let (_, random) = schedule.id.as_u64_pair();
+    random.checked_rem(schedule.jitter_ms).map_or(0, rows::signed)
+}
+
+/// What changes in a row beside what was decided.
+struct Change {
+    next: Option<Millis>,
+    last: Option<Millis>,
+    missed: u64,
+    remaining: Option<u64>,
+}
+
+async fn write_down(write: &mut Write<'_>, id: Uuid, meeting: &Meeting, change: Change) -> Inner<()> {
+    let update = sqlx::query(WRITE_DOWN)
+        .bind(id)
+        .bind(change.next)
+        .bind(change.last)
+        .bind(meeting.buffered)
+        .bind(change.remaining.map(rows::signed))
+        .bind(meeting.starts.len() as i64)
+        .bind(rows::signed(change.missed))
+        .bind(rows::signed(meeting.overlapped));
+    write.execute(update).await.map(drop)
+}
+
+pub(super) async fn trigger(
+    store: &PostgresStore,
+    tenant: &TenantId,
+    id: Uuid,
+    job: Uuid,
+    overlap: Option<Overlap>,
+) -> Inner<Option<Triggered>> {
+    let mut session = store.session().await?;
+    let mut write = session.begin().await?;
+    let answer = trigger_within(&mut write, tenant, id, job, overlap, store.tenant_queued_max).await;
+    write.end(answer).await
+}
+
+async fn trigger_within(
+    write: &mut Write<'_>,
+    tenant: &TenantId,
+    id: Uuid,
+    job: Uuid,
+    overlap: Option<Overlap>,
+    queued_max: u32,
+) -> Inner<Option<Triggered>> {
+    let Some((schedule, now)) = locked(write, tenant, id).await? else { return Ok(None) };
+    // Two in the same millisecond are two fires all the same.
+    let mut fire_at = now;
+    while present(write, [(&schedule, [fire_at].as_slice())].into_iter()).await?.contains(&(id, fire_at)) {
+        fire_at += 1;
+    }
+    // It is not one of those that the schedule may still fire.
+    let is_live = !live(write, vec![id]).await?.is_empty();
+    let standing = Standing { remaining: None, ..standing(&schedule, is_live) };
+    let meeting = standing.meet(&[fire_at], overlap.unwrap_or(schedule.policies.overlap));
+    let is_started = meeting.starts.last() == Some(&fire_at);
+    if !is_started && !meeting.is_newly_buffered {
+        return Ok(Some(Triggered::Overlapped));
+    }
+    loads::check_more(write, tenant.as_str(), meeting.starts.len(), queued_max).await?;
+    let (next, remaining) = (schedule.next_fire_at_ms, schedule.policies.remaining_fires);
+    let unjittered = Schedule { jitter_ms: 0, ..schedule };
+    let mut inserts = jobs::Inserts::default();
+    let named = Some(job).filter(|_| is_started);
+    let (mut fired, cancelled) = perform(write, &mut inserts, &unjittered, &meeting, named, now).await?;
+    let change = Change { next, last: meeting.starts.last().copied(), missed: 0, remaining };
+    write_down(write, id, &meeting, change).await?;
+    keep(write, inserts).await?;
+    Ok(Some(match fired.pop() {
+        Some(fired) if is_started => Triggered::Started { fired, cancelled },
+        _ => Triggered::Buffered { fire_at_ms: fire_at },
+    }))
+}
+
+pub(super) async fn backfill(
+    store: &PostgresStore,
+    tenant: &TenantId,
+    id: Uuid,
+    fires: &[Millis],
+    overlap: Overlap,
+) -> Inner<Option<Backfilled>> {
+    let mut session = store.session().await?;
+    let mut write = session.begin().await?;
+    let answer = backfill_within(&mut write, tenant, id, fires, overlap, store.tenant_queued_max).await;
+    write.end(answer).await
+}
+
+async fn backfill_within(
+    write: &mut Write<'_>,
+    tenant: &TenantId,
+    id: Uuid,
+    fires: &[Millis],
+    overlap: Overlap,
+    queued_max: u32,
+) -> Inner<Option<Backfilled>> {
+    let Some((schedule, now)) = locked(write, tenant, id).await? else { return Ok(None) };
+    let present = present(write, [(&schedule, fires)].into_iter()).await?;
+    let is_new = |fire: &Millis| !present.contains(&(id, *fire)) && schedule.buffered_fire_at_ms != Some(*fire);
+    let new: Vec<Millis> = fires.iter().copied().filter(is_new).collect();
+    let is_live = !live(write, vec![id]).await?.is_empty();
+    let meeting = Standing { remaining: None, ..standing(&schedule, is_live) }.meet(&new, overlap);
+    loads::check_more(write, tenant.as_str(), meeting.starts.len(), queued_max).await?;
+    let mut inserts = jobs::Inserts::default();
+    let (fired, cancelled) = perform(write, &mut inserts, &schedule, &meeting, None, now).await?;
+    let (next, remaining) = (schedule.next_fire_at_ms, schedule.policies.remaining_fires);
+    write_down(write, id, &meeting, Change { next, last: None, missed: 0, remaining }).await?;
+    keep(write, inserts).await?;
+    Ok(Some(Backfilled {
+        fired,
+        cancelled,
+        present: (fires.len() - new.len()) as u64,
+        overlapped: meeting.overlapped,
+        buffered_fire_at_ms: meeting.buffered.filter(|_| meeting.is_newly_buffered),
+    }))
+}
+
+/// A tenant's schedule, and the time, within a transaction that is about to fire it.
+async fn locked(write: &mut Write<'_>, tenant: &TenantId, id: Uuid) -> Inner<Option<(Schedule, Millis)>> {
+    let lock = sqlx::query("SELECT * FROM schedules WHERE id = $1 AND tenant = $2 FOR UPDATE");
+    let Some(row) = write.optional(lock.bind(id).bind(tenant.as_str())).await? else { return Ok(None) };
+    Ok(Some((rows::schedule(&row)?, now(write).await?)))
+}

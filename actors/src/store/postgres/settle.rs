@@ -1,0 +1,274 @@
+//! The end of a claim: settled by its runner, or swept because the runner was lost.
+//!
+//! A batch is one statement. It locks its rows in the order of their ids, as all do who lock several jobs. With effects
+//! there is a transaction around it, and the channels are locked before the jobs.
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+use super::{PostgresStore, Run, Write, clean, deliveries, jobs, span};
+use crate::model::TenantId;
+use crate::store::delivery::CHANNEL_PENDING;
+use crate::store::ending::{self, crashes};
+use crate::store::error::{Inner, Trouble};
+use crate::store::rows::{self, Columns};
+use crate::store::{Cancelled, Effect, FULL_RETRY_MS, Fault, Fence, Job, Outcome, Settled, Settlement, SweepReport};
+
+// What a job takes along when it ends, and when it is redriven.
+macro_rules! kept {
+    () => {
+        "id, tenant, queue, kind, payload, priority, attempt, max_attempts, timeout_ms, created_at_ms, schedule_id,
+         fire_at_ms, traceparent, origin_trace_id, request_id, unique_key, keep_ms"
+    };
+}
+pub(super) use kept;
+
+const SETTLE: &str = concat!(
+    "WITH clock AS MATERIALIZED (SELECT now_ms() AS now), batch AS MATERIALIZED (
+        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::text[],
+                             $8::text[], $9::text[])
+            AS batch (id, attempt, ending, after_ms, crashes, error, result, run, word)
+    ), held AS MATERIALIZED (
+        SELECT jobs.id FROM jobs JOIN batch ON jobs.id = batch.id AND jobs.attempt = batch.attempt
+        WHERE jobs.state = 'running' ORDER BY jobs.id FOR UPDATE OF jobs
+    ), ended AS (
+        DELETE FROM jobs USING held, batch
+        WHERE jobs.id = held.id AND batch.id = held.id AND batch.ending IN ('done', 'dead')
+        RETURNING jobs.*, batch.ending, batch.crashes AS crashed, batch.error, batch.result, batch.run, batch.word
+    ), kept AS (
+        INSERT INTO jobs_done (",
+    kept!(),
+    ", state, refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, finished_at_ms, forget_at_ms,
+         last_error, result, run_traceparent)
+        SELECT ",
+    kept!(),
+    ", ending, refunds, redrives, crashes + crashed, snoozes, coalesce(word, progress), run_at_ms, claimed_at_ms, now,
+         now + keep_ms, coalesce(error, last_error), result, coalesce(run, run_traceparent)
+        FROM ended, clock
+    ), again AS (
+        UPDATE jobs SET state = 'waiting', run_at_ms = now + after_ms, last_error = error,
+                        crashes = jobs.crashes + batch.crashes, suspect = false, owner = NULL, lease_until_ms = NULL,
+                        run_traceparent = coalesce(run, run_traceparent), progress = coalesce(word, progress)
+        FROM held, batch, clock
+        WHERE jobs.id = held.id AND batch.id = held.id AND batch.ending = 'retry'
+    ), later AS (
+        UPDATE jobs SET state = 'waiting', run_at_ms = now + after_ms, last_error = error, refunds = refunds + 1,
+                        snoozes = snoozes + CASE WHEN batch.ending = 'snooze' THEN 1 ELSE 0 END,
+                        suspect = false, owner = NULL, lease_until_ms = NULL,
+                        run_traceparent = coalesce(run, run_traceparent)
+        FROM held, batch, clock
+        WHERE jobs.id = held.id AND batch.id = held.id AND batch.ending IN ('postpone', 'snooze')
+    ), released AS (
+        UPDATE jobs SET state = 'ready', refunds = refunds + 1, owner = NULL, lease_until_ms = NULL,
+                        run_traceparent = coalesce(run, run_traceparent)
+        FROM held, batch
+        WHERE jobs.id = held.id AND batch.id = held.id AND batch.ending = 'release'
+    )
+    SELECT id FROM held"
+);
+
+// A row that is locked belongs to whoever settles, cancels or extends it at this moment: it is left to the next sweep.
+// What was lost is counted as a crash, and not charged as an attempt: the job may never have begun. One that could be
+// lost only once more is a suspect from now on.
+const RESCUE: &str = "
+    WITH lost AS MATERIALIZED (
+        SELECT id FROM jobs WHERE state = 'running' AND lease_until_ms < (SELECT now_ms()) AND crashes + 1 < $1
+        ORDER BY lease_until_ms LIMIT $2 FOR UPDATE SKIP LOCKED
+    )
+    UPDATE jobs SET state = 'ready', refunds = refunds + 1, crashes = crashes + 1, owner = NULL, lease_until_ms = NULL,
+                    suspect = (crashes + 2 >= $1), last_error = 'its runner was lost: the lease ran out'
+    FROM lost WHERE jobs.id = lost.id";
+
+const LOST_TOO_OFTEN: &str = "
+    SELECT id, attempt, crashes FROM jobs WHERE state = 'running' AND lease_until_ms < (SELECT now_ms()) AND crashes + 1 >= $1
+    ORDER BY lease_until_ms LIMIT $2 FOR UPDATE SKIP LOCKED";
+
+const CANCEL: &str = concat!(
+    "WITH clock AS MATERIALIZED (SELECT now_ms() AS now),
+     ended AS (DELETE FROM jobs WHERE id = $1 AND tenant = $2 RETURNING *)
+     INSERT INTO jobs_done (",
+    kept!(),
+    ", state, refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, finished_at_ms, forget_at_ms,
+      run_traceparent, last_error)
+     SELECT ",
+    kept!(),
+    ", 'cancelled', refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, now, now + keep_ms,
+      run_traceparent, $3
+     FROM ended, clock
+     RETURNING *"
+);
+
+pub(super) async fn settle(store: &PostgresStore, batch: Vec<Settlement>) -> Inner<Vec<Settled>> {
+    let mut session = store.session().await?;
+    let mut answers = Vec::with_capacity(batch.len());
+    for part in without_repeats(batch) {
+        if part.iter().all(|settlement| settlement.effects.is_empty()) {
+            let held = run(&mut session, &part).await?;
+            answers.extend(part.iter().map(|settlement| applied(&held, settlement.fence)));
+            continue;
+        }
+        let mut write = session.begin().await?;
+        answers.extend(with_effects(&mut write, part, store.pending_max).await?);
+        write.commit().await?;
+    }
+    Ok(answers)
+}
+
+/// One statement ends a job once. A batch that names one twice is cut before the second.
+fn without_repeats(batch: Vec<Settlement>) -> Vec<Vec<Settlement>> {
+    let (mut parts, mut seen) = (Vec::new(), HashSet::new());
+    for settlement in batch {
+        if parts.is_empty() || !seen.insert(settlement.fence.id) {
+            seen = HashSet::from([settlement.fence.id]);
+            parts.push(Vec::new());
+        }
+        if let Some(part) = parts.last_mut() {
+            part.push(settlement);
+        }
+    }
+    parts
+}
+
+fn applied(held: &HashSet<Uuid>, fence: Fence) -> Settled {
+    if held.contains(&fence.id) { Settled::Applied } else { Settled::Late }
+}
+
+/// Effects are looked at before anything is written, so that one impossible effect costs its own job only.
+async fn with_effects(write: &mut Write<'_>, mut part: Vec<Settlement>, pending_max: u32) -> Inner<Vec<Settled>> {
+    let wanted = part.iter().filter(|settlement| is_done(settlement)).flat_map(deliveries_of);
+    let wanted = wanted.map(|delivery| delivery.channel);
+    let mut channels = deliveries::Channels::lock(write, wanted, pending_max).await?;
+    let mut refused = HashMap::new();
+    for settlement in part.iter_mut().filter(|settlement| is_done(settlement)) {
+        let failed = channels.check_all(deliveries_of(settlement)).err();
+        let Some(trouble) = failed else { continue };
+        let answer = match trouble {
+            Trouble::NotFound(reason) | Trouble::Conflict(reason) => {
+                settlement.outcome = Outcome::Dead { reason: reason.clone(), fault: Fault::Failure };
+                Settled::Refused { reason }
+            }
+            Trouble::Limit(CHANNEL_PENDING, reason) => Settled::Postponed { reason },
+            other => return Err(other),
+        };
+        refused.insert(settlement.fence.id, answer);
+    }
+    let held = run_but(write, &part, &refused).await?;
+    let mut answers = Vec::with_capacity(part.len());
+    let mut to_keep = Vec::new();
+    for settlement in part {
+        let answer = applied(&held, settlement.fence);
+        let refused = refused.remove(&settlement.fence.id);
+        if answer == Settled::Applied && refused.is_none() && is_done(&settlement) {
+            to_keep.extend(settlement.effects.into_iter().map(|Effect::Deliver(delivery)| delivery));
+        }
+        answers.push(refused.filter(|_| answer == Settled::Applied).unwrap_or(answer));
+    }
+    deliveries::insert(write, to_keep).await?;
+    Ok(answers)
+}
+
+fn is_done(settlement: &Settlement) -> bool {
+    matches!(settlement.outcome, Outcome::Done { .. })
+}
+
+fn deliveries_of(settlement: &Settlement) -> impl Iterator<Item = &crate::store::NewDelivery> + Clone {
+    settlement.effects.iter().map(|Effect::Deliver(delivery)| delivery)
+}
+
+/// Writes the outcomes. Answers whose fences held.
+async fn run(on: &mut impl Run, part: &[Settlement]) -> Inner<HashSet<Uuid>> {
+    run_but(on, part, &HashMap::new()).await
+}
+
+/// As [`run`], but those that are postponed by `refused` are tried again later.
+async fn run_but(on: &mut impl Run, part: &[Settlement], refused: &HashMap<Uuid, Settled>) -> Inner<HashSet<Uuid>> {
+    let (ids, attempts) = jobs::columns(part.iter().map(|settlement| &settlement.fence));
+    let (mut endings, mut delays, mut crashed) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut errors, mut results) = (Vec::new(), Vec::new());
+    let (mut runs, mut words) = (Vec::new(), Vec::new());
+    for settlement in part {
+        let (after_ms, fault, error, result) = match &settlement.outcome {
+            Outcome::Done { result } => (0, Fault::Failure, None, result.as_ref()),
+            Outcome::Dead { reason, fault } => (0, *fault, Some(reason), None),
+            Outcome::Retry { after_ms, error, fault } => (span(*after_ms), *fault, Some(error), None),
+            Outcome::Snooze { after_ms, reason } => (span(*after_ms), Fault::Failure, Some(reason), None),
+            Outcome::Release => (0, Fault::Failure, None, None),
+        };
+        let (ending, after_ms, error) = match refused.get(&settlement.fence.id) {
+            Some(Settled::Postponed { reason }) => ("postpone", span(FULL_RETRY_MS), Some(reason)),
+            _ => (settlement.outcome.as_str(), after_ms, error),
+        };
+        endings.push(ending);
+        delays.push(after_ms);
+        crashed.push(crashes(fault));
+        errors.push(error.map(clean));
+        results.push(result.map(|result| result.to_string()));
+        runs.push(settlement.run.traceparent());
+        words.push(settlement.progress.as_ref().map(|progress| serde_json::json!(progress).to_string()));
+    }
+    let statement = sqlx::query(SETTLE)
+        .bind(ids)
+        .bind(attempts)
+        .bind(endings)
+        .bind(delays)
+        .bind(crashed)
+        .bind(errors)
+        .bind(results)
+        .bind(runs)
+        .bind(words);
+    on.all(statement).await?.iter().map(|row| row.id("id")).collect()
+}
+
+/// Ends a claimed job that cannot be read.
+pub(super) async fn bury(write: &mut Write<'_>, fence: Fence, what: &str) -> Inner<()> {
+    tracing::error!(id = %fence.id, what, "a job cannot be read, it is dead");
+    let outcome = Outcome::Dead { reason: ending::unreadable(what), fault: Fault::Failure };
+    run(write, &[Settlement::new(fence, outcome)]).await.map(drop)
+}
+
+/// Ends a job in whatever state it is. No fence is asked for, and the one of a present claim is void from now on.
+pub(super) async fn cancel(
+    store: &PostgresStore,
+    tenant: &TenantId,
+    id: Uuid,
+    reason: &str,
+) -> Inner<Option<Cancelled>> {
+    let mut session = store.session().await?;
+    let cancel = sqlx::query(CANCEL).bind(id).bind(tenant.as_str()).bind(clean(reason));
+    if let Some(row) = session.optional(cancel).await? {
+        return Ok(Some(Cancelled::Now(Box::new(rows::finished_job(&row)?))));
+    }
+    let ended = sqlx::query("SELECT * FROM jobs_done WHERE id = $1 AND tenant = $2").bind(id).bind(tenant.as_str());
+    let row = session.optional(ended).await?;
+    row.map(|row| Ok(Cancelled::TooLate(Box::new(rows::finished_job(&row)?)))).transpose()
+}
+
+/// Ends a job that has not ended, within the transaction of someone else.
+pub(super) async fn cancel_live(
+    write: &mut Write<'_>,
+    tenant: &TenantId,
+    id: Uuid,
+    reason: &str,
+) -> Inner<Option<Job>> {
+    let cancel = sqlx::query(CANCEL).bind(id).bind(tenant.as_str()).bind(clean(reason));
+    write.optional(cancel).await?.map(|row| rows::finished_job(&row)).transpose()
+}
+
+pub(super) async fn sweep(store: &PostgresStore, crashes_max: u32, limit: u32) -> Inner<SweepReport> {
+    let mut session = store.session().await?;
+    let mut write = session.begin().await?;
+    let lost = sqlx::query(LOST_TOO_OFTEN).bind(i64::from(crashes_max)).bind(i64::from(limit));
+    let mut dead = Vec::new();
+    for row in write.all(lost).await? {
+        let reason = ending::quarantined(row.number::<i64>("crashes")? + 1);
+        let fence = Fence { id: row.id("id")?, attempt: row.number("attempt")? };
+        dead.push(Settlement::new(fence, Outcome::Dead { reason, fault: Fault::Crash }));
+    }
+    let quarantined = if dead.is_empty() { 0 } else { run(&mut write, &dead).await?.len() as u64 };
+    write.commit().await?;
+    // On its own: a transaction changes the numbers of tenants in one statement only, in one order.
+    let rescue = sqlx::query(RESCUE).bind(i64::from(crashes_max)).bind(i64::from(limit));
+    let rescued = session.execute(rescue).await?;
+    Ok(SweepReport { rescued, quarantined })
+}
