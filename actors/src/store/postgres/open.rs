@@ -233,3 +233,64 @@ fn told(error: MigrateError) -> Trouble {
         other => Trouble::Sql(sqlx::Error::Migrate(Box::new(other))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::postgres::Run;
+    use crate::store::postgres::tests::open_real;
+
+    async fn execute(store: &PostgresStore, sql: &'static str) {
+        store.session().await.unwrap().execute(sqlx::query(sql)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn several_processes_that_start_at_once_make_the_tables_once() {
+        let Some(store) = open_real().await else { return };
+        let drop_all = "DO $$ DECLARE name text; BEGIN
+            FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() LOOP
+                EXECUTE format('DROP TABLE %I CASCADE', name);
+            END LOOP;
+            FOR name IN SELECT proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace LOOP
+                EXECUTE format('DROP FUNCTION %I', name);
+            END LOOP;
+        END $$";
+        execute(&store, drop_all).await;
+        let processes: Vec<PostgresStore> =
+            (0..4).map(|_| PostgresStore { pool: Arc::default(), ..store.clone() }).collect();
+        let opened = futures_util::future::join_all(processes.iter().map(Store::prepare)).await;
+        assert!(opened.iter().all(Result::is_ok), "{opened:?}");
+        processes[3].ping().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_newer_schema_is_used_if_it_says_so_and_otherwise_refused_by_the_start_and_by_the_ping() {
+        let Some(store) = open_real().await else { return };
+        let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                     VALUES (999, 'from the future', true, ''::bytea, 0)";
+        execute(&store, newer).await;
+        store.prepare().await.unwrap();
+        store.ping().await.unwrap();
+        execute(&store, "UPDATE compatibility SET oldest_program = 999").await;
+        for refused in [store.ping().await.unwrap_err(), store.prepare().await.unwrap_err()] {
+            let told = format!("the store has schema version 999, this program knows up to {}: a newer", newest());
+            assert!(refused.to_string().starts_with(&told), "{refused}");
+            assert!(!refused.is_retryable());
+        }
+    }
+
+    #[test]
+    fn an_address_is_refused_with_the_reason_and_never_shows_its_password() {
+        for (url, why) in [
+            ("mysql://me:s3cret@db/app", "begin with"),
+            ("postgres://me:s3cret@db", "no database"),
+            ("postgres://me:s3cret@db/app?sslmod=x", "unknown parameter `sslmod`"),
+            ("postgres://me:s3cret@db/app?sslmode=x", "ssl"),
+        ] {
+            let refused = PostgresStore::new(url, PostgresOptions::default()).unwrap_err().to_string();
+            assert!(refused.contains(why) && !refused.contains("s3cret"), "{url}: {refused}");
+        }
+        let store = PostgresStore::new("postgres://me:s3cret@db/app", PostgresOptions::default()).unwrap();
+        assert!(!format!("{store:?}").contains("s3cret"));
+    }
+}
