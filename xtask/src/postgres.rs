@@ -69,6 +69,7 @@ impl Postgres {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "there is no runtime here, and nothing else to do")]
     fn wait(&self, programs: &Path) -> Result<(), String> {
         for _ in 0..LOOKS {
             let mut ready = Command::new(programs.join("pg_isready"));
