@@ -1,6 +1,6 @@
 //! The service on PostgreSQL: with one setting, by two replicas, and while the server is away or held.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tests::{Database, Postgres, Receiver, Service, Setup, Socket, eventually};
@@ -65,6 +65,52 @@ async fn two_replicas_share_the_jobs_and_a_fire_happens_once() {
     }
 }
 
+/// The connections that listen, of all replicas.
+const LISTENERS: &str = "FROM pg_stat_activity
+                         WHERE application_name = 'perennial listener' AND datname = current_database()";
+
+#[tokio::test]
+async fn a_job_that_only_another_replica_may_run_does_not_wait_for_its_poll_also_after_the_line_was_cut() {
+    let Some(database) = Database::empty().await else { return };
+    // What is not told would wait for 48 s at least.
+    let lazy =
+        || replica(&database).set("scheduler.interval_ms", 60_000).set("liveness_monitor.wedged_after_ms", 600_000);
+    let (one, two) = tokio::join!(lazy().start(), lazy().start());
+    let told = async |what: &str, delay_ms: u64| {
+        let asked = Instant::now();
+        let delay = jiff::SignedDuration::from_millis(delay_ms.try_into().unwrap());
+        let run_at = (jiff::Timestamp::now() + delay).to_string();
+        let body = json!({"kind": "publish", "payload": {"topic": "t", "data": 1}, "run_at": run_at});
+        let job = one.api().post("/v1/jobs", &body).await.expect(201).json();
+        two.job_in(job["id"].as_str().unwrap(), "done").await;
+        let took = asked.elapsed();
+        assert!(took < Duration::from_millis(2_000 + delay_ms), "{what}: {took:?}");
+    };
+    let listen = async |since: &str| {
+        let all = format!("SELECT count(*) {LISTENERS} AND backend_start > '{since}'");
+        eventually("both listen", SOON, || async { (database.number(&all).await == 2).then_some(()) }).await;
+    };
+    listen("-infinity").await;
+    // From its next look on, which the first job asks for.
+    one.make_hang("scheduler.claimer").await;
+    told("at once", 0).await;
+    one.is_hanging("scheduler.claimer").await;
+    told("for later", 1_500).await;
+    for round in 0..2 {
+        let now: String =
+            sqlx::query_scalar("SELECT now()::text").fetch_one(&mut database.connect().await).await.unwrap();
+        let cut = format!("SELECT count(pg_terminate_backend(pid)) {LISTENERS}");
+        assert_eq!(database.number(&cut).await, 2);
+        listen(&now).await;
+        told(&format!("after cut {round}"), 0).await;
+    }
+    let metrics = two.metrics().await;
+    assert!(metrics.text().lines().any(|line| line.starts_with("scheduler_line_lost_total") && line.ends_with(" 2")));
+    for service in [&one, &two] {
+        assert_eq!(service.node("scheduler.sweeper").await["incarnation"], 1);
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_stops_or_is_held_restarts_nobody_and_loses_no_job() {
     let Some(postgres) = Postgres::start().await else { return };
@@ -95,7 +141,8 @@ async fn a_server_that_stops_or_is_held_restarts_nobody_and_loses_no_job() {
             service.job_in(id, "done").await;
         }
     }
-    for path in ["store", "scheduler", "scheduler.claimer", "scheduler.settler", "scheduler.firer", "channel_manager"] {
+    let actors = ["claimer", "settler", "firer", "sweeper"].map(|actor| format!("scheduler.{actor}"));
+    for path in ["store", "scheduler", "channel_manager"].into_iter().chain(actors.iter().map(String::as_str)) {
         assert_eq!(service.node(path).await["incarnation"], 1, "{path} was restarted");
     }
     let twice = "SELECT count(*) - count(DISTINCT id) FROM (SELECT id FROM jobs UNION ALL SELECT id FROM jobs_done) AS all_jobs";

@@ -1,7 +1,7 @@
 //! Takes due jobs from the store, as many as there is room for.
 //!
-//! It looks when it is poked (a job was enqueued here, a job has ended here), when the next waiting job comes due, and
-//! at the latest after the poll interval: that is how it learns of jobs that another process wrote.
+//! It looks when it is poked (a job was enqueued here, a job has ended here, another process tells of jobs), when the next
+//! waiting job comes due, and at the latest after the poll interval, if a call was lost.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::pulse::{Park, Pulse, jittered, until_stop};
 use super::{Shared, settings};
-use crate::store::{Fence, FireDue, FireReport, Fired};
+use crate::store::{Fence, FireDue, FireReport, Fired, Wakeups};
 
 telemetry::declare_metrics! {
     /// Schedules that fired and made a job.
@@ -119,5 +119,8 @@ pub(super) fn started(shared: &Shared, fired: &[Fired], cancelled: &[Fence]) {
     }
     if !fired.is_empty() || !cancelled.is_empty() {
         shared.claimer.poke();
+    }
+    if !fired.is_empty() {
+        shared.wakeups.tell(Wakeups::ALL);
     }
 }

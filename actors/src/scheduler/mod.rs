@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! scheduler (one_for_one)      stops upwards
-//!   sweeper   rescues jobs whose runner was lost, forgets old ones, counts
+//!   sweeper   rescues jobs whose runner was lost, forgets old ones, counts; keeps the line to other processes
 //!   firer     turns due schedules into jobs
 //!   reporter  writes down and tells how far jobs are that run
 //!   settler   writes down how jobs ended; keeps the leases of those that run
@@ -24,6 +24,7 @@ mod claimer;
 mod explain;
 mod firer;
 mod flight;
+mod line;
 mod pulse;
 mod reporter;
 mod runners;
@@ -50,7 +51,7 @@ use crate::jobs::{Handlers, RunOne};
 use crate::model::{Millis, Poke, TenantId};
 use crate::store::{
     Backfilled, Cancelled, Job, JobFilter, NewJob, NewSchedule, Overlap, Place, Redriven, Result, Schedule,
-    SharedStore, Standing, Triggered,
+    SharedStore, Standing, Triggered, Wakeups,
 };
 
 telemetry::declare_metrics! {
@@ -104,6 +105,8 @@ struct Shared {
     firer: Poke,
     /// Jobs have written deliveries.
     deliveries: Poke,
+    /// What other processes are to look at.
+    wakeups: Wakeups,
     /// Where it is told how far jobs are.
     bus: OnceLock<Arc<dyn Bus>>,
 }
@@ -140,6 +143,7 @@ impl Scheduler {
             settler: Poke::new(),
             firer: Poke::new(),
             deliveries,
+            wakeups: Wakeups::new(),
             bus: OnceLock::new(),
             settings,
         })))
@@ -150,13 +154,14 @@ impl Scheduler {
         let _ = self.0.bus.set(bus);
     }
 
-    /// Keeps jobs, and wakes the claimer. On success they will run at least once.
+    /// Keeps jobs, and wakes the claimers, here and in other processes. On success they will run at least once.
     ///
     /// # Errors
     /// As [`Store::enqueue`](crate::store::Store::enqueue). Payloads are not checked here, see [`Handlers::check`].
     pub async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Job>> {
         let kept = self.0.store.enqueue(jobs).await?;
         self.0.claimer.poke();
+        self.0.tell_of(&kept);
         Ok(kept)
     }
 
@@ -199,6 +204,7 @@ impl Scheduler {
         let job = self.0.store.redrive_job(tenant, id).await?;
         REDRIVEN.add(1, &[]);
         self.0.claimer.poke();
+        self.0.wakeups.tell(&job.queue);
         Ok(job)
     }
 
@@ -215,7 +221,10 @@ impl Scheduler {
     ) -> Result<Redriven> {
         let redriven = self.0.store.redrive_jobs(tenant, filter, after, limit).await?;
         REDRIVEN.add(redriven.count.into(), &[]);
-        self.0.claimer.poke();
+        if redriven.count > 0 {
+            self.0.claimer.poke();
+            self.0.wakeups.tell(filter.queue.as_deref().unwrap_or(Wakeups::ALL));
+        }
         Ok(redriven)
     }
 

@@ -34,8 +34,8 @@ const DRAIN_MIN_MS: u64 = 250;
 pub struct Settings {
     /// The queues that this process takes jobs from.
     pub queues: Vec<String>,
-    /// The longest time between two looks for due jobs, in milliseconds; up to a fifth less by jitter. A job enqueued by
-    /// this process, and one whose time is known, does not wait for it.
+    /// The longest time between two looks for due jobs, in milliseconds; up to a fifth less by jitter. A job that was
+    /// enqueued does not wait for it, here or in another process, nor does one whose time is known.
     pub poll_interval_ms: u64,
     /// How long a claimed job belongs to this process without a heartbeat. After a kill -9 its jobs wait for so long.
     pub lease_ms: u64,

@@ -153,6 +153,7 @@ impl Working {
             shared.firer.poke();
         }
         shared.claimer.poke();
+        shared.tell_of_ends(batch.iter().zip(&answers));
         let mut delivers = false;
         for (settlement, answer) in batch.iter().zip(&answers) {
             report(settlement, answer);

@@ -1,4 +1,5 @@
-//! Looks after jobs that nobody else does: those whose runner was lost, and those that ended long ago.
+//! Looks after jobs that nobody else does: those whose runner was lost, and those that ended long ago. It also keeps the
+//! line to other processes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::pulse::{Park, Pulse, jittered, until_stop};
 use super::settler::extend_leases;
-use super::{Shared, settings};
+use super::{Shared, line, settings};
 use crate::model::TenantId;
-use crate::store::{JobCounts, StoreError};
+use crate::store::{JobCounts, StoreError, Wakeups};
 
 telemetry::declare_metrics! {
     /// Jobs that lost their runner and were made ready again.
@@ -64,6 +65,8 @@ impl Actor for Sweeper {
         for counter in [&RESCUED, &QUARANTINED, &PRUNED] {
             counter.born(&[]);
         }
+        // Here, because it stops last: what the others give back is still told.
+        line::keep(&context, Arc::clone(&shared));
         Ok(Working {
             stopped: context.cancelled(),
             // Nobody pokes it: what it looks for happens without a sound.
@@ -98,7 +101,7 @@ impl Working {
 
     /// Rescues, forgets, counts. Answers whether there is more to do at once.
     async fn sweep(&mut self) -> Result<bool, StoreError> {
-        let Shared { store, settings, claimer, .. } = &*self.shared;
+        let Shared { store, settings, claimer, wakeups, .. } = &*self.shared;
         // After a jump of the clock, or a pause of the whole process, our own leases look over too. Whoever can sweep
         // is alive, and so are the jobs that it holds.
         extend_leases(&self.shared).await?;
@@ -108,6 +111,7 @@ impl Working {
         if swept.rescued > 0 {
             tracing::warn!(rescued = swept.rescued, "jobs had lost their runner and are ready again");
             claimer.poke();
+            wakeups.tell(Wakeups::ALL);
         }
         if swept.quarantined > 0 {
             tracing::error!(quarantined = swept.quarantined, "jobs lost their runner too often and are dead");

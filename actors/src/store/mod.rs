@@ -43,6 +43,7 @@ pub mod sqlite;
 mod standing;
 mod tenant;
 mod unique;
+mod wakeups;
 
 pub use delivery::{
     Before, CHANNEL_PENDING_MAX, Channel, ChannelNews, ClaimDeliveries, ClaimedDeliveries, Delivery, DeliveryOutcome,
@@ -65,6 +66,7 @@ pub use sqlite::{SqliteOptions, SqliteStore};
 pub use standing::{AHEAD_MAX, Standing};
 pub use tenant::{KeyHash, Quotas, Tenant, new_key};
 pub use unique::{KEY_MAX_CHARS, PERIOD_MAX_MS, Unique, UniqueStates};
+pub use wakeups::{Hear, Wakeups};
 
 /// What a verb answers.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -332,6 +334,14 @@ pub trait Store: Send + Sync + 'static {
     async fn forget_requests(&self, limit: u32) -> Result<u64>;
 
     // ---- the store itself ----
+
+    /// Tells the other processes that share this store which queues to look at, and calls `hear` with those that they tell,
+    /// and with all ([`Wakeups::ALL`]) when it begins to listen. It goes on until the connection for it is lost. `Ok` says
+    /// that there are no others and never will be, as with a store of one process.
+    async fn exchange(&self, told: &Wakeups, hear: Hear<'_>) -> Result<()> {
+        let _ = (told, hear);
+        Ok(())
+    }
 
     /// Connects, makes what is missing and brings the schema up to date. Doing it again is harmless.
     ///

@@ -28,6 +28,7 @@ mod settle;
 mod standing;
 mod tenants;
 mod unique;
+mod wakeups;
 
 use std::fmt;
 use std::future::Future;
@@ -48,9 +49,9 @@ use super::rows::Columns;
 use super::{
     Backfilled, Before, BeginRequest, BegunRequest, Cancelled, Channel, ClaimDeliveries, ClaimJobs, ClaimedDeliveries,
     ClaimedJobs, Delivery, DeliverySettled, DeliverySettlement, DeliveryState, DueChannels, Fence, FireDue, FireReport,
-    Job, JobCounts, JobFilter, KeyHash, LoggedAttempt, NewChannel, NewDelivery, NewJob, NewSchedule, Overlap, Place,
-    Prune, PruneJobs, Pruned, Quotas, Redriven, RequestEnd, RequestTicket, Result, Schedule, Settled, Settlement,
-    Standing, Store, SweepReport, Tenant, Triggered,
+    Hear, Job, JobCounts, JobFilter, KeyHash, LoggedAttempt, NewChannel, NewDelivery, NewJob, NewSchedule, Overlap,
+    Place, Prune, PruneJobs, Pruned, Quotas, Redriven, RequestEnd, RequestTicket, Result, Schedule, Settled,
+    Settlement, Standing, Store, SweepReport, Tenant, Triggered, Wakeups,
 };
 use crate::jobs::Progress;
 use crate::model::{Millis, TenantId};
@@ -350,6 +351,10 @@ impl Store for PostgresStore {
 
     async fn forget_requests(&self, limit: u32) -> Result<u64> {
         self.within("forget_requests", requests::forget(self, limit)).await
+    }
+
+    async fn exchange(&self, told: &Wakeups, hear: Hear<'_>) -> Result<()> {
+        wakeups::exchange(self, told, hear).await
     }
 
     async fn prepare(&self) -> Result<()> {
