@@ -39,6 +39,10 @@ const FAILS: &str = "
                         refusals = CASE WHEN $3 THEN refusals + 1 ELSE 0 END
     WHERE id = $1 RETURNING failing_since_ms, refusals";
 
+/// What `plans` looks at.
+#[cfg(test)]
+pub(super) const HOT: &[&str] = &[SETTLE, RELEASE];
+
 pub(super) async fn settle(store: &PostgresStore, settlement: DeliverySettlement) -> Inner<DeliverySettled> {
     let late = DeliverySettled { settled: Settled::Late, disabled: None };
     let DeliverySettlement { fence, outcome, log, news } = settlement;

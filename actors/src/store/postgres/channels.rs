@@ -86,6 +86,10 @@ const LEFT_BEHIND: &str = "
     SELECT channel_id FROM waiting JOIN channels ON channels.id = waiting.channel_id
     WHERE channels.disabled IS NOT NULL LIMIT 1";
 
+/// What `plans` looks at.
+#[cfg(test)]
+pub(super) const HOT: &[&str] = &[DUE, NEXT, DELETE_SLICE, BURY_SLICE, LEFT_BEHIND];
+
 pub(super) async fn create(store: &PostgresStore, channel: NewChannel) -> Inner<Channel> {
     let insert = sqlx::query(INSERT)
         .bind(channel.id)

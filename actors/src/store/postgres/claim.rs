@@ -68,6 +68,7 @@ const WAITING: &str = "
     FROM able WHERE place <= $3 OR job_starts_per_s IS NOT NULL
     ORDER BY vtime, tenant";
 
+// The list is an array, for a join that was planned while the table was empty would read all of it.
 const TAKE: &str = "
     WITH urgent AS MATERIALIZED (
         SELECT mine.id FROM unnest($4::text[], $5::bigint[]) AS served (tenant, number) CROSS JOIN LATERAL (
@@ -76,7 +77,7 @@ const TAKE: &str = "
         UNION ALL SELECT unnest($6::uuid[])
     ), clock AS MATERIALIZED (SELECT now_ms() AS now)
     UPDATE jobs SET state = 'running', attempt = attempt + 1, owner = $2, claimed_at_ms = now, lease_until_ms = now + $3
-    FROM clock, urgent WHERE jobs.id = urgent.id AND jobs.state = 'ready'
+    FROM clock WHERE jobs.id = ANY (ARRAY(SELECT id FROM urgent)) AND jobs.state = 'ready'
     RETURNING jobs.*";
 
 const CHARGE: &str = "
@@ -91,6 +92,10 @@ const CHARGE: &str = "
     )
     INSERT INTO queues (queue, vtime) VALUES ($1, $2)
     ON CONFLICT (queue) DO UPDATE SET vtime = greatest(queues.vtime, excluded.vtime)";
+
+/// What `plans` looks at.
+#[cfg(test)]
+pub(super) const HOT: &[&str] = &[PROMOTE, LOOK, WAITING, TAKE, CHARGE];
 
 /// Sets the lock of claims apart from whatever else locks by a number in the same database.
 const LOCK: i64 = 0x7065_7265_6e6e_6961;

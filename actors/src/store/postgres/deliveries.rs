@@ -88,6 +88,10 @@ const LOCK: &str = "
            ) AS seen) AS pending
     FROM channels WHERE id = ANY ($1) ORDER BY id FOR SHARE OF channels";
 
+/// What `plans` looks at: all but the walk of [`ABOVE`], which reads an index from end to end on purpose.
+#[cfg(test)]
+pub(super) const HOT: &[&str] = &[INSERT, CLAIM, LIST, LIST_IN_STATE, REDELIVER, PRUNE_OLD, PRUNE_ABOVE, BURY, LOCK];
+
 /// Channels that stay as they are until the transaction ends, but for what others add at the same time.
 pub(super) struct Channels {
     found: HashMap<Uuid, Found>,

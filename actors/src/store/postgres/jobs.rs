@@ -183,6 +183,10 @@ const REPORT: &str = "
     UPDATE jobs SET progress = word FROM held WHERE jobs.id = held.id
     RETURNING jobs.id";
 
+/// What `plans` looks at.
+#[cfg(test)]
+pub(super) const HOT: &[&str] = &[INSERT, HEARTBEAT, REPORT];
+
 pub(super) async fn report_progress(store: &PostgresStore, reports: &[(Fence, Progress)]) -> Inner<Vec<Settled>> {
     if reports.is_empty() {
         return Ok(Vec::new());

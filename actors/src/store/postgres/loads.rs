@@ -22,6 +22,10 @@ const FORGET_IDLE: &str = "
               AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.tenant = shares.tenant AND jobs.queue = shares.queue)
         LIMIT $1 FOR UPDATE OF shares SKIP LOCKED)";
 
+/// What `plans` looks at.
+#[cfg(test)]
+pub(super) const HOT: &[&str] = &[QUEUED, FORGET_IDLE];
+
 /// Refuses jobs that would be more than their tenants may have queued.
 pub(super) async fn check(on: &mut impl Run, jobs: &[&NewJob], queued_max: u32) -> Inner<()> {
     let mut of_each: BTreeMap<&str, i64> = BTreeMap::new();

@@ -19,6 +19,8 @@ mod jobs;
 mod list;
 mod loads;
 mod open;
+#[cfg(test)]
+mod plans;
 mod prune;
 mod redrive;
 mod requests;

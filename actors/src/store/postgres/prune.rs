@@ -46,6 +46,10 @@ const FORGET: &str = "
     )
     SELECT count(*) AS number FROM gone";
 
+/// What `plans` looks at.
+#[cfg(test)]
+pub(super) const HOT: &[&str] = &[OVER, NEXT_TENANT, ABOVE, FORGET];
+
 pub(super) async fn jobs(store: &PostgresStore, prune: PruneJobs) -> Inner<Pruned> {
     let mut session = store.session().await?;
     let (above, after) = above(&mut session, &prune).await?;

@@ -99,6 +99,10 @@ const CANCEL: &str = concat!(
      RETURNING *"
 );
 
+/// What `plans` looks at.
+#[cfg(test)]
+pub(super) const HOT: &[&str] = &[SETTLE, RESCUE, LOST_TOO_OFTEN, CANCEL];
+
 pub(super) async fn settle(store: &PostgresStore, batch: Vec<Settlement>) -> Inner<Vec<Settled>> {
     let mut session = store.session().await?;
     let mut answers = Vec::with_capacity(batch.len());
