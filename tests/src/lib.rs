@@ -11,6 +11,8 @@
 //! - [`Postgres`] is the same for the store, and [`Database`] one of a server that all tests share.
 //! - [`stream::EventStream`] is a subscriber on Server-Sent Events.
 //! - [`Store`] is the service's database seen from outside.
+//! - [`Traffic`] asks for jobs at random and writes down in a [`Ledger`] what was answered, to be matched with what became of it;
+//!   a [`Trial`] puts both together.
 //! - [`transcript`] plays the commands of a page.
 //! - [`tools::find`] finds what Cargo does not bring, or says that the test was skipped.
 //! - [`eventually`] waits for a fact with a deadline; [`metrics`] reads `/metrics`.
@@ -20,6 +22,7 @@ pub mod bench;
 pub mod binary;
 pub mod client;
 pub mod collector;
+pub mod ledger;
 pub mod metrics;
 pub mod postgres;
 pub mod process;
@@ -34,11 +37,14 @@ pub mod socket;
 pub mod store;
 pub mod stream;
 pub mod tools;
+pub mod traffic;
 pub mod transcript;
+pub mod trial;
 pub mod wait;
 
 pub use client::{Answer, Client, DEMO_KEY};
 pub use collector::{Collector, Protocol};
+pub use ledger::{Books, Ledger};
 pub use metrics::Metrics;
 pub use postgres::{Database, Postgres};
 pub use process::Ended;
@@ -49,4 +55,6 @@ pub use service::Service;
 pub use setup::{Home, Setup};
 pub use socket::Socket;
 pub use store::Store;
+pub use traffic::Traffic;
+pub use trial::Trial;
 pub use wait::eventually;

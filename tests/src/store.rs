@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
 
 use crate::{Client, Home, Service};
 
@@ -31,6 +31,18 @@ impl Store {
     /// The number that a query answers with.
     pub async fn number(&mut self, query: &str) -> i64 {
         sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(&mut self.0).await.unwrap()
+    }
+
+    /// What a query answers with, all of it text; NULL is empty.
+    pub async fn texts(&mut self, query: &str) -> Vec<Vec<String>> {
+        let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&mut self.0).await.unwrap();
+        let text = |row: &SqliteRow, n| row.get::<Option<String>, _>(n).unwrap_or_default();
+        rows.iter().map(|row| (0..row.len()).map(|n| text(row, n)).collect()).collect()
+    }
+
+    /// Carries out one statement.
+    pub async fn execute(&mut self, statement: &str) {
+        sqlx::query(AssertSqlSafe(statement)).execute(&mut self.0).await.unwrap();
     }
 
     /// Takes the write lock, so that every write of the service has to wait.

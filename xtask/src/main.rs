@@ -33,9 +33,9 @@ enum Command {
         /// A file in `tests/benches`, without its ending.
         name: Option<String>,
     },
-    /// The random tests again and again, with fresh seeds.
+    /// Hundreds of random kills, and the random tests again and again, with fresh seeds.
     Soak {
-        /// For how long, in minutes; a round that has begun is finished.
+        /// For how long, in minutes; the kills, and a round that has begun, are finished.
         #[arg(long, default_value_t = 30)]
         minutes: u64,
     },
