@@ -1,0 +1,154 @@
+//! Random work while the store is away, and while a process is held: nothing is lost, nothing happens twice, and nobody is
+//! restarted because of it.
+
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Uid;
+use serde_json::json;
+use tests::{Books, Database, Home, Postgres, Store, Trial, eventually};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// The leases of a trial.
+const LEASE: Duration = Duration::from_secs(1);
+
+/// How often a process is held until that has cost it jobs three times: which of the two runs a job is left to chance.
+const CYCLES_MAX: usize = 12;
+
+/// Between two troubles.
+const CALM: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn sqlite_locked_by_another_process_for_longer_than_the_deadline() {
+    let home = Home::empty();
+    let trial = Trial::begin(Books::File(home.clone()), 1, fastrand::u64(..)).await;
+    for leases in [2, 5] {
+        tokio::time::sleep(CALM).await;
+        let lock = Store::open(&home).await.lock().await;
+        let body = json!({"kind": "sleep", "payload": {"ms": 1}});
+        assert_eq!(trial.services[0].api().post("/v1/jobs", &body).await.status, 503);
+        tokio::time::sleep(LEASE * leases).await;
+        lock.release().await;
+    }
+    tokio::time::sleep(CALM).await;
+    trial.end().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_for_a_while() {
+    let home = Home::empty();
+    let Some(disk) = Disk::mounted_below(&home) else { return };
+    let trial = Trial::begin(Books::File(home.clone()), 1, fastrand::u64(..)).await;
+    for leases in [2, 5] {
+        tokio::time::sleep(CALM).await;
+        disk.fill();
+        let body = json!({"kind": "publish", "payload": {"topic": "t", "data": "x".repeat(100_000)}});
+        eventually("there is no room for a job", SOON, || async {
+            (trial.services[0].api().post("/v1/jobs", &body).await.status == 503).then_some(())
+        })
+        .await;
+        tokio::time::sleep(LEASE * leases).await;
+        disk.clear();
+    }
+    tokio::time::sleep(CALM).await;
+    trial.end().await;
+}
+
+#[tokio::test]
+async fn postgres_black_holed_for_ten_leases() {
+    let Some(postgres) = Postgres::start().await else { return };
+    let trial = Trial::begin(Books::Server(postgres.database()), 2, fastrand::u64(..)).await;
+    tokio::time::sleep(CALM).await;
+    postgres.pause();
+    tokio::time::sleep(LEASE * 10).await;
+    postgres.resume();
+    tokio::time::sleep(CALM).await;
+    trial.end().await;
+}
+
+/// A held process knows nothing of the time that passes: what it had begun it ends when it is let go, and tells.
+#[tokio::test]
+async fn a_process_that_is_held_for_longer_than_its_lease_changes_nothing_afterwards() {
+    let Some(database) = Database::empty().await else { return };
+    let trial = Trial::begin(Books::Server(database), 2, fastrand::u64(..)).await;
+    let mut taken = 0;
+    for cycle in 0..CYCLES_MAX {
+        let held = cycle % 2;
+        let process = trial.services[held].process();
+        let mut slow = Vec::new();
+        for _ in 0..10 {
+            slow.push(trial.services[held].enqueue("sleep", json!({"ms": 1_000})).await);
+        }
+        tokio::time::sleep(LEASE / 2).await;
+        trial.turn_away_from(held);
+        process.signal(Signal::SIGSTOP);
+        for id in &slow {
+            trial.services[1 - held].job_in(id, "done").await;
+        }
+        let settled = ended(&trial, &slow).await;
+        process.signal(Signal::SIGCONT);
+        tokio::time::sleep(LEASE * 2).await;
+        assert_eq!(ended(&trial, &slow).await, settled);
+        trial.turn_to_all();
+        taken += usize::from(settled.iter().any(|job| job[1] != "1"));
+        if taken == 3 {
+            return trial.end().await;
+        }
+    }
+    panic!("jobs were taken from the held process {taken} times only");
+}
+
+/// How these jobs have ended: all that a late write could change.
+async fn ended(trial: &Trial, ids: &[String]) -> Vec<Vec<String>> {
+    let query = format!(
+        "SELECT CAST(id AS text), CAST(attempt AS text), state, CAST(finished_at_ms AS text), \
+         CAST(claimed_at_ms AS text), result, last_error FROM jobs_done WHERE CAST(id AS text) IN ('{}') ORDER BY id",
+        ids.join("','")
+    );
+    trial.books().texts(&query).await
+}
+
+/// A small disk for a service's data.
+struct Disk(Home);
+
+impl Disk {
+    /// One of 8 MiB; none, said aloud, if this user may not mount any.
+    fn mounted_below(home: &Home) -> Option<Disk> {
+        let data = home.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=8m", "tests"]).arg(&data);
+        if !Uid::effective().is_root() || !mount.status().is_ok_and(|status| status.success()) {
+            println!("skipped: this user may not mount a small disk");
+            return None;
+        }
+        Some(Disk(home.clone()))
+    }
+
+    /// Leaves no room.
+    fn fill(&self) {
+        use std::io::Write;
+        let mut ballast = std::fs::File::create(self.ballast()).unwrap();
+        for size in [65_536, 4_096] {
+            while ballast.write_all(&vec![0; size]).is_ok() {}
+        }
+    }
+
+    /// Makes room again.
+    fn clear(&self) {
+        std::fs::remove_file(self.ballast()).unwrap();
+    }
+
+    fn ballast(&self) -> std::path::PathBuf {
+        self.0.path().join("data/ballast")
+    }
+}
+
+impl Drop for Disk {
+    /// Also while the service still has files open there: it is on its way out.
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path().join("data")).status();
+    }
+}
