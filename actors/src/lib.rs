@@ -25,4 +25,5 @@ pub mod model;
 pub mod outbound;
 mod pulse;
 pub mod scheduler;
+mod seam;
 pub mod store;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::handlers::AnyHandler;
 use super::{Ending, Handlers, JobContext, JobDone, JobError, ProgressSlot, RetryPolicy};
+use crate::seam::seam;
 use crate::store::{Effect, Job, Outcome, Settlement};
 
 /// Runs jobs, one at a time for each call. It knows no store and no queue: a job goes in, how it ended comes out.
@@ -61,6 +62,7 @@ impl RunOne {
             // Another version of the program may know it: this one may only be older.
             None => (Ending::Failed(JobError::retry(format!("no handler for the kind {:?}", job.kind))), Vec::new()),
         };
+        seam!("after_handler");
         let retry = self.retry.with(handler.and_then(|handler| handler.retry()));
         let outcome = retry.decide(&job, ending);
         span.record("job.outcome", outcome.as_str());

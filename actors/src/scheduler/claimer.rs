@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::pulse::{Park, Pulse, jittered, until_stop};
 use super::{Shared, settings};
+use crate::seam::seam;
 use crate::store::{ClaimJobs, Job, StoreError};
 
 telemetry::declare_metrics! {
@@ -125,6 +126,7 @@ impl Working {
         CLAIM_DURATION.record(asked.elapsed().as_secs_f64(), &[("queue", queue)]);
         let full = claimed.jobs.len() as u32 == limit;
         if !claimed.jobs.is_empty() {
+            seam!("after_claim");
             measure(queue, &claimed.jobs);
             // Counted from before the question, so that our own clock gives up before the store does.
             shared.flight.take_in(claimed.jobs, asked + Duration::from_millis(shared.settings.lease_ms));

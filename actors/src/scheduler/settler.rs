@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::pulse::{Park, Pulse, until_stop};
 use super::{Shared, settings};
+use crate::seam::seam;
 use crate::store::{Fault, Outcome, Settled, Settlement, StoreError};
 
 telemetry::declare_metrics! {
@@ -140,6 +141,7 @@ impl Working {
     async fn settle(&self) -> Result<(), StoreError> {
         let shared = &self.shared;
         let mut batch = shared.flight.oldest_ends(shared.settings.batch as usize);
+        seam!("before_settle");
         let began = Instant::now();
         let answers = match shared.store.settle(batch.clone()).await {
             Err(error) if !error.is_retryable() => {
@@ -148,6 +150,7 @@ impl Working {
             }
             answer => answer?,
         };
+        seam!("after_settle");
         SETTLE_DURATION.record(began.elapsed().as_secs_f64(), &[]);
         if shared.flight.written(batch.len()) {
             shared.firer.poke();

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{PostgresStore, Run, Write, clean, jobs, loads, settle};
 use crate::model::{Millis, TenantId, new_id};
+use crate::seam::seam;
 use crate::store::error::{Inner, Trouble};
 use crate::store::policy::{Meeting, Plan, Standing, Terms};
 use crate::store::rows::{self, Columns};
@@ -198,6 +199,7 @@ async fn apply(
         report.fired.extend(fired);
         report.cancelled.extend(cancelled);
     }
+    seam!("inside_fire");
     keep(write, inserts).await
 }
 

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{Inner, SqliteStore, Write, jobs, loads, rows, settle};
 use crate::model::{Millis, TenantId, new_id};
+use crate::seam::seam;
 use crate::store::error::Trouble;
 use crate::store::policy::{Meeting, Plan, Standing, Terms};
 use crate::store::rows::Columns;
@@ -187,6 +188,7 @@ async fn apply(
         }
         rooms.insert(schedule.tenant.clone(), room.saturating_sub(meeting.starts.len()));
         let (fired, cancelled) = perform(write, &schedule, &meeting, None, now).await?;
+        seam!("inside_fire");
         let change = Change {
             next: meeting.next(plan.next),
             last: meeting.starts.last().copied(),
