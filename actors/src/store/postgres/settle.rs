@@ -239,13 +239,18 @@ pub(super) async fn cancel(
     reason: &str,
 ) -> Inner<Option<Cancelled>> {
     let mut session = store.session().await?;
-    let cancel = sqlx::query(CANCEL).bind(id).bind(tenant.as_str()).bind(clean(reason));
-    if let Some(row) = session.optional(cancel).await? {
-        return Ok(Some(Cancelled::Now(Box::new(rows::finished_job(&row)?))));
+    // A job that is redriven between the two looks is in neither place at the time of each: it is looked for again.
+    for _ in 0..2 {
+        let cancel = sqlx::query(CANCEL).bind(id).bind(tenant.as_str()).bind(clean(reason));
+        if let Some(row) = session.optional(cancel).await? {
+            return Ok(Some(Cancelled::Now(Box::new(rows::finished_job(&row)?))));
+        }
+        let ended = sqlx::query("SELECT * FROM jobs_done WHERE id = $1 AND tenant = $2");
+        if let Some(row) = session.optional(ended.bind(id).bind(tenant.as_str())).await? {
+            return Ok(Some(Cancelled::TooLate(Box::new(rows::finished_job(&row)?))));
+        }
     }
-    let ended = sqlx::query("SELECT * FROM jobs_done WHERE id = $1 AND tenant = $2").bind(id).bind(tenant.as_str());
-    let row = session.optional(ended).await?;
-    row.map(|row| Ok(Cancelled::TooLate(Box::new(rows::finished_job(&row)?)))).transpose()
+    Ok(None)
 }
 
 /// Ends a job that has not ended, within the transaction of someone else.
