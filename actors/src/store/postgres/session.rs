@@ -36,11 +36,13 @@ impl Session {
         Self { connection, is_busy: AtomicBool::new(false) }
     }
 
-    /// Begins a transaction with this statement: `BEGIN`, and what else belongs to it.
+    /// Begins a transaction with this statement: `BEGIN`, and what else belongs to it. If that fails, the connection is
+    /// closed: the `BEGIN` may have been obeyed and the rest not, and of such a transaction the driver knows nothing.
     pub(super) async fn begin_with(&mut self, statement: impl SqlSafeStr) -> Inner<Write<'_>> {
-        let begin = self.connection.begin_with(statement);
-        let transaction = whole(&self.is_busy, begin).await?;
-        Ok(Write { transaction, is_busy: &self.is_busy })
+        let Self { connection, is_busy } = self;
+        let transaction = whole(is_busy, connection.begin_with(statement)).await;
+        let transaction = transaction.inspect_err(|_| is_busy.store(true, Ordering::Relaxed))?;
+        Ok(Write { transaction, is_busy })
     }
 
     /// Begins a transaction that may write.
@@ -151,5 +153,24 @@ impl Columns for PgRow {
 
     fn bytes(&self, name: &str) -> Inner<Vec<u8>> {
         Ok(self.try_get(name)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::postgres::tests::open_real;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_transaction_of_which_only_the_beginning_was_obeyed_spoils_no_later_call() {
+        let Some(store) = open_real().await else { return };
+        for _ in 0..20 {
+            let mut session = store.session().await.unwrap();
+            assert!(session.begin_with("BEGIN; SELECT 1 / 0").await.is_err());
+        }
+        for _ in 0..20 {
+            store.session().await.unwrap().one(sqlx::query("SELECT 1")).await.unwrap();
+        }
     }
 }
