@@ -87,6 +87,9 @@ fn main() {
             if is_wanted("engine") {
                 engine(ground).await;
             }
+            if is_wanted("verbs") {
+                verbs(ground).await;
+            }
             if is_wanted("peers") {
                 peers(ground).await;
             }
@@ -160,6 +163,27 @@ async fn engine(ground: &dyn Ground) {
     let (ours_us, bare_us) = (each(&ours, |cost| cost.cpu), each(&bare, |cost| cost.cpu));
     let shown = |us: f64| format!("{us:.0} us");
     bench::figure_row(&format!("{name}.cpu_per_job"), &shown(ours_us), &shown(bare_us), ours_us / bare_us);
+}
+
+/// The store's verbs alone, as the engine uses them: how much of its work is the store's.
+async fn verbs(ground: &dyn Ground) {
+    let (site, bare) = (ground.open().await, ground.open().await);
+    let bare = bare.own.bare_loop(JOBS).await;
+    site.own.fill("tenant", TENANTS, JOBS / TENANTS).await;
+    let ours = cost(async {
+        loop {
+            let jobs = site.store.claim(request(BATCH, 200)).await.unwrap().jobs;
+            if jobs.is_empty() {
+                return;
+            }
+            let done = jobs.iter().map(|job| Settlement::new(job.fence(), Outcome::Done { result: None }));
+            site.store.settle(done.collect()).await.unwrap();
+        }
+    });
+    let (ours, bare) = (us_each(ours.await.cpu, JOBS), us_each(bare.cpu, JOBS));
+    let shown = |us: f64| format!("{us:.0} us");
+    let name = format!("scheduler.{}.verbs.cpu_per_job", ground.name());
+    bench::figure_row(&name, &shown(ours), &shown(bare), ours / bare);
 }
 
 /// From the first claim to the last end that is written, of jobs that are there already.

@@ -7,30 +7,45 @@ use actors::model::new_id;
 use actors::store::{SqliteOptions, SqliteStore};
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row, SqlitePool as Pool};
+use sqlx::{AssertSqlSafe, Row};
 use tempfile::TempDir;
 use tests::bench::{Cost, cost};
 
 use super::{BATCH, Ground, Own, PEER_JOBS, Peer, Site};
 
-/// What a bare queue needs, with the index that its claim needs.
-const BARE: &str = "
-    CREATE TABLE IF NOT EXISTS bare (id TEXT NOT NULL PRIMARY KEY, kind TEXT NOT NULL, payload TEXT NOT NULL,
-                                     state TEXT NOT NULL, priority INTEGER NOT NULL, run_at_ms INTEGER NOT NULL,
-                                     attempt INTEGER NOT NULL DEFAULT 0, owner TEXT, lease_until_ms INTEGER) STRICT;
-    CREATE INDEX IF NOT EXISTS bare_ready ON bare (priority, run_at_ms, id) WHERE state = 'ready'";
+/// Tables with the columns of ours, without what makes ours fair between tenants: no counters, and only the indexes that a
+/// claim, a lease and retention need.
+const BARE: [&str; 2] = [
+    "SELECT replace(sql, 'CREATE TABLE jobs', 'CREATE TABLE IF NOT EXISTS bare') FROM sqlite_schema WHERE name = 'jobs'",
+    "SELECT replace(replace(sql, '\"jobs_done\"', 'jobs_done'), 'CREATE TABLE jobs_done', 'CREATE TABLE IF NOT EXISTS bare_done')
+     FROM sqlite_schema WHERE name = 'jobs_done'",
+];
+
+const BARE_INDEXES: &str = "
+    CREATE INDEX IF NOT EXISTS bare_ready ON bare (priority, run_at_ms, id) WHERE state = 'ready';
+    CREATE INDEX IF NOT EXISTS bare_lease ON bare (lease_until_ms) WHERE state = 'running';
+    CREATE INDEX IF NOT EXISTS bare_finished ON bare_done (finished_at_ms)";
 
 const BARE_INSERT: &str = "
     WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
-    INSERT INTO bare (id, kind, payload, state, priority, run_at_ms)
-    SELECT printf('%032x', coalesce((SELECT max(rowid) FROM bare), 0) + i), 'note', '{\"n\":1}', 'ready', 0, 0 FROM n";
+    INSERT INTO bare (id, tenant, queue, kind, payload, state, priority, max_attempts, run_at_ms, created_at_ms)
+    SELECT printf('%08x-0000-7000-8000-%012x', 0, coalesce((SELECT max(rowid) FROM bare), 0) + i), 'tenant', 'default',
+           'note', '{\"n\":1}', 'ready', 0, 10, 1000, 1000
+    FROM n";
 
 const BARE_CLAIM: &str = "
-    UPDATE bare SET state = 'running', attempt = attempt + 1, owner = ?2, lease_until_ms = ?3
+    UPDATE bare SET state = 'running', attempt = attempt + 1, owner = ?2, claimed_at_ms = ?3, lease_until_ms = ?3 + 30000
     WHERE id IN (SELECT id FROM bare WHERE state = 'ready' ORDER BY priority, run_at_ms, id LIMIT ?1)
-    RETURNING id, kind, payload, attempt";
+    RETURNING *";
 
-const BARE_SETTLE: &str = "UPDATE bare SET state = 'done' WHERE id IN (SELECT value FROM json_each(?1))";
+const BARE_FINISH: &str = "
+    INSERT INTO bare_done (id, tenant, queue, kind, payload, state, priority, attempt, refunds, crashes, max_attempts, run_at_ms,
+                           created_at_ms, claimed_at_ms, finished_at_ms)
+    SELECT id, tenant, queue, kind, payload, 'done', priority, attempt, refunds, crashes, max_attempts, run_at_ms, created_at_ms,
+           claimed_at_ms, ?2
+    FROM (SELECT value AS ended FROM json_each(?1)) CROSS JOIN bare ON id = ended WHERE bare.state = 'running'";
+
+const BARE_LEAVE: &str = "DELETE FROM bare WHERE id IN (SELECT value FROM json_each(?1))";
 
 const FILL: &str = "
     WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2 * ?3)
@@ -84,6 +99,16 @@ struct File {
     _directory: TempDir,
 }
 
+impl File {
+    async fn bare_tables(&self) {
+        for table in BARE {
+            let create: String = sqlx::query_scalar(table).fetch_one(&self.pool).await.unwrap();
+            sqlx::raw_sql(AssertSqlSafe(create)).execute(&self.pool).await.unwrap();
+        }
+        sqlx::raw_sql(BARE_INDEXES).execute(&self.pool).await.unwrap();
+    }
+}
+
 #[async_trait]
 impl Own for File {
     async fn fill(&self, name: &str, tenants: usize, of_each: usize) {
@@ -94,14 +119,14 @@ impl Own for File {
     }
 
     async fn bare_loop(&self, jobs: usize) -> Cost {
-        sqlx::raw_sql(BARE).execute(&self.pool).await.unwrap();
+        self.bare_tables().await;
         sqlx::query(BARE_INSERT).bind(jobs as i64).execute(&self.pool).await.unwrap();
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.pool).await.unwrap();
         cost(claim_and_settle(&self.pool, jobs)).await
     }
 
     async fn bare_insert(&self, jobs: usize) -> Cost {
-        sqlx::raw_sql(BARE).execute(&self.pool).await.unwrap();
+        self.bare_tables().await;
         cost(async {
             for _ in 0..jobs / BATCH as usize {
                 let mut write = self.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
@@ -115,13 +140,14 @@ impl Own for File {
     }
 }
 
-async fn claim_and_settle(pool: &Pool, jobs: usize) {
+async fn claim_and_settle(pool: &SqlitePool, jobs: usize) {
     let (mut held, mut settled) = (Vec::<String>::new(), 0);
     let owner = new_id().to_string();
     while settled < jobs {
         let mut write = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
         let ended = serde_json::to_string(&held).unwrap();
-        sqlx::query(BARE_SETTLE).bind(ended).execute(&mut *write).await.unwrap();
+        sqlx::query(BARE_FINISH).bind(&ended).bind(settled as i64).execute(&mut *write).await.unwrap();
+        sqlx::query(BARE_LEAVE).bind(&ended).execute(&mut *write).await.unwrap();
         settled += held.len();
         let rows = sqlx::query(BARE_CLAIM).bind(BATCH).bind(&owner).bind(30_000).fetch_all(&mut *write).await.unwrap();
         write.commit().await.unwrap();

@@ -1,10 +1,9 @@
 //! The two verbs of which there is one for every job, a whole batch in one statement: each statement is a way to the
 //! driver's thread and back, which costs more than what it does there.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::json;
-use sqlx::Row;
 use telemetry::context::RequestId;
 use uuid::Uuid;
 
@@ -21,6 +20,18 @@ const INSERT_ALL: &str = "
     FROM json_each(?1)
     RETURNING *";
 
+// Of a claim that holds.
+macro_rules! held {
+    () => {
+        "FROM (SELECT value ->> 0 AS ended_id, value ->> 1 AS ended_attempt, value ->> 2 AS ended_result,
+                      value ->> 3 AS ended_run, value ->> 4 AS ended_progress FROM json_each(?1))
+              CROSS JOIN jobs ON id = ended_id
+         WHERE attempt = ended_attempt AND jobs.state = 'running'"
+    };
+}
+
+const HELD: &str = concat!("SELECT json_group_array(json_array(id, schedule_id)) ", held!());
+
 const FINISH_ALL: &str = concat!(
     "INSERT INTO jobs_done (",
     kept!(),
@@ -29,15 +40,11 @@ const FINISH_ALL: &str = concat!(
      SELECT ",
     kept!(),
     ", 'done', refunds, redrives, crashes, snoozes, coalesce(ended_progress, progress), run_at_ms, claimed_at_ms, ?2,
-      ?2 + keep_ms, last_error, ended_result, coalesce(ended_run, run_traceparent)
-     FROM (SELECT value ->> 0 AS ended_id, value ->> 1 AS ended_attempt, value ->> 2 AS ended_result,
-                  value ->> 3 AS ended_run, value ->> 4 AS ended_progress FROM json_each(?1))
-          CROSS JOIN jobs ON id = ended_id
-     WHERE attempt = ended_attempt AND jobs.state = 'running'
-     RETURNING id"
+      ?2 + keep_ms, last_error, ended_result, coalesce(ended_run, run_traceparent) ",
+    held!()
 );
 
-const LEAVE_ALL: &str = "DELETE FROM jobs WHERE id IN (SELECT value FROM json_each(?1)) RETURNING schedule_id";
+const LEAVE_ALL: &str = "DELETE FROM jobs WHERE id IN (SELECT value FROM json_each(?1))";
 
 /// Inserts jobs that no schedule fired and that have no unique key, and answers in their order.
 pub(super) async fn insert(write: &mut Write, jobs: &[&NewJob], now: Millis) -> Inner<Vec<Job>> {
@@ -90,18 +97,17 @@ pub(super) async fn finish(write: &mut Write, batch: &[Settlement], now: Millis)
     if ended.is_empty() {
         return Ok(answers);
     }
-    let finish = sqlx::query(FINISH_ALL).bind(json!(ended).to_string()).bind(now);
-    let moved: Vec<String> =
-        finish.fetch_all(&mut **write).await?.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
-    let left: Vec<Option<String>> =
-        sqlx::query_scalar(LEAVE_ALL).bind(json!(moved).to_string()).fetch_all(&mut **write).await?;
-    let schedules: BTreeSet<String> = left.into_iter().flatten().collect();
-    for schedule in &schedules {
+    let told = json!(ended).to_string();
+    let held = sqlx::query_scalar::<_, String>(HELD).bind(&told).fetch_one(&mut **write).await?;
+    let held: HashMap<Uuid, Option<String>> = columns::list::<(Uuid, _)>(&held)?.into_iter().collect();
+    sqlx::query(FINISH_ALL).bind(&told).bind(now).execute(&mut **write).await?;
+    let left: Vec<&Uuid> = held.keys().collect();
+    sqlx::query(LEAVE_ALL).bind(json!(left).to_string()).execute(&mut **write).await?;
+    for schedule in held.values().flatten().collect::<BTreeSet<_>>() {
         fires::release(write, schedule).await?;
     }
-    let moved = moved.iter().map(|id| columns::id(id)).collect::<Inner<HashSet<Uuid>>>()?;
     for (place, answer) in &mut answers {
-        if moved.contains(&batch[*place].fence.id) {
+        if held.contains_key(&batch[*place].fence.id) {
             *answer = Settled::Applied;
         }
     }
@@ -117,7 +123,7 @@ mod tests {
     async fn a_batch_looks_its_jobs_up_by_their_ids() {
         let directory = tempfile::tempdir().unwrap();
         let (store, _) = open_in(&directory).await;
-        for sql in [FINISH_ALL, LEAVE_ALL] {
+        for sql in [HELD, FINISH_ALL, LEAVE_ALL] {
             let steps = plan(&store, sql).await;
             assert!(steps.iter().any(|step| step.starts_with("SEARCH jobs USING")), "{sql}: {steps:#?}");
             assert!(!steps.iter().any(|step| step.starts_with("SCAN jobs")), "{sql}: {steps:#?}");

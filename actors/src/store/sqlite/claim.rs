@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
+use super::columns::{self, RowOf, Rows, rows_in_one};
 use super::{Inner, SqliteStore, Write, rows, settle};
 use crate::model::Millis;
 use crate::store::error::Trouble;
 use crate::store::fair::{Chance, Plan, Portion, Waiting, share_out};
+use crate::store::rows::Columns;
 use crate::store::{ClaimJobs, ClaimedJobs, Job};
 
 /// Waiting jobs whose time has come that one claim makes ready at most.
@@ -34,12 +35,16 @@ const LET_GO: &str = "
 
 const QUEUE_VTIME: &str = "SELECT coalesce((SELECT vtime FROM queues WHERE queue = ?1), 0)";
 
-const WAITING: &str = "
-    SELECT shares.tenant, shares.vtime, shares.ready, loads.running, loads.paid_until_us,
-           tenants.disabled_at_ms IS NOT NULL AS rests, tenants.job_weight, tenants.jobs_running, tenants.job_starts_per_s
-    FROM shares CROSS JOIN loads ON loads.tenant = shares.tenant LEFT JOIN tenants ON tenants.id = shares.tenant
-    WHERE shares.queue = ?1 AND shares.ready > 0 AND shares.held_until_ms = 0
-    ORDER BY shares.vtime, shares.tenant LIMIT ?2";
+rows_in_one! {
+    WAITING, WAITING_COLUMNS:
+    "tenant", "vtime", "ready", "running", "paid_until_us", "rests", "job_weight", "jobs_running", "job_starts_per_s";
+    "SELECT shares.tenant, shares.vtime, shares.ready, loads.running, loads.paid_until_us,
+            tenants.disabled_at_ms IS NOT NULL AS rests, tenants.job_weight, tenants.jobs_running,
+            tenants.job_starts_per_s
+     FROM shares CROSS JOIN loads ON loads.tenant = shares.tenant LEFT JOIN tenants ON tenants.id = shares.tenant
+     WHERE shares.queue = ?1 AND shares.ready > 0 AND shares.held_until_ms = 0
+     ORDER BY shares.vtime, shares.tenant LIMIT ?2"
+}
 
 const HOLD: &str = "
     UPDATE shares SET held_until_ms = held.until
@@ -47,13 +52,25 @@ const HOLD: &str = "
     WHERE tenant = of_tenant AND queue = ?1";
 
 // For tenants that get the same number of jobs.
+const PICK: &str = "
+    SELECT json_group_array(urgent.id) FROM json_each(?2) AS served CROSS JOIN jobs AS urgent
+    WHERE urgent.id IN (SELECT id FROM jobs WHERE state = 'ready' AND suspect = 0 AND queue = ?1
+                                                  AND tenant = served.value
+                        ORDER BY priority, run_at_ms, id LIMIT ?3)";
+
 const TAKE: &str = "
     UPDATE jobs SET state = 'running', attempt = attempt + 1, owner = ?1, claimed_at_ms = ?2, lease_until_ms = ?3
-    WHERE id IN (SELECT urgent.id FROM json_each(?5) AS served CROSS JOIN jobs AS urgent
-                 WHERE urgent.id IN (SELECT id FROM jobs WHERE state = 'ready' AND suspect = 0 AND queue = ?4
-                                                               AND tenant = served.value
-                                     ORDER BY priority, run_at_ms, id LIMIT ?6))
-    RETURNING *";
+    WHERE id IN (SELECT value FROM json_each(?4))";
+
+rows_in_one! {
+    TAKEN, TAKEN_COLUMNS:
+    "id", "tenant", "queue", "kind", "payload", "state", "priority", "attempt", "refunds", "crashes", "max_attempts",
+    "timeout_ms", "run_at_ms", "created_at_ms", "claimed_at_ms", "last_error", "schedule_id", "fire_at_ms", "traceparent",
+    "origin_trace_id", "request_id", "progress", "run_traceparent", "unique_key", "redrives", "snoozes", "keep_ms";
+    "SELECT jobs.* FROM json_each(?1) AS taken CROSS JOIN jobs ON jobs.id = taken.value"
+}
+
+const TAKEN_EACH: &str = "SELECT jobs.* FROM json_each(?1) AS taken CROSS JOIN jobs ON jobs.id = taken.value";
 
 // A process has one suspect at a time, so that the next loss of a runner falls on the culprit and not on those beside it.
 const TAKE_SUSPECT: &str = "
@@ -129,9 +146,10 @@ async fn waiting(
 ) -> Inner<(Vec<(Waiting, u32)>, bool)> {
     let page = limit.clamp(LOOK_MIN, LOOK_MAX);
     for _ in 0..if limit > 0 { LOOKS_MAX } else { 0 } {
-        let found = sqlx::query(WAITING).bind(claim.queue).bind(page).fetch_all(&mut **write).await?;
+        let found = sqlx::query_scalar::<_, String>(WAITING).bind(claim.queue).bind(page);
+        let found = Rows::parse(WAITING_COLUMNS, &found.fetch_one(&mut **write).await?)?;
         let (mut able, mut held) = (Vec::new(), Vec::new());
-        for row in &found {
+        for row in found.iter() {
             let one = share(row)?;
             match one.chance(claim.tenant_running_max, now) {
                 Chance::Room(room) => able.push((one, room)),
@@ -151,43 +169,56 @@ async fn waiting(
     Ok((Vec::new(), limit > 0))
 }
 
-fn share(row: &SqliteRow) -> Inner<Waiting> {
+fn share(row: RowOf<'_>) -> Inner<Waiting> {
     Ok(Waiting {
-        tenant: row.try_get("tenant")?,
-        vtime: row.try_get("vtime")?,
-        ready: row.try_get("ready")?,
-        running: row.try_get("running")?,
-        paid_until_us: row.try_get("paid_until_us")?,
-        rests: row.try_get("rests")?,
-        weight: row.try_get("job_weight")?,
-        running_max: row.try_get("jobs_running")?,
-        starts_per_s: row.try_get("job_starts_per_s")?,
+        tenant: row.string("tenant")?,
+        vtime: row.number("vtime")?,
+        ready: row.number("ready")?,
+        running: row.number("running")?,
+        paid_until_us: row.number("paid_until_us")?,
+        rests: row.flag("rests")?,
+        weight: row.number_or_none("job_weight")?,
+        running_max: row.number_or_none("jobs_running")?,
+        starts_per_s: row.number_or_none("job_starts_per_s")?,
     })
 }
 
-/// The most urgent jobs of each portion, one statement for all portions of the same size.
+/// The most urgent jobs of each portion, found with one statement for all portions of the same size.
 async fn take(write: &mut Write, claim: &ClaimJobs<'_>, plan: &Plan, now: Millis) -> Inner<Vec<Job>> {
     let mut sizes: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
     for portion in &plan.portions {
         sizes.entry(portion.count).or_default().push(&portion.tenant);
     }
-    let mut jobs = Vec::with_capacity(plan.order.len());
+    let mut picked: Vec<String> = Vec::with_capacity(plan.order.len());
     for (size, tenants) in sizes {
-        let taken = sqlx::query(TAKE)
-            .bind(claim.owner.to_string())
-            .bind(now)
-            .bind(now.saturating_add(rows::signed(claim.lease_ms)))
-            .bind(claim.queue)
-            .bind(json!(tenants).to_string())
-            .bind(size)
-            .fetch_all(&mut **write)
-            .await?;
-        if taken.len() < size as usize * tenants.len() {
+        let of_each =
+            sqlx::query_scalar::<_, String>(PICK).bind(claim.queue).bind(json!(tenants).to_string()).bind(size);
+        let ids: Vec<String> = columns::list(&of_each.fetch_one(&mut **write).await?)?;
+        if ids.len() < size as usize * tenants.len() {
             recount(write, claim.queue, &tenants).await?;
         }
-        jobs.extend(read_or_bury(write, &taken, now).await?);
+        picked.extend(ids);
     }
-    Ok(jobs)
+    if picked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let picked = json!(picked).to_string();
+    let take = sqlx::query(TAKE).bind(claim.owner.to_string()).bind(now);
+    let lease_until = now.saturating_add(rows::signed(claim.lease_ms));
+    take.bind(lease_until).bind(&picked).execute(&mut **write).await?;
+    let taken: Inner<Vec<Job>> =
+        match sqlx::query_scalar::<_, String>(TAKEN).bind(&picked).fetch_one(&mut **write).await {
+            Ok(taken) => Rows::parse(TAKEN_COLUMNS, &taken)?.iter().map(|row| rows::live_job(&row, now)).collect(),
+            Err(error) => Err(error.into()),
+        };
+    match taken {
+        // One of them cannot be read, and is to be found.
+        Err(Trouble::Corrupt(_) | Trouble::Sql(sqlx::Error::ColumnDecode { .. })) => {
+            let taken = sqlx::query(TAKEN_EACH).bind(&picked).fetch_all(&mut **write).await?;
+            read_or_bury(write, &taken, now).await
+        }
+        taken => taken,
+    }
 }
 
 /// A share that promises more than there is would stand before all others for ever. No path of this program leads here.
@@ -267,10 +298,10 @@ mod tests {
     async fn a_claim_walks_over_indexes_only() {
         let directory = tempfile::tempdir().unwrap();
         let (store, _) = open_in(&directory).await;
-        for sql in [PROMOTE, LET_GO, WAITING, HOLD, TAKE, TAKE_SUSPECT, CHARGE, PAY, RECOUNT, NEXT_DUE] {
+        for sql in [PROMOTE, LET_GO, WAITING, HOLD, PICK, TAKE, TAKEN, TAKE_SUSPECT, CHARGE, PAY, RECOUNT, NEXT_DUE] {
             let steps = plan(&store, sql).await;
             // What is not looked up is the list that was given, or a row that an aggregate has made.
-            let given = ["SCAN json_each", "SCAN served", "SCAN (subquery"];
+            let given = ["SCAN json_each", "SCAN served", "SCAN taken", "SCAN (subquery"];
             let scans = |step: &&String| step.starts_with("SCAN") && !given.iter().any(|given| step.starts_with(given));
             assert_eq!(steps.iter().find(scans), None, "{sql}: {steps:#?}");
             let sorts = |step: &&String| step.contains("TEMP B-TREE");
