@@ -224,7 +224,7 @@ mod tests {
     use serde_json::json;
 
     use crate::store::contract::{Fixture, channels::webhook};
-    use crate::store::sqlite::tests::{fixture_in, open_in, plan};
+    use crate::store::sqlite::tests::{execute, fixture_in, open_in, plan};
     use crate::store::{Channel, ClaimDeliveries, DeliveryState, NewDelivery, SqliteOptions, SqliteStore, Store};
 
     #[tokio::test]
@@ -237,7 +237,7 @@ mod tests {
             store.create_delivery(NewDelivery::new(channel.tenant.clone(), channel.id, json!(1))).await.unwrap();
         }
         let damage = sqlx::query("UPDATE channels SET tenant = 'NO TENANT' WHERE id = ?1").bind(bad.id.to_string());
-        damage.execute(&store.writer().ok().unwrap()).await.unwrap();
+        execute(&store, damage).await;
         let due = store.due_channels(9, 9).await.unwrap().channels;
         assert_eq!(due.iter().map(|due| due.id).collect::<Vec<_>>(), [good.id]);
         let why = sqlx::query_scalar("SELECT disabled FROM channels WHERE id = ?1").bind(bad.id.to_string());
@@ -253,7 +253,7 @@ mod tests {
         let new = || NewDelivery::new(channel.tenant.clone(), channel.id, json!(1));
         let (bad, good) = (store.create_delivery(new()).await.unwrap(), store.create_delivery(new()).await.unwrap());
         let damage = sqlx::query("UPDATE deliveries SET job_id = 'no id' WHERE id = ?1").bind(bad.id.to_string());
-        damage.execute(&store.writer().ok().unwrap()).await.unwrap();
+        execute(&store, damage).await;
         let claim = ClaimDeliveries { channel: channel.id, owner: crate::model::new_id(), lease_ms: 45_000, limit: 10 };
         let claimed = store.claim_deliveries(claim).await.unwrap().deliveries;
         assert_eq!(claimed.iter().map(|claimed| claimed.id).collect::<Vec<_>>(), [good.id]);
@@ -309,7 +309,7 @@ mod tests {
             INSERT INTO deliveries (id, tenant, channel_id, data, state, due_at_ms, created_at_ms, finished_at_ms)
             SELECT lower(hex(randomblob(16))), ?2, ?1, '1', ?3, n, n, iif(?3 = 'sent', n, NULL) FROM series";
         let fill = sqlx::query(fill).bind(channel.id.to_string()).bind(channel.tenant.as_str());
-        fill.bind(state).bind(count).execute(&store.writer().ok().unwrap()).await.unwrap();
+        execute(&store, fill.bind(state).bind(count)).await;
         (store, channel)
     }
 

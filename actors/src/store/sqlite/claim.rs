@@ -273,7 +273,7 @@ async fn charge(write: &mut Write, queue: &str, plan: &Plan) -> Inner<()> {
 mod tests {
     use super::*;
     use crate::store::contract::{LEASE_MS, new_job};
-    use crate::store::sqlite::tests::{open_in, plan};
+    use crate::store::sqlite::tests::{execute, open_in, plan};
     use crate::store::{JobState, Store};
 
     #[tokio::test]
@@ -283,7 +283,7 @@ mod tests {
         let jobs = store.enqueue(vec![new_job("demo"), new_job("demo"), new_job("demo")]).await.unwrap();
         let damage = "UPDATE jobs SET schedule_id = 'no id' WHERE id = ?1";
         let damaged = sqlx::query(damage).bind(jobs[1].id.to_string());
-        damaged.execute(&store.writer().unwrap()).await.unwrap();
+        execute(&store, damaged).await;
         let owner = uuid::Uuid::now_v7();
         let request = ClaimJobs { queue: "default", owner, lease_ms: LEASE_MS, limit: 9, tenant_running_max: 9 };
         let claimed = store.claim(request).await.unwrap().jobs;

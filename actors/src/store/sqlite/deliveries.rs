@@ -191,7 +191,9 @@ pub(super) async fn redeliver(store: &SqliteStore, tenant: &TenantId, channel: U
 pub(super) async fn prune(store: &SqliteStore, prune: Prune) -> Inner<u64> {
     let oldest_ms = store.now().saturating_sub(rows::signed(prune.older_than_ms));
     let limit = i64::from(prune.limit);
-    let old = sqlx::query(PRUNE_OLD).bind(oldest_ms).bind(limit).execute(&store.writer()?).await?;
+    let mut write = store.write().await?;
+    let old = sqlx::query(PRUNE_OLD).bind(oldest_ms).bind(limit).execute(&mut *write).await?;
+    write.commit().await?;
     let mut deleted = rows::signed(old.rows_affected());
     let above = sqlx::query_as(ABOVE).bind(rows::signed(prune.keep_max)).bind(limit);
     let above: Vec<(String, i64)> = above.fetch_all(&store.readers()?).await?;
@@ -200,7 +202,9 @@ pub(super) async fn prune(store: &SqliteStore, prune: Prune) -> Inner<u64> {
         if most <= 0 {
             break;
         }
-        let gone = sqlx::query(PRUNE_ABOVE).bind(channel).bind(most).execute(&store.writer()?).await?;
+        let mut write = store.write().await?;
+        let gone = sqlx::query(PRUNE_ABOVE).bind(channel).bind(most).execute(&mut *write).await?;
+        write.commit().await?;
         deleted = deleted.saturating_add(rows::signed(gone.rows_affected()));
     }
     Ok(deleted.unsigned_abs())

@@ -395,7 +395,7 @@ mod tests {
 
     use super::*;
     use crate::jobs::Cadence;
-    use crate::store::sqlite::tests::{open_in, plan};
+    use crate::store::sqlite::tests::{execute, open_in, plan};
     use crate::store::{NewSchedule, Store};
 
     #[tokio::test]
@@ -433,7 +433,7 @@ mod tests {
                    max_attempts, next_fire_at_ms, created_at_ms, overlap
             FROM schedules, numbers WHERE id = ?1";
         let copied = sqlx::query(copy).bind(noisy.id.to_string()).bind(noise());
-        copied.execute(&store.writer().unwrap()).await.unwrap();
+        execute(&store, copied).await;
         let quiet = store.create_schedule(new("quiet")).await.unwrap();
         clock.advance(3_600_000);
 

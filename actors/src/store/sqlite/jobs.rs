@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use serde_json::json;
-use sqlx::Row;
+use sqlx::{Row, SqliteConnection};
 use telemetry::context::RequestId;
 use uuid::Uuid;
 
@@ -102,12 +102,14 @@ pub(super) async fn heartbeat(store: &SqliteStore, owner: Uuid, lease_ms: u64, h
         return Ok(Vec::new());
     }
     let list = json!(held.iter().map(|fence| (fence.id, fence.attempt)).collect::<Vec<_>>());
+    let mut write = store.write().await?;
     let extended = sqlx::query(HEARTBEAT)
         .bind(store.now().saturating_add(rows::signed(lease_ms)))
         .bind(list.to_string())
         .bind(owner.to_string())
-        .fetch_all(&store.writer()?)
+        .fetch_all(&mut *write)
         .await?;
+    write.commit().await?;
     let mut still_owned = HashSet::with_capacity(extended.len());
     for row in extended {
         still_owned.insert(Fence { id: row.id("id")?, attempt: row.number("attempt")? });
@@ -120,7 +122,9 @@ pub(super) async fn report_progress(store: &SqliteStore, reports: &[(Fence, Prog
         return Ok(Vec::new());
     }
     let list: Vec<_> = reports.iter().map(|(fence, progress)| json!([fence.id, fence.attempt, progress])).collect();
-    let written = sqlx::query(REPORT).bind(json!(list).to_string()).fetch_all(&store.writer()?).await?;
+    let mut write = store.write().await?;
+    let written = sqlx::query(REPORT).bind(json!(list).to_string()).fetch_all(&mut *write).await?;
+    write.commit().await?;
     let written = written.iter().map(|row| row.id("id")).collect::<Inner<HashSet<Uuid>>>()?;
     let answer = |(fence, _): &(Fence, Progress)| match written.contains(&fence.id) {
         true => Settled::Applied,
@@ -136,13 +140,18 @@ pub(super) async fn get(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inn
 }
 
 /// A job in whichever table it is, as this transaction sees it.
-pub(super) async fn read_in(write: &mut Write, tenant: &TenantId, id: &str, now: Millis) -> Inner<Option<Job>> {
+pub(super) async fn read_in(
+    read: &mut SqliteConnection,
+    tenant: &TenantId,
+    id: &str,
+    now: Millis,
+) -> Inner<Option<Job>> {
     let live = sqlx::query("SELECT * FROM jobs WHERE id = ?1 AND tenant = ?2");
-    if let Some(row) = live.bind(id).bind(tenant.as_str()).fetch_optional(&mut **write).await? {
+    if let Some(row) = live.bind(id).bind(tenant.as_str()).fetch_optional(&mut *read).await? {
         return rows::live_job(&row, now).map(Some);
     }
     let finished = sqlx::query("SELECT * FROM jobs_done WHERE id = ?1 AND tenant = ?2");
-    let row = finished.bind(id).bind(tenant.as_str()).fetch_optional(&mut **write).await?;
+    let row = finished.bind(id).bind(tenant.as_str()).fetch_optional(&mut *read).await?;
     row.map(|row| rows::finished_job(&row)).transpose()
 }
 

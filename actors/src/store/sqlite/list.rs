@@ -1,7 +1,7 @@
 //! Lists of a tenant's rows, newest first, each page behind a place. Every statement walks one index in its order and
 //! stops when the page is full; what a filter leaves out is walked over, and nothing is ever sorted here.
 
-use sqlx::{Sqlite, Transaction};
+use sqlx::{Sqlite, SqliteConnection};
 
 use super::{Inner, SqliteStore, rows};
 use crate::model::{Millis, TenantId};
@@ -48,7 +48,7 @@ pub(super) async fn jobs(
 
 /// Jobs that have ended badly, newest first, those behind `after` only.
 pub(super) async fn redrivable(
-    read: &mut Transaction<'static, Sqlite>,
+    read: &mut SqliteConnection,
     tenant: &TenantId,
     filter: &JobFilter,
     after: Option<Place>,
@@ -73,7 +73,7 @@ struct JobList<'a> {
 type Query = sqlx::query::Query<'static, Sqlite, sqlx::sqlite::SqliteArguments>;
 
 impl JobList<'_> {
-    async fn live(&self, read: &mut Transaction<'static, Sqlite>, now: Millis) -> Inner<Vec<Job>> {
+    async fn live(&self, read: &mut SqliteConnection, now: Millis) -> Inner<Vec<Job>> {
         if !LIVE_STATES.iter().any(|state| is_wanted(self.filter, *state)) {
             return Ok(Vec::new());
         }
@@ -81,12 +81,12 @@ impl JobList<'_> {
         for state in LIVE_STATES {
             query = query.bind(is_wanted(self.filter, state).then(|| state.as_str()));
         }
-        query.fetch_all(&mut **read).await?.iter().map(|row| rows::live_job(row, now)).collect()
+        query.fetch_all(&mut *read).await?.iter().map(|row| rows::live_job(row, now)).collect()
     }
 
-    async fn finished(&self, read: &mut Transaction<'static, Sqlite>, state: JobState) -> Inner<Vec<Job>> {
+    async fn finished(&self, read: &mut SqliteConnection, state: JobState) -> Inner<Vec<Job>> {
         let query = self.query(FINISHED).bind(state.as_str());
-        query.fetch_all(&mut **read).await?.iter().map(rows::finished_job).collect()
+        query.fetch_all(&mut *read).await?.iter().map(rows::finished_job).collect()
     }
 
     fn query(&self, sql: &'static str) -> Query {

@@ -2,7 +2,7 @@
 //!
 //! - WAL with `synchronous=FULL`: what was answered survives the loss of power. That is why the verbs take batches.
 //! - One connection writes, a few read. A second writer would only wait for the file's lock in a place where no deadline
-//!   of ours reaches.
+//!   of ours reaches. Verbs that come at the same time share a transaction, see `write.rs`.
 //! - A transaction that writes begins with `BEGIN IMMEDIATE`: one that reads first and then wants to write fails at once
 //!   when another process wrote in between, whatever the `busy_timeout`.
 //! - Its clock is the machine's, or the one it is given.
@@ -26,6 +26,7 @@ mod settle;
 mod standing;
 mod tenants;
 mod unique;
+mod write;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -33,11 +34,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
-use sqlx::Transaction;
-use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqlitePool};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use uuid::Uuid;
 
 pub use open::SqliteOptions;
+use write::{Write, Writer};
 
 use super::call::within;
 use super::error::Inner;
@@ -51,9 +52,6 @@ use super::{
 };
 use crate::jobs::Progress;
 use crate::model::{Clock, Millis, TenantId};
-
-/// A transaction that may write.
-type Write = Transaction<'static, Sqlite>;
 
 /// A store in an SQLite file. Cheap to clone; all clones are the same store.
 #[derive(Debug, Clone)]
@@ -71,7 +69,7 @@ pub struct SqliteStore {
 /// The connections between [`Store::prepare`] and [`Store::close`].
 #[derive(Debug)]
 struct Pools {
-    writer: SqlitePool,
+    writer: Arc<Writer>,
     readers: SqlitePool,
 }
 
@@ -80,16 +78,13 @@ impl SqliteStore {
         self.clock.now_ms()
     }
 
-    fn writer(&self) -> Inner<SqlitePool> {
-        Ok(self.pools.load().as_ref().ok_or(sqlx::Error::PoolClosed)?.writer.clone())
-    }
-
     fn readers(&self) -> Inner<SqlitePool> {
         Ok(self.pools.load().as_ref().ok_or(sqlx::Error::PoolClosed)?.readers.clone())
     }
 
     async fn write(&self) -> Inner<Write> {
-        Ok(self.writer()?.begin_with("BEGIN IMMEDIATE").await?)
+        let writer = Arc::clone(&self.pools.load().as_ref().ok_or(sqlx::Error::PoolClosed)?.writer);
+        writer.begin().await
     }
 
     async fn within<T>(&self, verb: &'static str, call: impl Future<Output = Inner<T>>) -> Result<T> {
@@ -358,7 +353,9 @@ impl Store for SqliteStore {
     async fn close(&self) {
         if let Some(pools) = self.pools.swap(None) {
             pools.readers.close().await;
-            pools.writer.close().await;
+            if let Some(pools) = Arc::into_inner(pools) {
+                pools.writer.close().await;
+            }
         }
     }
 }
@@ -367,8 +364,13 @@ impl Store for SqliteStore {
 pub(crate) mod tests {
     use std::sync::Arc;
 
+    use sqlx::query::Query;
+    use sqlx::sqlite::{Sqlite, SqliteArguments};
+
     use super::*;
     use crate::store::contract::{Fixture, PENDING_MAX, START_MS, contract_tests};
+
+    type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
 
     /// An empty store in a directory of its own, with a clock that stands still.
     pub(crate) async fn open() -> Fixture {
@@ -394,6 +396,13 @@ pub(crate) mod tests {
             ..SqliteOptions::default()
         };
         (SqliteStore::open(&url, options).await.unwrap(), clock)
+    }
+
+    /// Does what no verb does.
+    pub(crate) async fn execute(store: &SqliteStore, statement: Statement<'_>) {
+        let mut write = store.write().await.unwrap();
+        statement.execute(&mut *write).await.unwrap();
+        write.commit().await.unwrap();
     }
 
     /// How SQLite goes about a statement, step by step.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection, SqlSafeStr};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, SqlSafeStr};
 
+use super::write::Writer;
 use super::{Pools, SqliteStore};
 use crate::model::Clock;
 use crate::store::error::Trouble;
@@ -87,8 +88,9 @@ pub(super) async fn prepare(store: &SqliteStore) -> Result<(), StoreError> {
     create_directory(store.connect.get_filename()).await?;
     let opened = async {
         let (connect, deadline) = (store.connect.clone(), store.deadline);
-        let writer = pool(deadline).max_connections(1).connect_with(connect.clone().create_if_missing(true)).await?;
-        migrate(&writer).await?;
+        let mut writer = connect.clone().create_if_missing(true).connect().await?;
+        migrate(&mut writer).await?;
+        let writer = Arc::new(Writer::new(connect.clone(), writer));
         let readers = pool(deadline).max_connections(store.readers_max).connect_with(connect.read_only(true)).await?;
         Ok(Pools { writer, readers })
     };
@@ -140,13 +142,7 @@ fn connect_options(url: &str, deadline: Duration) -> Result<SqliteConnectOptions
 
 fn pool(deadline: Duration) -> SqlitePoolOptions {
     // A connection to a file does not go stale: no test before use, no end of life.
-    SqlitePoolOptions::new()
-        .acquire_timeout(deadline)
-        .test_before_acquire(false)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        // One whose transaction could not be ended (a full disk) would refuse every later one: it is replaced.
-        .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
+    SqlitePoolOptions::new().acquire_timeout(deadline).test_before_acquire(false).idle_timeout(None).max_lifetime(None)
 }
 
 async fn create_directory(file: &Path) -> Result<(), StoreError> {
@@ -166,10 +162,10 @@ fn known() -> Vec<Migration> {
     known.to_vec()
 }
 
-async fn migrate(writer: &SqlitePool) -> Result<(), Opening> {
+async fn migrate(writer: &mut SqliteConnection) -> Result<(), Opening> {
     let newest = MIGRATIONS.map(|(version, ..)| version).into_iter().max().unwrap_or(0);
     let told = |found, hint| Opening::Schema(StoreError::Schema { found, newest, hint });
-    Migrator::with_migrations(known()).run(writer).await.map_err(|error| match error {
+    Migrator::with_migrations(known()).run_direct(None, writer, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(found) if found > newest => {
             told(found, "a newer program wrote it; start that one, or restore a backup")
         }
@@ -186,6 +182,7 @@ mod upgrade;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::sqlite::tests::execute;
 
     fn url(directory: &tempfile::TempDir) -> String {
         format!("sqlite://{}/deep/er/store.db", directory.path().display())
@@ -208,7 +205,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&url(&directory), SqliteOptions::default()).await.unwrap();
         let pragma = async |sql: &'static str| {
-            sqlx::query_scalar::<_, i64>(sql).fetch_one(&store.writer().ok().unwrap()).await.unwrap()
+            sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *store.write().await.unwrap()).await.unwrap()
         };
         assert_eq!(pragma("PRAGMA synchronous").await, 2);
         assert_eq!(pragma("PRAGMA foreign_keys").await, 1);
@@ -236,9 +233,7 @@ mod tests {
     async fn a_full_file_refuses_a_call_and_serves_again_when_there_is_room() {
         let directory = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&url(&directory), SqliteOptions::default()).await.unwrap();
-        let pragma = async |sql: &'static str| {
-            sqlx::query(sql).execute(&store.writer().ok().unwrap()).await.unwrap();
-        };
+        let pragma = async |sql: &'static str| execute(&store, sqlx::query(sql)).await;
         let job = || {
             let mut job = crate::store::contract::new_job("demo");
             job.payload = serde_json::json!("x".repeat(1_000_000));
@@ -267,7 +262,7 @@ mod tests {
             ));
         }
         for sql in spoil {
-            sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&store.writer().ok().unwrap()).await.unwrap();
+            execute(&store, sqlx::query(sqlx::AssertSqlSafe(sql))).await;
         }
         let tenant = crate::model::TenantId::new("demo").unwrap();
         let channel = crate::store::NewChannel {
@@ -291,7 +286,7 @@ mod tests {
         let store = SqliteStore::open(&url(&directory), SqliteOptions::default()).await.unwrap();
         let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
                      VALUES (999, 'from the future', 1, x'00', 0)";
-        sqlx::query(newer).execute(&store.writer().ok().unwrap()).await.unwrap();
+        execute(&store, sqlx::query(newer)).await;
         store.close().await;
         let refused = SqliteStore::open(&url(&directory), SqliteOptions::default()).await.unwrap_err();
         let text = refused.to_string();

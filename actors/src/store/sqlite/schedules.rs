@@ -96,7 +96,9 @@ pub(super) async fn update(store: &SqliteStore, new: NewSchedule) -> Inner<Optio
 
 pub(super) async fn delete(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<bool> {
     let delete = sqlx::query("DELETE FROM schedules WHERE id = ?1 AND tenant = ?2");
-    let deleted = delete.bind(id.to_string()).bind(tenant.as_str()).execute(&store.writer()?).await?;
+    let mut write = store.write().await?;
+    let deleted = delete.bind(id.to_string()).bind(tenant.as_str()).execute(&mut *write).await?;
+    write.commit().await?;
     Ok(deleted.rows_affected() > 0)
 }
 

@@ -1,0 +1,329 @@
+//! The one connection that writes, and transactions that several verbs share.
+//!
+//! With `synchronous=FULL` a commit waits for the disk, which takes longer than most of what is written. So whoever finds
+//! others waiting behind it leaves the transaction open for them, and the last one commits for all ("group commit": DeWitt et
+//! al., "Implementation Techniques for Main Memory Database Systems", SIGMOD 1984). Nobody is answered before that. What one
+//! verb undoes is its own: each but the first has a savepoint.
+//!
+//! Nothing waits for others to come. Whoever has left the transaction open stands in line itself, behind those for whom it
+//! did, and commits if none of them has: so none of them need live.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+use tokio::time::Instant;
+
+use crate::store::error::Inner;
+
+/// A transaction takes in no further verb when it is this old.
+const OPEN_FOR: Duration = Duration::from_millis(20);
+
+/// Those who write, one after the other.
+#[derive(Debug)]
+pub(super) struct Writer {
+    group: Arc<Mutex<Group>>,
+    /// How many wait to write.
+    waiting: AtomicUsize,
+}
+
+/// The connection, and the transaction on it.
+#[derive(Debug)]
+struct Group {
+    connect: SqliteConnectOptions,
+    connection: SqliteConnection,
+    /// Those who have written, and wait for the commit.
+    members: Vec<oneshot::Sender<()>>,
+    began: Instant,
+    /// Whoever was last has not ended its turn well: what it wrote is to be undone.
+    is_torn: bool,
+}
+
+/// A turn to write: a transaction, or a part of one. Dropped, it undoes what it did.
+#[derive(Debug)]
+pub(super) struct Write {
+    writer: Arc<Writer>,
+    turn: Turn,
+}
+
+/// The connection, while it is one's own.
+#[derive(Debug)]
+struct Turn(OwnedMutexGuard<Group>);
+
+impl Writer {
+    /// Writes with its own connection, which `prepare` has seen first.
+    pub(super) fn new(connect: SqliteConnectOptions, connection: SqliteConnection) -> Self {
+        let group = Group { connect, connection, members: Vec::new(), began: Instant::now(), is_torn: false };
+        Self { group: Arc::new(Mutex::new(group)), waiting: AtomicUsize::new(0) }
+    }
+
+    /// Waits for its turn.
+    pub(super) async fn begin(self: Arc<Self>) -> Inner<Write> {
+        let waiting = Waiting::begin(&self.waiting);
+        let mut turn = Turn(Arc::clone(&self.group).lock_owned().await);
+        drop(waiting);
+        turn.0.begin().await?;
+        Ok(Write { writer: self, turn })
+    }
+
+    /// Closes the connection, when those who write have ended.
+    pub(super) async fn close(self: Arc<Self>) {
+        let last = Arc::clone(&self.group).lock_owned().await;
+        drop(last);
+        let group = Arc::into_inner(self).and_then(|writer| Arc::into_inner(writer.group));
+        if let Some(group) = group {
+            let _ = group.into_inner().connection.close().await;
+        }
+    }
+}
+
+/// One who waits for its turn, for as long as it does.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Write {
+    /// Makes it all last; answers when it does.
+    pub(super) async fn commit(self) -> Inner<()> {
+        let Self { writer, mut turn } = self;
+        if !turn.0.members.is_empty() {
+            turn.0.run("RELEASE turn").await?;
+        }
+        if writer.waiting.load(Ordering::Relaxed) == 0 || turn.0.began.elapsed() > OPEN_FOR {
+            return Ok(turn.0.commit().await?);
+        }
+        let (tell, mut told) = oneshot::channel();
+        turn.0.members.push(tell);
+        turn.0.is_torn = false;
+        drop(turn);
+        tokio::select! {
+            biased;
+            done = &mut told => Ok(done.map_err(|_| undone())?),
+            group = Arc::clone(&writer.group).lock_owned() => {
+                // Those who came behind have gone again, or have not ended well.
+                let mut turn = Turn(group);
+                turn.0.mend().await?;
+                if turn.0.members.is_empty() {
+                    return Ok(told.try_recv().map_err(|_| undone())?);
+                }
+                Ok(turn.0.commit().await?)
+            }
+        }
+    }
+}
+
+/// The transaction is lost that a verb has shared, or nobody knows what has become of it.
+fn undone() -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::other("the transaction that others shared was not committed"))
+}
+
+impl Group {
+    async fn begin(&mut self) -> sqlx::Result<()> {
+        let was_torn = self.is_torn;
+        self.mend().await?;
+        self.is_torn = true;
+        if !self.members.is_empty() {
+            return self.run("SAVEPOINT turn").await;
+        }
+        self.began = Instant::now();
+        // One that reads first and then wants to write fails at once if another process wrote in between.
+        match self.run("BEGIN IMMEDIATE").await {
+            // What was to be undone could not be, on a full disk perhaps.
+            Err(_) if was_torn => {
+                self.connection = self.connect.connect().await?;
+                self.run("BEGIN IMMEDIATE").await
+            }
+            begun => begun,
+        }
+    }
+
+    /// Makes sure of what those who wait for the commit have written, and that nothing else stands beside it. If that cannot
+    /// be, they are told.
+    async fn mend(&mut self) -> sqlx::Result<()> {
+        if self.is_torn && !self.members.is_empty() {
+            let undone = async {
+                self.run("ROLLBACK TO turn").await?;
+                self.run("RELEASE turn").await
+            };
+            match undone.await {
+                Ok(()) => self.is_torn = false,
+                // SQLite has undone it all, as it does when the disk is full.
+                Err(_) => self.members.clear(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits for all.
+    async fn commit(&mut self) -> sqlx::Result<()> {
+        self.is_torn = true;
+        let members = std::mem::take(&mut self.members);
+        self.run("COMMIT").await?;
+        self.is_torn = false;
+        for member in members {
+            // Its caller may have given up waiting.
+            let _ = member.send(());
+        }
+        Ok(())
+    }
+
+    async fn run(&mut self, statement: &'static str) -> sqlx::Result<()> {
+        sqlx::query(statement).execute(&mut self.connection).await.map(drop)
+    }
+}
+
+impl Drop for Turn {
+    /// What was not ended well is undone at once, and not only when somebody comes: the file is locked until then. The driver
+    /// takes the order with the first poll; whoever comes next makes sure.
+    fn drop(&mut self) {
+        if self.0.is_torn {
+            let undo = if self.0.members.is_empty() { "ROLLBACK" } else { "ROLLBACK TO turn" };
+            let _ = self.0.run(undo).now_or_never();
+        }
+    }
+}
+
+impl Deref for Write {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.turn.0.connection
+    }
+}
+
+impl DerefMut for Write {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.turn.0.connection
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::SqliteStore;
+    use super::*;
+    use crate::store::sqlite::tests::open_in;
+
+    async fn insert(write: &mut Write, topic: i64) {
+        let insert = sqlx::query("INSERT INTO queues (queue, vtime) VALUES (?1, 0)").bind(topic.to_string());
+        insert.execute(&mut **write).await.unwrap();
+    }
+
+    /// What others see.
+    async fn kept(store: &SqliteStore) -> Vec<String> {
+        let kept = sqlx::query_scalar("SELECT queue FROM queues ORDER BY queue");
+        kept.fetch_all(&store.readers().unwrap()).await.unwrap()
+    }
+
+    /// One who has written and waits for the one behind it, and that one.
+    async fn two(store: &SqliteStore) -> (impl Future<Output = Inner<()>>, Write) {
+        let mut first = store.write().await.unwrap();
+        insert(&mut first, 1).await;
+        let mut second = Box::pin(store.write());
+        assert!((&mut second).now_or_never().is_none(), "one at a time");
+        let mut first = Box::pin(first.commit());
+        let mut second = tokio::select! {
+            biased;
+            _ = &mut first => panic!("it has not left the transaction open"),
+            second = second => second.unwrap(),
+        };
+        insert(&mut second, 2).await;
+        assert!(kept(store).await.is_empty(), "nothing is committed");
+        (first, second)
+    }
+
+    #[tokio::test]
+    async fn two_that_come_together_are_committed_together() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = open_in(&directory).await;
+        let (mut first, second) = two(&store).await;
+        assert!((&mut first).now_or_never().is_none(), "answered before the commit");
+        second.commit().await.unwrap();
+        assert_eq!(kept(&store).await, ["1", "2"]);
+        assert!(matches!(first.now_or_never(), Some(Ok(()))), "it was to be told");
+    }
+
+    #[tokio::test]
+    async fn one_that_gives_up_undoes_its_own_part_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = open_in(&directory).await;
+        let (first, second) = two(&store).await;
+        drop(second);
+        first.await.unwrap();
+        assert_eq!(kept(&store).await, ["1"]);
+    }
+
+    #[tokio::test]
+    async fn one_that_leaves_the_line_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = open_in(&directory).await;
+        let mut first = store.write().await.unwrap();
+        insert(&mut first, 1).await;
+        let mut second = Box::pin(store.write());
+        assert!((&mut second).now_or_never().is_none());
+        let mut first = Box::pin(first.commit());
+        assert!((&mut first).now_or_never().is_none(), "it waits for the one behind it");
+        drop(second);
+        first.await.unwrap();
+        assert_eq!(kept(&store).await, ["1"]);
+    }
+
+    #[tokio::test]
+    async fn all_are_told_of_a_transaction_that_is_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = open_in(&directory).await;
+        let (first, mut second) = two(&store).await;
+        // As SQLite does by itself when the disk is full.
+        sqlx::query("ROLLBACK").execute(&mut *second).await.unwrap();
+        assert!(second.commit().await.is_err());
+        assert!(first.await.is_err());
+        assert!(kept(&store).await.is_empty());
+        let mut third = store.write().await.unwrap();
+        insert(&mut third, 3).await;
+        third.commit().await.unwrap();
+        assert_eq!(kept(&store).await, ["3"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_is_undone_though_nobody_comes_after_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let ((store, _), (other, _)) = (open_in(&directory).await, open_in(&directory).await);
+        let mut write = store.write().await.unwrap();
+        insert(&mut write, 1).await;
+        drop(write);
+        other.write().await.unwrap().commit().await.unwrap();
+        assert!(kept(&store).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn of_many_at_once_each_is_kept_that_was_told_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = open_in(&directory).await;
+        let one = async |n: i64| {
+            let mut write = store.write().await.unwrap();
+            insert(&mut write, n).await;
+            match n % 3 {
+                0 => drop(write),
+                _ => write.commit().await.unwrap(),
+            }
+        };
+        futures_util::future::join_all((100..200).map(one)).await;
+        let told: Vec<String> = (100..200).filter(|n| n % 3 != 0).map(|n| n.to_string()).collect();
+        assert_eq!(kept(&store).await, told);
+    }
+}
