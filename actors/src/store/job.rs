@@ -2,14 +2,13 @@
 
 use std::str::FromStr;
 
-use crate::model::TraceContext;
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{NewDelivery, Place, Unique};
+use super::{Fence, Place, Unique};
 use crate::jobs::Progress;
-use crate::model::{Millis, TenantId, new_id};
+use crate::model::{Millis, TenantId, TraceContext, new_id};
 
 /// A job that does not exist yet.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,6 +122,41 @@ pub struct Job {
 }
 
 impl Job {
+    /// A new one as it is when it was just kept, at this time.
+    pub(super) fn of(new: &NewJob, now: Millis) -> Self {
+        let run_at_ms = new.run_at_ms.unwrap_or(now).max(now);
+        let (traceparent, origin) = (new.context.traceparent(), new.context.origin());
+        Self {
+            id: new.id,
+            tenant: new.tenant.clone(),
+            queue: new.queue.clone(),
+            kind: new.kind.clone(),
+            payload: new.payload.clone(),
+            state: if run_at_ms <= now { JobState::Ready } else { JobState::Scheduled },
+            priority: new.priority,
+            attempt: 0,
+            refunds: 0,
+            crashes: 0,
+            max_attempts: new.max_attempts,
+            timeout_ms: new.timeout_ms,
+            run_at_ms,
+            created_at_ms: now,
+            claimed_at_ms: None,
+            finished_at_ms: None,
+            last_error: None,
+            result: None,
+            fired: None,
+            progress: None,
+            last_run: TraceContext::default(),
+            unique_key: new.unique.as_ref().map(|unique| unique.key.clone()),
+            redrives: 0,
+            snoozes: 0,
+            keep_ms: new.keep_ms,
+            context: TraceContext::from_parts(traceparent.as_deref(), origin.as_deref())
+                .with_request_id(new.context.request_id().cloned()),
+        }
+    }
+
     /// How many attempts count against `max_attempts`.
     pub fn charged(&self) -> u32 {
         self.attempt.saturating_sub(self.refunds)
@@ -221,153 +255,6 @@ pub struct Redriven {
     pub skipped: u32,
     /// The last one that was looked at, if there may be more behind it.
     pub next: Option<Place>,
-}
-
-/// One claim of one row. Whoever cannot name the present one has lost the row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fence {
-    /// The row's id: of a job, or of a delivery.
-    pub id: Uuid,
-    /// Which claim of it.
-    pub attempt: u32,
-}
-
-/// Asks for due jobs.
-#[derive(Debug, Clone, Copy)]
-pub struct ClaimJobs<'a> {
-    /// Which line to take from.
-    pub queue: &'a str,
-    /// Who takes: made at boot, never a host's name.
-    pub owner: Uuid,
-    /// How long the jobs are theirs without a heartbeat.
-    pub lease_ms: u64,
-    /// How many at most.
-    pub limit: u32,
-    /// How many of one tenant's jobs may run at once, in all processes and queues together, if its row does not say.
-    pub tenant_running_max: u32,
-}
-
-/// Claimed jobs, tenants alternating.
-#[derive(Debug, Clone, Default)]
-pub struct ClaimedJobs {
-    /// The jobs, in the order in which they should start.
-    pub jobs: Vec<Job>,
-    /// In how many milliseconds the next waiting job comes due, of any queue.
-    pub next_due_in_ms: Option<u64>,
-}
-
-/// How one claimed job ended, and what else happens with it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settlement {
-    /// Which claim.
-    pub fence: Fence,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Committed with the outcome, or not at all. Only a job that is done has any.
-    pub effects: Vec<Effect>,
-    /// The span of the run, for the next one to name.
-    pub run: TraceContext,
-    /// How far it was, if it has said so.
-    pub progress: Option<Progress>,
-}
-
-impl Settlement {
-    /// An ending without effects.
-    pub fn new(fence: Fence, outcome: Outcome) -> Self {
-        Self { fence, outcome, effects: Vec::new(), run: TraceContext::default(), progress: None }
-    }
-}
-
-/// How a claim of a job ended.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    /// Well.
-    Done {
-        /// What the handler answered.
-        result: Option<Value>,
-    },
-    /// Badly; it is tried again.
-    Retry {
-        /// Not before this time has passed.
-        after_ms: u64,
-        /// Why.
-        error: String,
-        /// Whether it counts as a crash.
-        fault: Fault,
-    },
-    /// Not yet: its handler puts it off, and the attempt is not charged.
-    Snooze {
-        /// Not before this time has passed.
-        after_ms: u64,
-        /// Why.
-        reason: String,
-    },
-    /// Badly, for good.
-    Dead {
-        /// Why.
-        reason: String,
-        /// Whether it counts as a crash.
-        fault: Fault,
-    },
-    /// Not at all: it is given back, and the attempt is not charged.
-    Release,
-}
-
-impl Outcome {
-    /// A short word for metrics and logs.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Done { .. } => "done",
-            Self::Retry { .. } => "retry",
-            Self::Snooze { .. } => "snooze",
-            Self::Dead { .. } => "dead",
-            Self::Release => "release",
-        }
-    }
-}
-
-/// Two kinds of failure that are counted apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The handler said so, or took too long.
-    Failure,
-    /// The handler panicked.
-    Crash,
-}
-
-/// What a job does to the store by ending well.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Hands a notification to a channel.
-    Deliver(NewDelivery),
-}
-
-/// What became of a fenced write.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settled {
-    /// It is written.
-    Applied,
-    /// The claim was lost before; nothing was written.
-    Late,
-    /// There is no room for an effect now: none was written, and the job is tried again, uncharged.
-    Postponed {
-        /// Why.
-        reason: String,
-    },
-    /// An effect could not be: none was written, and the job is dead with this reason.
-    Refused {
-        /// Why.
-        reason: String,
-    },
-}
-
-/// What a sweep found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SweepReport {
-    /// Jobs that lost their runner and are ready again.
-    pub rescued: u64,
-    /// Jobs that lost it too often and are dead.
-    pub quarantined: u64,
 }
 
 /// Which finished jobs to forget. A job that says itself how long it is kept is kept so long; the number bounds all.

@@ -24,6 +24,7 @@ use crate::jobs::Progress;
 use crate::model::{Millis, TenantId};
 
 mod call;
+mod claim;
 #[cfg(test)]
 pub(crate) mod contract;
 mod delivery;
@@ -45,6 +46,7 @@ mod tenant;
 mod unique;
 mod wakeups;
 
+pub use claim::{ClaimJobs, ClaimedJobs, Effect, Fault, Fence, Outcome, Settled, Settlement, SweepReport};
 pub use delivery::{
     Before, CHANNEL_PENDING_MAX, Channel, ChannelNews, ClaimDeliveries, ClaimedDeliveries, Delivery, DeliveryOutcome,
     DeliverySettled, DeliverySettlement, DeliveryState, DisableRules, DueChannels, FULL_RETRY_MS, Failing,
@@ -52,10 +54,7 @@ pub use delivery::{
 };
 pub use error::StoreError;
 pub use fair::JOB_WEIGHT_DEFAULT;
-pub use job::{
-    Cancelled, ClaimJobs, ClaimedJobs, Effect, Fault, Fence, Job, JobCounts, JobFilter, JobState, NewJob, Outcome,
-    Prune, PruneJobs, Pruned, Redriven, Settled, Settlement, SweepReport,
-};
+pub use job::{Cancelled, Job, JobCounts, JobFilter, JobState, NewJob, Prune, PruneJobs, Pruned, Redriven};
 pub use keeper::store;
 pub use place::Place;
 pub use policy::{BACKFILL_MAX, MISFIRE_MAX, Misfire, ON_TIME_MS, Overlap, Policies};

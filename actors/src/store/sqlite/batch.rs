@@ -17,8 +17,7 @@ const INSERT_ALL: &str = "
                       created_at_ms, traceparent, origin_trace_id, request_id, keep_ms)
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
            value ->> 8, value ->> 9, ?2, value ->> 10, value ->> 11, value ->> 12, value ->> 13
-    FROM json_each(?1)
-    RETURNING *";
+    FROM json_each(?1)";
 
 // Of a claim that holds.
 macro_rules! held {
@@ -49,13 +48,8 @@ const LEAVE_ALL: &str = "DELETE FROM jobs WHERE id IN (SELECT value FROM json_ea
 /// Inserts jobs that no schedule fired and that have no unique key, and answers in their order.
 pub(super) async fn insert(write: &mut Write, jobs: &[&NewJob], now: Millis) -> Inner<Vec<Job>> {
     let list: Vec<_> = jobs.iter().map(|job| row_of(job, now)).collect();
-    let inserted = sqlx::query(INSERT_ALL).bind(json!(list).to_string()).bind(now).fetch_all(&mut **write).await?;
-    let mut kept = HashMap::with_capacity(inserted.len());
-    for row in &inserted {
-        let job = rows::live_job(row, now)?;
-        kept.insert(job.id, job);
-    }
-    Ok(jobs.iter().filter_map(|job| kept.remove(&job.id)).collect())
+    sqlx::query(INSERT_ALL).bind(json!(list).to_string()).bind(now).execute(&mut **write).await?;
+    Ok(jobs.iter().map(|job| Job::of(job, now)).collect())
 }
 
 fn row_of(job: &NewJob, now: Millis) -> serde_json::Value {

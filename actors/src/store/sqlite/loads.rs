@@ -2,17 +2,26 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
 use sqlx::Row;
 
+use super::columns::{Rows, rows_in_one};
 use super::{Inner, SqliteStore, Write};
 use crate::model::TenantId;
 use crate::store::error::Trouble;
 use crate::store::fair::JOBS_QUEUED;
+use crate::store::rows::Columns;
 use crate::store::{NewJob, ending};
 
 const QUEUED: &str = "
     SELECT coalesce((SELECT live - running FROM loads WHERE loads.tenant = ?1), 0) AS queued,
            coalesce((SELECT jobs_queued FROM tenants WHERE tenants.id = ?1), ?2) AS most";
+
+rows_in_one! {
+    QUEUED_OF, QUEUED_COLUMNS: "of_tenant", "queued", "most";
+    "SELECT given.value AS of_tenant, coalesce(loads.live - loads.running, 0) AS queued, coalesce(tenants.jobs_queued, ?2) AS most
+     FROM json_each(?1) AS given LEFT JOIN loads ON loads.tenant = given.value LEFT JOIN tenants ON tenants.id = given.value"
+}
 
 // Its virtual time says nothing any more when the queue's has passed it.
 const FORGET_IDLE: &str = "
@@ -27,8 +36,11 @@ pub(super) async fn check(write: &mut Write, jobs: &[&NewJob], queued_max: u32) 
     for job in jobs {
         *of_each.entry(job.tenant.as_str()).or_default() += 1;
     }
-    for (tenant, new) in of_each {
-        check_more(write, tenant, new, queued_max).await?;
+    let tenants = json!(of_each.keys().collect::<Vec<_>>()).to_string();
+    let queued = sqlx::query_scalar::<_, String>(QUEUED_OF).bind(tenants).bind(queued_max);
+    for row in Rows::parse(QUEUED_COLUMNS, &queued.fetch_one(&mut **write).await?)?.iter() {
+        let new = of_each.get(row.text("of_tenant")?).copied().unwrap_or(0);
+        refuse_more(new, row.number("queued")?, row.number("most")?)?;
     }
     Ok(())
 }
@@ -36,10 +48,14 @@ pub(super) async fn check(write: &mut Write, jobs: &[&NewJob], queued_max: u32) 
 /// Refuses `new` jobs that would be more than their tenant may have queued.
 pub(super) async fn check_more(write: &mut Write, tenant: &str, new: i64, queued_max: u32) -> Inner<()> {
     let (queued, most) = queued(write, tenant, queued_max).await?;
-    if queued + new > most {
-        return Err(Trouble::Limit(JOBS_QUEUED, ending::too_many_queued(queued, most)));
+    refuse_more(new, queued, most)
+}
+
+fn refuse_more(new: i64, queued: i64, most: i64) -> Inner<()> {
+    match queued.saturating_add(new) {
+        after if after > most => Err(Trouble::Limit(JOBS_QUEUED, ending::too_many_queued(queued, most))),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// How many more jobs a tenant may have queued: one at least, or it is refused.
@@ -72,7 +88,6 @@ pub(super) async fn forget_idle(store: &SqliteStore, limit: u32) -> Inner<()> {
 #[cfg(test)]
 mod tests {
     use fastrand::Rng;
-    use serde_json::json;
     use uuid::Uuid;
 
     use super::*;
@@ -272,10 +287,13 @@ mod tests {
     async fn how_many_are_queued_is_read_from_rows_by_their_keys() {
         let directory = tempfile::tempdir().unwrap();
         let (store, _) = open_in(&directory).await;
-        for sql in [QUEUED, FORGET_IDLE] {
+        for sql in [QUEUED, QUEUED_OF, FORGET_IDLE] {
             let steps = plan(&store, sql).await;
             let looked_up = |step: &String| {
-                !step.starts_with("SCAN") || step.contains("shares_idle") || step == "SCAN CONSTANT ROW"
+                !step.starts_with("SCAN")
+                    || step.contains("shares_idle")
+                    || step == "SCAN CONSTANT ROW"
+                    || step.starts_with("SCAN given")
             };
             assert!(steps.iter().all(looked_up), "{sql}: {steps:#?}");
         }
