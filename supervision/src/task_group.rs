@@ -83,6 +83,8 @@ impl TaskGroup {
         // runtime that shuts down drops the future at once.
         let Some(entry) = self.enter(name) else { return };
         let id = entry.id;
+        // On the heap from the start: what wraps a future by value has room for it twice, and is copied with each step.
+        let future = Box::pin(future);
         // In this order they are dropped if it is aborted before it has run: the entry says that the future is gone.
         let work = (future, entry);
         let handle = door::spawn(async move {
