@@ -31,6 +31,7 @@ mod delivery;
 mod ending;
 mod error;
 mod fair;
+mod firing;
 mod job;
 mod keeper;
 mod listing;

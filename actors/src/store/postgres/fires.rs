@@ -4,21 +4,19 @@
 //! A schedule is locked before it is looked at, so that each fire happens once. Those that another process has locked are
 //! its own. A schedule is locked before its jobs; whoever ends a job locks no schedule.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{PostgresStore, Run, Write, clean, jobs, loads, settle};
-use crate::model::{Millis, TenantId, new_id};
+use crate::model::{Millis, TenantId};
 use crate::seam::seam;
 use crate::store::error::{Inner, Trouble};
+use crate::store::firing::{self, Change, OVERTAKEN};
 use crate::store::policy::{Meeting, Plan, Standing, Terms};
 use crate::store::rows::{self, Columns};
-use crate::store::{Backfilled, Fence, FireDue, FireReport, Fired, NewJob, Overlap, Schedule, Triggered};
-
-/// The last error of a job that makes room for the next fire of its schedule.
-const OVERTAKEN: &str = "cancelled: a later fire of its schedule took its place";
+use crate::store::{Backfilled, Fence, FireDue, FireReport, Fired, Overlap, Schedule, Triggered};
 
 const DUE: &str = "
     SELECT *, EXISTS (SELECT 1 FROM tenants WHERE id = schedules.tenant AND disabled_at_ms IS NOT NULL) AS rests
@@ -126,23 +124,13 @@ async fn due(write: &mut Write<'_>, limit: u32, now: Millis) -> Inner<(Vec<PgRow
 /// When there are more than one look can take: of every tenant the same number, and the rest of whoever has it.
 async fn shares(write: &mut Write<'_>, limit: u32, now: Millis) -> Inner<Vec<PgRow>> {
     let tenants = write.all(sqlx::query(TENANTS_DUE).bind(now).bind(i64::from(limit))).await?;
+    let most = i64::from(firing::of_each(limit, tenants.len()));
     let mut queues = VecDeque::with_capacity(tenants.len());
-    // Beside many others nobody can have more than twice its share anyway.
-    let most = if tenants.len() > 1 { limit.div_ceil(tenants.len() as u32).saturating_mul(2) } else { limit };
     for tenant in &tenants {
-        let due = sqlx::query(DUE_OF_TENANT).bind(now).bind(i64::from(most.min(limit)));
-        queues.push_back(VecDeque::from(write.all(due.bind(tenant.string("tenant")?)).await?));
+        let due = sqlx::query(DUE_OF_TENANT).bind(now).bind(most).bind(tenant.string("tenant")?);
+        queues.push_back(VecDeque::from(write.all(due).await?));
     }
-    let mut rows = Vec::with_capacity(limit as usize);
-    while rows.len() < limit as usize
-        && let Some(mut queue) = queues.pop_front()
-    {
-        if let Some(row) = queue.pop_front() {
-            rows.push(row);
-            queues.push_back(queue);
-        }
-    }
-    Ok(rows)
+    Ok(firing::by_turns(queues, limit as usize))
 }
 
 async fn apply(
@@ -171,33 +159,15 @@ async fn apply(
     let live = live(write, planned.iter().map(|(schedule, _)| schedule.id).collect()).await?;
     let tenants: BTreeSet<String> = planned.iter().map(|(schedule, _)| schedule.tenant.to_string()).collect();
     let limits = loads::Room::ask(write, tenants.into_iter().collect(), queued_max).await?;
-    let mut rooms: HashMap<TenantId, usize> = HashMap::new();
+    let mut rooms = firing::Rooms::default();
     let mut inserts = jobs::Inserts::default();
     for (schedule, plan) in planned {
-        let is_new = |fire: &Millis| !present.contains(&(schedule.id, *fire));
-        let fires: Vec<Millis> = plan.fires.iter().copied().filter(is_new).collect();
         let standing = standing(&schedule, live.contains(&schedule.id));
-        let standing = Standing { buffered: standing.buffered.filter(is_new), ..standing };
-        let room = rooms.get(&schedule.tenant).copied().unwrap_or_else(|| limits.of(schedule.tenant.as_str()));
-        let (meeting, full) = standing.meet_within(room, &fires, schedule.policies.overlap);
-        if full > 0 {
-            let (tenant, schedule) = (&schedule.tenant, schedule.id);
-            tracing::warn!(%tenant, %schedule, full, "fires are missed: the tenant has as many jobs queued as it may");
-        }
-        rooms.insert(schedule.tenant.clone(), room.saturating_sub(meeting.starts.len()));
+        let room = rooms.left(&schedule.tenant).unwrap_or_else(|| limits.of(schedule.tenant.as_str()));
+        let (meeting, change) = firing::meet(&schedule, &plan, standing, &present, room, &mut rooms);
         let (fired, cancelled) = perform(write, &mut inserts, &schedule, &meeting, None, terms.now).await?;
-        let change = Change {
-            next: meeting.next(plan.next),
-            last: meeting.starts.last().copied(),
-            missed: plan.missed + full,
-            remaining: meeting.remaining,
-        };
-        write_down(write, schedule.id, &meeting, change).await?;
-        report.missed += plan.missed + full;
-        report.overlapped += meeting.overlapped;
-        report.buffered += u64::from(meeting.is_newly_buffered);
-        report.fired.extend(fired);
-        report.cancelled.extend(cancelled);
+        write_down(write, schedule.id, &meeting, &change).await?;
+        report.add(&meeting, &change, fired, cancelled);
     }
     seam!("inside_fire");
     keep(write, inserts).await
@@ -226,10 +196,7 @@ async fn present<'a>(
     write: &mut Write<'_>,
     fires: impl Iterator<Item = (&'a Schedule, &'a [Millis])>,
 ) -> Inner<HashSet<(Uuid, Millis)>> {
-    let of_one = |(schedule, fires): (&'a Schedule, &'a [Millis])| {
-        fires.iter().copied().chain(schedule.buffered_fire_at_ms).map(|fire| (schedule.id, fire))
-    };
-    let (ids, times): (Vec<Uuid>, Vec<Millis>) = fires.flat_map(of_one).unzip();
+    let (ids, times): (Vec<Uuid>, Vec<Millis>) = firing::all_of(fires).into_iter().unzip();
     let found = write.all(sqlx::query(PRESENT).bind(ids).bind(times)).await?;
     found.iter().map(|row| Ok((row.id("fire_schedule")?, row.number("fire_at")?))).collect()
 }
@@ -253,38 +220,14 @@ async fn perform(
         }
     }
     let mut fired = Vec::with_capacity(meeting.starts.len());
-    for (position, fire_at) in meeting.starts.iter().enumerate() {
-        let is_last = position + 1 == meeting.starts.len();
-        let id = last.filter(|_| is_last).unwrap_or_else(new_id);
-        let job = NewJob {
-            id,
-            queue: schedule.queue.clone(),
-            max_attempts: schedule.max_attempts,
-            context: schedule.context.clone(),
-            ..NewJob::new(schedule.tenant.clone(), schedule.kind.clone(), schedule.payload.clone())
-        };
-        inserts.add(job, Some(fire_at.saturating_add(jitter(schedule))), Some((schedule.id, *fire_at)));
-        let late_ms = now.saturating_sub(*fire_at).max(0) as u64;
-        fired.push(Fired { schedule: schedule.id, job: id, fire_at_ms: *fire_at, late_ms });
+    for (job, run_at, told) in firing::jobs_of(schedule, &meeting.starts, last, now) {
+        inserts.add(job, Some(run_at), Some((schedule.id, told.fire_at_ms)));
+        fired.push(told);
     }
     Ok((fired, cancelled))
 }
 
-/// The same part of the schedule's jitter each time: the end of its id is random.
-fn jitter(schedule: &Schedule) -> i64 {
-    let (_, random) = schedule.id.as_u64_pair();
-    random.checked_rem(schedule.jitter_ms).map_or(0, rows::signed)
-}
-
-/// What changes in a row beside what was decided.
-struct Change {
-    next: Option<Millis>,
-    last: Option<Millis>,
-    missed: u64,
-    remaining: Option<u64>,
-}
-
-async fn write_down(write: &mut Write<'_>, id: Uuid, meeting: &Meeting, change: Change) -> Inner<()> {
+async fn write_down(write: &mut Write<'_>, id: Uuid, meeting: &Meeting, change: &Change) -> Inner<()> {
     let update = sqlx::query(WRITE_DOWN)
         .bind(id)
         .bind(change.next)
@@ -337,14 +280,11 @@ async fn trigger_within(
     let unjittered = Schedule { jitter_ms: 0, ..schedule };
     let mut inserts = jobs::Inserts::default();
     let named = Some(job).filter(|_| is_started);
-    let (mut fired, cancelled) = perform(write, &mut inserts, &unjittered, &meeting, named, now).await?;
+    let (fired, cancelled) = perform(write, &mut inserts, &unjittered, &meeting, named, now).await?;
     let change = Change { next, last: meeting.starts.last().copied(), missed: 0, remaining };
-    write_down(write, id, &meeting, change).await?;
+    write_down(write, id, &meeting, &change).await?;
     keep(write, inserts).await?;
-    Ok(Some(match fired.pop() {
-        Some(fired) if is_started => Triggered::Started { fired, cancelled },
-        _ => Triggered::Buffered { fire_at_ms: fire_at },
-    }))
+    Ok(Some(firing::triggered(fire_at, is_started, fired, cancelled)))
 }
 
 pub(super) async fn backfill(
@@ -378,15 +318,9 @@ async fn backfill_within(
     let mut inserts = jobs::Inserts::default();
     let (fired, cancelled) = perform(write, &mut inserts, &schedule, &meeting, None, now).await?;
     let (next, remaining) = (schedule.next_fire_at_ms, schedule.policies.remaining_fires);
-    write_down(write, id, &meeting, Change { next, last: None, missed: 0, remaining }).await?;
+    write_down(write, id, &meeting, &Change { next, last: None, missed: 0, remaining }).await?;
     keep(write, inserts).await?;
-    Ok(Some(Backfilled {
-        fired,
-        cancelled,
-        present: (fires.len() - new.len()) as u64,
-        overlapped: meeting.overlapped,
-        buffered_fire_at_ms: meeting.buffered.filter(|_| meeting.is_newly_buffered),
-    }))
+    Ok(Some(firing::backfilled(&meeting, fires.len() - new.len(), fired, cancelled)))
 }
 
 /// A tenant's schedule, and the time, within a transaction that is about to fire it.

@@ -9,15 +9,13 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::{Inner, SqliteStore, Write, jobs, loads, rows, settle};
-use crate::model::{Millis, TenantId, new_id};
+use crate::model::{Millis, TenantId};
 use crate::seam::seam;
 use crate::store::error::Trouble;
+use crate::store::firing::{self, Change, OVERTAKEN};
 use crate::store::policy::{Meeting, Plan, Standing, Terms};
 use crate::store::rows::Columns;
-use crate::store::{Backfilled, Fence, FireDue, FireReport, Fired, NewJob, Overlap, Schedule, Triggered};
-
-/// The last error of a job that makes room for the next fire of its schedule.
-const OVERTAKEN: &str = "cancelled: a later fire of its schedule took its place";
+use crate::store::{Backfilled, Fence, FireDue, FireReport, Fired, Overlap, Schedule, Triggered};
 
 const DUE: &str = "
     SELECT schedules.*, EXISTS (SELECT 1 FROM tenants WHERE tenants.id = schedules.tenant
@@ -110,23 +108,13 @@ async fn due(store: &SqliteStore, limit: u32, now: Millis) -> Inner<(Vec<SqliteR
 async fn shares(store: &SqliteStore, limit: u32, now: Millis) -> Inner<Vec<SqliteRow>> {
     let readers = store.readers()?;
     let tenants: Vec<String> = sqlx::query_scalar(TENANTS_DUE).bind(now).bind(limit).fetch_all(&readers).await?;
+    let most = firing::of_each(limit, tenants.len());
     let mut queues = VecDeque::with_capacity(tenants.len());
-    // Beside many others nobody can have more than twice its share anyway.
-    let most = if tenants.len() > 1 { limit.div_ceil(tenants.len() as u32).saturating_mul(2) } else { limit };
     for tenant in &tenants {
-        let due = sqlx::query(DUE_OF_TENANT).bind(tenant).bind(now).bind(most.min(limit));
+        let due = sqlx::query(DUE_OF_TENANT).bind(tenant).bind(now).bind(most);
         queues.push_back(VecDeque::from(due.fetch_all(&readers).await?));
     }
-    let mut rows = Vec::with_capacity(limit as usize);
-    while rows.len() < limit as usize
-        && let Some(mut queue) = queues.pop_front()
-    {
-        if let Some(row) = queue.pop_front() {
-            rows.push(row);
-            queues.push_back(queue);
-        }
-    }
-    Ok(rows)
+    Ok(firing::by_turns(queues, limit as usize))
 }
 
 /// What a schedule that was found due is to do.
@@ -169,38 +157,20 @@ async fn apply(
     let present =
         present(write, planned.iter().map(|(schedule, _, plan)| (&**schedule, plan.fires.as_slice()))).await?;
     let mut standings = standings(write, &ids).await?;
-    let mut rooms: HashMap<TenantId, usize> = HashMap::new();
+    let mut rooms = firing::Rooms::default();
     for (schedule, revision, plan) in planned {
         // Only the one who finds it as it was planned moves it on.
         let as_planned = |row: &Found| row.revision == revision && row.next == schedule.next_fire_at_ms;
         let Some(row) = standings.remove(&schedule.id).filter(as_planned) else { continue };
-        let is_new = |fire: &Millis| !present.contains(&(schedule.id, *fire));
-        let fires: Vec<Millis> = plan.fires.iter().copied().filter(is_new).collect();
-        let standing = Standing { buffered: row.standing.buffered.filter(is_new), ..row.standing };
-        let room = match rooms.get(&schedule.tenant) {
-            Some(room) => *room,
+        let room = match rooms.left(&schedule.tenant) {
+            Some(room) => room,
             None => loads::room(write, &schedule.tenant, queued_max).await?,
         };
-        let (meeting, full) = standing.meet_within(room, &fires, schedule.policies.overlap);
-        if full > 0 {
-            let (tenant, schedule) = (&schedule.tenant, schedule.id);
-            tracing::warn!(%tenant, %schedule, full, "fires are missed: the tenant has as many jobs queued as it may");
-        }
-        rooms.insert(schedule.tenant.clone(), room.saturating_sub(meeting.starts.len()));
+        let (meeting, change) = firing::meet(&schedule, &plan, row.standing, &present, room, &mut rooms);
         let (fired, cancelled) = perform(write, &schedule, &meeting, None, now).await?;
         seam!("inside_fire");
-        let change = Change {
-            next: meeting.next(plan.next),
-            last: meeting.starts.last().copied(),
-            missed: plan.missed + full,
-            remaining: meeting.remaining,
-        };
-        write_down(write, schedule.id, &meeting, change).await?;
-        report.missed += plan.missed + full;
-        report.overlapped += meeting.overlapped;
-        report.buffered += u64::from(meeting.is_newly_buffered);
-        report.fired.extend(fired);
-        report.cancelled.extend(cancelled);
+        write_down(write, schedule.id, &meeting, &change).await?;
+        report.add(&meeting, &change, fired, cancelled);
     }
     Ok(())
 }
@@ -233,10 +203,7 @@ async fn present<'a>(
     write: &mut Write,
     fires: impl Iterator<Item = (&'a Schedule, &'a [Millis])>,
 ) -> Inner<HashSet<(Uuid, Millis)>> {
-    let of_one = |(schedule, fires): (&'a Schedule, &'a [Millis])| {
-        fires.iter().copied().chain(schedule.buffered_fire_at_ms).map(|fire| (schedule.id, fire))
-    };
-    let all: Vec<(Uuid, Millis)> = fires.flat_map(of_one).collect();
+    let all = firing::all_of(fires);
     let found = sqlx::query(PRESENT).bind(json!(all).to_string()).fetch_all(&mut **write).await?;
     found.iter().map(|row| Ok((row.id("fire_schedule")?, row.try_get("fire_at")?))).collect()
 }
@@ -259,43 +226,14 @@ async fn perform(
         }
     }
     let mut fired = Vec::with_capacity(meeting.starts.len());
-    for (position, fire_at) in meeting.starts.iter().enumerate() {
-        let is_last = position + 1 == meeting.starts.len();
-        let id = last.filter(|_| is_last).unwrap_or_else(new_id);
-        fired.push(insert_job(write, schedule, id, *fire_at, now).await?);
+    for (job, run_at, told) in firing::jobs_of(schedule, &meeting.starts, last, now) {
+        jobs::insert(write, &job, run_at, Some((schedule.id, told.fire_at_ms)), now).await?;
+        fired.push(told);
     }
     Ok((fired, cancelled))
 }
 
-async fn insert_job(write: &mut Write, schedule: &Schedule, id: Uuid, fire_at: Millis, now: Millis) -> Inner<Fired> {
-    let context = schedule.context.clone();
-    let job = NewJob {
-        id,
-        queue: schedule.queue.clone(),
-        max_attempts: schedule.max_attempts,
-        context,
-        ..NewJob::new(schedule.tenant.clone(), schedule.kind.clone(), schedule.payload.clone())
-    };
-    jobs::insert(write, &job, fire_at.saturating_add(jitter(schedule)), Some((schedule.id, fire_at)), now).await?;
-    let late_ms = now.saturating_sub(fire_at).max(0) as u64;
-    Ok(Fired { schedule: schedule.id, job: job.id, fire_at_ms: fire_at, late_ms })
-}
-
-/// The same part of the schedule's jitter each time: the end of its id is random.
-fn jitter(schedule: &Schedule) -> i64 {
-    let (_, random) = schedule.id.as_u64_pair();
-    random.checked_rem(schedule.jitter_ms).map_or(0, rows::signed)
-}
-
-/// What changes in a row beside what was decided.
-struct Change {
-    next: Option<Millis>,
-    last: Option<Millis>,
-    missed: u64,
-    remaining: Option<u64>,
-}
-
-async fn write_down(write: &mut Write, id: Uuid, meeting: &Meeting, change: Change) -> Inner<()> {
+async fn write_down(write: &mut Write, id: Uuid, meeting: &Meeting, change: &Change) -> Inner<()> {
     let update = sqlx::query(WRITE_DOWN)
         .bind(id.to_string())
         .bind(change.next)
@@ -339,16 +277,12 @@ pub(super) async fn trigger(
     }
     loads::check_more(&mut write, tenant.as_str(), meeting.starts.len() as i64, store.tenant_queued_max).await?;
     let unjittered = Schedule { jitter_ms: 0, ..schedule };
-    let (mut fired, cancelled) =
-        perform(&mut write, &unjittered, &meeting, Some(job).filter(|_| is_started), now).await?;
+    let (fired, cancelled) = perform(&mut write, &unjittered, &meeting, Some(job).filter(|_| is_started), now).await?;
     let last = meeting.starts.last().copied();
     let change = Change { next: row.next, last, missed: 0, remaining: row.standing.remaining };
-    write_down(&mut write, id, &meeting, change).await?;
+    write_down(&mut write, id, &meeting, &change).await?;
     write.commit().await?;
-    Ok(Some(match fired.pop() {
-        Some(fired) if is_started => Triggered::Started { fired, cancelled },
-        _ => Triggered::Buffered { fire_at_ms: fire_at },
-    }))
+    Ok(Some(firing::triggered(fire_at, is_started, fired, cancelled)))
 }
 
 pub(super) async fn backfill(
@@ -368,15 +302,9 @@ pub(super) async fn backfill(
     loads::check_more(&mut write, tenant.as_str(), meeting.starts.len() as i64, store.tenant_queued_max).await?;
     let (fired, cancelled) = perform(&mut write, &schedule, &meeting, None, now).await?;
     let change = Change { next: row.next, last: None, missed: 0, remaining: row.standing.remaining };
-    write_down(&mut write, id, &meeting, change).await?;
+    write_down(&mut write, id, &meeting, &change).await?;
     write.commit().await?;
-    Ok(Some(Backfilled {
-        fired,
-        cancelled,
-        present: (fires.len() - new.len()) as u64,
-        overlapped: meeting.overlapped,
-        buffered_fire_at_ms: meeting.buffered.filter(|_| meeting.is_newly_buffered),
-    }))
+    Ok(Some(firing::backfilled(&meeting, fires.len() - new.len(), fired, cancelled)))
 }
 
 /// A tenant's schedule, and how it stands, within a transaction that is about to fire it.
