@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Progress, ProgressSlot, RetrySchedule};
+use crate::model::Poke;
 use crate::outbound::{OutboundError, Repeat};
-use crate::store::{Effect, Job, NewJob};
+use crate::store::{Effect, Job, JobState, NewJob};
 
 /// Runs jobs of one kind.
 ///
@@ -36,10 +37,20 @@ use crate::store::{Effect, Job, NewJob};
 ///     }
 /// }
 ///
+/// // In a test: one attempt, without a store.
+/// # use actors::{model::TenantId, store::NewJob};
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let job = NewJob::new(TenantId::new("demo")?, "count_words", json!(null));
+/// let done = CountWords.run(Text { text: "to be or not".to_owned() }, JobContext::of_first_attempt(&job)).await?;
+/// assert_eq!(done.result, Some(json!({ "words": 4 })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+///
 /// let handlers = Handlers::new().with(CountWords);
 /// assert!(handlers.check("count_words", &json!({ "text": "to be or not" })).is_ok());
 /// let refused = handlers.check("count_words", &json!({ "text": 7 })).unwrap_err();
 /// assert_eq!(refused.to_string(), "payload.text: invalid type: integer `7`, expected a string");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait JobHandler: Send + Sync + 'static {
     /// The kind it runs.
@@ -98,6 +109,18 @@ pub struct JobContext {
 }
 
 impl JobContext {
+    /// What the first attempt at a job is given: for the test of a handler.
+    pub fn of_first_attempt(job: &NewJob) -> Self {
+        let now = job.run_at_ms.unwrap_or(0);
+        let claimed = Job { state: JobState::Running, attempt: 1, claimed_at_ms: Some(now), ..Job::of(job, now) };
+        Self {
+            job: Arc::new(claimed),
+            attempt: 1,
+            cancelled: CancellationToken::new(),
+            slot: ProgressSlot::new(Poke::new()),
+        }
+    }
+
     /// Tells how far the attempt is: kept with the job, and published to whoever of its tenant listens to the topic
     /// `jobs.{id}`. It never waits and may be called as often as one likes: of several reports in a second the last counts.
     pub fn progress(&self, progress: Progress) {

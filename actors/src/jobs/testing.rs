@@ -6,39 +6,14 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{Handlers, JobContext, JobDone, JobError, ProgressSlot};
-use crate::model::{Poke, TenantId, TraceContext, new_id};
-use crate::store::{Job, JobState};
+use crate::model::{Poke, TenantId, TraceContext};
+use crate::store::{Job, NewJob};
 
 /// A claimed job on its first attempt.
 pub(crate) fn job() -> Job {
-    Job {
-        id: new_id(),
-        tenant: TenantId::new("demo").unwrap(),
-        queue: "default".to_owned(),
-        kind: "test".to_owned(),
-        payload: Value::Null,
-        state: JobState::Running,
-        priority: 0,
-        attempt: 1,
-        refunds: 0,
-        crashes: 0,
-        max_attempts: 10,
-        timeout_ms: None,
-        run_at_ms: 0,
-        created_at_ms: 0,
-        claimed_at_ms: Some(0),
-        finished_at_ms: None,
-        last_error: None,
-        result: None,
-        fired: None,
-        last_run: TraceContext::default(),
-        unique_key: None,
-        redrives: 0,
-        snoozes: 0,
-        progress: None,
-        keep_ms: None,
-        context: TraceContext::default(),
-    }
+    let new =
+        NewJob { context: TraceContext::default(), ..NewJob::new(TenantId::new("demo").unwrap(), "test", Value::Null) };
+    JobContext::of_first_attempt(&new).job.as_ref().clone()
 }
 
 /// What its handler would be given.

@@ -123,7 +123,7 @@ pub struct Job {
 
 impl Job {
     /// A new one as it is when it was just kept, at this time.
-    pub(super) fn of(new: &NewJob, now: Millis) -> Self {
+    pub(crate) fn of(new: &NewJob, now: Millis) -> Self {
         let run_at_ms = new.run_at_ms.unwrap_or(now).max(now);
         let (traceparent, origin) = (new.context.traceparent(), new.context.origin());
         Self {
