@@ -129,10 +129,10 @@ pub(super) async fn due(store: &SqliteStore, limit: u32, per_tenant: u32) -> Inn
 pub(super) async fn disable(store: &SqliteStore, id: Uuid, reason: &str) -> Inner<bool> {
     let id = id.to_string();
     let disabled = stop(store, &id, reason).await?;
-    let mut write = store.write().await?;
+    let mut write = store.write_alone().await?;
     while !bury_slice(&mut write, &id, SLICE, store.now()).await?.is_last {
         write.commit().await?;
-        write = store.write().await?;
+        write = store.write_alone().await?;
     }
     write.commit().await?;
     Ok(disabled)
@@ -142,7 +142,7 @@ pub(super) async fn disable(store: &SqliteStore, id: Uuid, reason: &str) -> Inne
 pub(super) async fn enable(store: &SqliteStore, tenant: &TenantId, channel: Uuid) -> Inner<bool> {
     let id = channel.to_string();
     loop {
-        let mut write = store.write().await?;
+        let mut write = store.write_alone().await?;
         let own = sqlx::query("SELECT 1 FROM channels WHERE id = ?1 AND tenant = ?2").bind(&id).bind(tenant.as_str());
         if own.fetch_optional(&mut *write).await?.is_none() {
             return Ok(false);
@@ -161,7 +161,7 @@ pub(super) async fn enable(store: &SqliteStore, tenant: &TenantId, channel: Uuid
 pub(super) async fn bury(store: &SqliteStore, limit: u32) -> Inner<u64> {
     let found: Option<String> = sqlx::query_scalar(LEFT_BEHIND).fetch_optional(&store.readers()?).await?;
     let Some(id) = found else { return Ok(0) };
-    let mut write = store.write().await?;
+    let mut write = store.write_alone().await?;
     let slice = bury_slice(&mut write, &id, limit, store.now()).await?;
     write.commit().await?;
     Ok(slice.buried)
@@ -185,7 +185,7 @@ async fn bury_slice(write: &mut Write, id: &str, limit: u32, now: Millis) -> Inn
 pub(super) async fn delete(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<bool> {
     let id = id.to_string();
     loop {
-        let mut write = store.write().await?;
+        let mut write = store.write_alone().await?;
         let mark = sqlx::query(MARK_DELETED).bind(&id).bind(tenant.as_str());
         if mark.execute(&mut *write).await?.rows_affected() == 0 {
             return Ok(false);
@@ -203,7 +203,7 @@ pub(super) async fn delete(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> 
 }
 
 async fn stop(store: &SqliteStore, id: &str, reason: &str) -> Inner<bool> {
-    let mut write = store.write().await?;
+    let mut write = store.write_alone().await?;
     let disabled = stop_within(&mut write, id, reason, store.now()).await?;
     write.commit().await?;
     Ok(disabled)

@@ -191,7 +191,7 @@ pub(super) async fn redeliver(store: &SqliteStore, tenant: &TenantId, channel: U
 pub(super) async fn prune(store: &SqliteStore, prune: Prune) -> Inner<u64> {
     let oldest_ms = store.now().saturating_sub(rows::signed(prune.older_than_ms));
     let limit = i64::from(prune.limit);
-    let mut write = store.write().await?;
+    let mut write = store.write_alone().await?;
     let old = sqlx::query(PRUNE_OLD).bind(oldest_ms).bind(limit).execute(&mut *write).await?;
     write.commit().await?;
     let mut deleted = rows::signed(old.rows_affected());
@@ -202,7 +202,7 @@ pub(super) async fn prune(store: &SqliteStore, prune: Prune) -> Inner<u64> {
         if most <= 0 {
             break;
         }
-        let mut write = store.write().await?;
+        let mut write = store.write_alone().await?;
         let gone = sqlx::query(PRUNE_ABOVE).bind(channel).bind(most).execute(&mut *write).await?;
         write.commit().await?;
         deleted = deleted.saturating_add(rows::signed(gone.rows_affected()));

@@ -75,7 +75,7 @@ pub(super) async fn fire_due(store: &SqliteStore, fire: FireDue) -> Inner<FireRe
     let steps: Vec<Step> = rows.iter().map(|row| step(row, terms)).collect::<Inner<_>>()?;
     let mut report = FireReport::default();
     if !steps.is_empty() {
-        let mut write = store.write().await?;
+        let mut write = store.write_alone().await?;
         apply(&mut write, steps, store.tenant_queued_max, now, &mut report).await?;
         write.commit().await?;
     }
@@ -293,7 +293,7 @@ pub(super) async fn backfill(
     overlap: Overlap,
 ) -> Inner<Option<Backfilled>> {
     let now = store.now();
-    let mut write = store.write().await?;
+    let mut write = store.write_alone().await?;
     let Some((schedule, row)) = locked(&mut write, tenant, id).await? else { return Ok(None) };
     let present = present(&mut write, [(&schedule, fires)].into_iter()).await?;
     let is_new = |fire: &Millis| !present.contains(&(id, *fire)) && row.standing.buffered != Some(*fire);

@@ -80,7 +80,7 @@ async fn queued(write: &mut Write, tenant: &str, queued_max: u32) -> Inner<(i64,
 
 /// Forgets shares that are of no use any more, so that their number follows that of live jobs.
 pub(super) async fn forget_idle(store: &SqliteStore, limit: u32) -> Inner<()> {
-    let mut write = store.write().await?;
+    let mut write = store.write_alone().await?;
     sqlx::query(FORGET_IDLE).bind(limit).execute(&mut *write).await?;
     write.commit().await
 }

@@ -83,8 +83,16 @@ impl SqliteStore {
     }
 
     async fn write(&self) -> Inner<Write> {
-        let writer = Arc::clone(&self.pools.load().as_ref().ok_or(sqlx::Error::PoolClosed)?.writer);
-        writer.begin().await
+        self.writer()?.begin().await
+    }
+
+    /// For what may take long.
+    async fn write_alone(&self) -> Inner<Write> {
+        self.writer()?.begin_alone().await
+    }
+
+    fn writer(&self) -> Inner<Arc<Writer>> {
+        Ok(Arc::clone(&self.pools.load().as_ref().ok_or(sqlx::Error::PoolClosed)?.writer))
     }
 
     async fn within<T>(&self, verb: &'static str, call: impl Future<Output = Inner<T>>) -> Result<T> {

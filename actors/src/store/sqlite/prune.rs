@@ -30,7 +30,7 @@ const FORGET: &str = "
 pub(super) async fn jobs(store: &SqliteStore, prune: PruneJobs) -> Inner<Pruned> {
     let now = store.now();
     let (above, after) = above(store, &prune).await?;
-    let mut write = store.write().await?;
+    let mut write = store.write_alone().await?;
     let mut count = 0;
     for (state, keep_ms) in [("done", prune.done_ms), ("dead", prune.dead_ms), ("cancelled", prune.cancelled_ms)] {
         let oldest: Millis = now.saturating_sub(rows::signed(keep_ms));

@@ -45,7 +45,7 @@ pub(super) async fn many(
     limit: u32,
 ) -> Inner<Redriven> {
     let now = store.now();
-    let mut write = store.write().await?;
+    let mut write = store.write_alone().await?;
     let limit = loads::room_for_one(&mut write, tenant, store.tenant_queued_max).await?.min(limit);
     let ended = list::redrivable(&mut write, tenant, filter, after, limit).await?;
     let last = ended.last().filter(|_| ended.len() == limit as usize);

@@ -120,7 +120,7 @@ pub(super) async fn end(store: &SqliteStore, ticket: &RequestTicket, end: Reques
 }
 
 pub(super) async fn forget(store: &SqliteStore, limit: u32) -> Inner<u64> {
-    let mut write = store.write().await?;
+    let mut write = store.write_alone().await?;
     let forget = sqlx::query_scalar(FORGET_EXPIRED).bind(store.now()).bind(limit);
     let of_tenants: Vec<String> = forget.fetch_all(&mut *write).await?;
     let mut by_tenant = std::collections::BTreeMap::<&str, i64>::new();

@@ -258,7 +258,7 @@ async fn leave(write: &mut Write, id: &str) -> Inner<()> {
 
 pub(super) async fn sweep(store: &SqliteStore, crashes_max: u32, limit: u32) -> Inner<SweepReport> {
     let now = store.now();
-    let mut write = store.write().await?;
+    let mut write = store.write_alone().await?;
     let lost = sqlx::query(LOST_TOO_OFTEN).bind(now).bind(crashes_max).bind(limit).fetch_all(&mut *write).await?;
     for row in &lost {
         let crashes = row.try_get::<i64, _>("crashes")? + 1;

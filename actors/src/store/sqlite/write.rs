@@ -5,7 +5,7 @@
 //! al., "Implementation Techniques for Main Memory Database Systems", SIGMOD 1984). Nobody is answered before that. What one
 //! verb undoes is its own: each but the first has a savepoint.
 //!
-//! Nothing waits for others to come. Whoever has left the transaction open stands in line itself, behind those for whom it
+//! Nothing waits for others to come, and nobody for a verb that may take long ([`Writer::begin_alone`]). Whoever has left the transaction open stands in line itself, behind those for whom it
 //! did, and commits if none of them has: so none of them need live.
 
 use std::ops::{Deref, DerefMut};
@@ -49,6 +49,7 @@ struct Group {
 pub(super) struct Write {
     writer: Arc<Writer>,
     turn: Turn,
+    is_alone: bool,
 }
 
 /// The connection, while it is one's own.
@@ -68,7 +69,18 @@ impl Writer {
         let mut turn = Turn(Arc::clone(&self.group).lock_owned().await);
         drop(waiting);
         turn.0.begin().await?;
-        Ok(Write { writer: self, turn })
+        Ok(Write { writer: self, turn, is_alone: false })
+    }
+
+    /// Waits for its turn, and shares its transaction with nobody: for what may take long.
+    pub(super) async fn begin_alone(self: Arc<Self>) -> Inner<Write> {
+        let mut turn = Turn(Arc::clone(&self.group).lock_owned().await);
+        turn.0.mend().await?;
+        if !turn.0.members.is_empty() {
+            turn.0.commit().await?;
+        }
+        turn.0.begin().await?;
+        Ok(Write { writer: self, turn, is_alone: true })
     }
 
     /// Closes the connection, when those who write have ended.
@@ -101,11 +113,11 @@ impl Drop for Waiting<'_> {
 impl Write {
     /// Makes it all last; answers when it does.
     pub(super) async fn commit(self) -> Inner<()> {
-        let Self { writer, mut turn } = self;
+        let Self { writer, mut turn, is_alone } = self;
         if !turn.0.members.is_empty() {
             turn.0.run("RELEASE turn").await?;
         }
-        if writer.waiting.load(Ordering::Relaxed) == 0 || turn.0.began.elapsed() > OPEN_FOR {
+        if is_alone || writer.waiting.load(Ordering::Relaxed) == 0 || turn.0.began.elapsed() > OPEN_FOR {
             return Ok(turn.0.commit().await?);
         }
         let (tell, mut told) = oneshot::channel();
@@ -281,6 +293,24 @@ mod tests {
         drop(second);
         first.await.unwrap();
         assert_eq!(kept(&store).await, ["1"]);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_what_takes_long() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = open_in(&directory).await;
+        let (mut first, second) = two(&store).await;
+        let mut long = Box::pin(store.write_alone());
+        assert!((&mut long).now_or_never().is_none());
+        second.commit().await.unwrap();
+        assert_eq!(kept(&store).await, ["1", "2"]);
+        assert!(matches!((&mut first).now_or_never(), Some(Ok(()))));
+        let mut long = long.await.unwrap();
+        insert(&mut long, 3).await;
+        let mut next = Box::pin(store.write());
+        assert!((&mut next).now_or_never().is_none());
+        long.commit().await.unwrap();
+        assert_eq!(kept(&store).await, ["1", "2", "3"], "it does not wait for others either");
     }
 
     #[tokio::test]
