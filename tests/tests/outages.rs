@@ -102,6 +102,35 @@ async fn a_process_that_is_held_for_longer_than_its_lease_changes_nothing_afterw
     panic!("jobs were taken from the held process {taken} times only");
 }
 
+/// Nobody else is there who could take its jobs, and it does not take them from itself when it finds its leases over: only
+/// if it was caught between keeping them and looking for lost ones.
+#[tokio::test]
+async fn a_process_that_is_held_alone_for_longer_than_its_lease_keeps_its_jobs() {
+    let trial = Trial::begin(Books::File(Home::empty()), 1, fastrand::u64(..)).await;
+    let service = &trial.services[0];
+    let mut kept = 0;
+    for leases in [2, 4, 8] {
+        tokio::time::sleep(CALM).await;
+        let mut slow = Vec::new();
+        for _ in 0..10 {
+            slow.push(service.enqueue("sleep", json!({"ms": 1_000})).await);
+        }
+        tokio::time::sleep(LEASE / 2).await;
+        service.process().signal(Signal::SIGSTOP);
+        tokio::time::sleep(LEASE * leases).await;
+        service.process().signal(Signal::SIGCONT);
+        let ended = eventually("its jobs have ended", SOON, || async {
+            let ended = ended(&trial, &slow).await;
+            (ended.len() == slow.len()).then_some(ended)
+        })
+        .await;
+        assert!(ended.iter().all(|job| job[2] == "done"), "{ended:?}");
+        kept += usize::from(ended.iter().all(|job| job[1] == "1"));
+    }
+    assert!(kept >= 2, "it took its own jobs from itself in {} of 3 times", 3 - kept);
+    trial.end().await;
+}
+
 /// How these jobs have ended: all that a late write could change.
 async fn ended(trial: &Trial, ids: &[String]) -> Vec<Vec<String>> {
     let query = format!(
