@@ -339,8 +339,8 @@ async fn a_clock_that_jumps_does_not_take_our_own_jobs_from_us() {
         let beats = house.tree.heartbeats().snapshot();
         beats.iter().find(|beat| beat.loop_name == sweeper::ID).and_then(|beat| beat.last_tick_at_ms).unwrap_or(0)
     };
-    for _ in 0..3 {
-        house.clock.advance(7_200_000);
+    for jump_ms in [7_200_000, 7_200_000, -7_200_000, -7_200_000, 7_200_000] {
+        house.clock.advance(jump_ms);
         // The second tick from now is of a sweep that began after the jump.
         for _ in 0..2 {
             let before = last_sweep_ms();

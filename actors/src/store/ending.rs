@@ -10,6 +10,11 @@ use crate::model::{Millis, TenantId};
 /// How many attempts of one delivery are kept: more than any schedule has, a few redeliveries included.
 pub(super) const KEPT_MAX: u32 = 50;
 
+/// No job is leased for longer, which the settings hold to: a lease that ends later was given before the clock went back.
+pub(super) const LEASE_MAX_MS: i64 = 3_600_000;
+/// So much of such a lease is left, for the next heartbeat of an owner that lives.
+pub(super) const LEASE_LEFT_MS: i64 = 60_000;
+
 /// How a job moves to the finished ones.
 pub(super) enum End<'a> {
     /// Well.

@@ -60,7 +60,7 @@ impl Waiting {
             return Chance::Held(HELD);
         }
         let Some(each_us) = self.start_us() else { return Chance::Room(room) };
-        let ahead_us = self.paid_until_us.saturating_sub(micros(now)).max(0);
+        let ahead_us = self.ahead_us(now);
         match (BURST_US - ahead_us) / each_us {
             ..=0 => {
                 let wait_us = ahead_us + each_us - BURST_US;
@@ -81,10 +81,17 @@ impl Waiting {
         self.starts_per_s.map(|rate| (1_000_000 / i64::from(rate.max(1))).max(1))
     }
 
+    /// How far its starts are paid for beyond now. Nobody is ahead by more than a burst, unless the clock has gone back:
+    /// then it begins anew.
+    fn ahead_us(&self, now: Millis) -> i64 {
+        let ahead_us = self.paid_until_us.saturating_sub(micros(now));
+        if (0..=BURST_US).contains(&ahead_us) { ahead_us } else { 0 }
+    }
+
     /// When its starts are paid for after `count` more.
     fn paid_after(&self, count: u32, now: Millis) -> i64 {
         let each_us = self.start_us().unwrap_or(0);
-        self.paid_until_us.max(micros(now)).saturating_add(each_us.saturating_mul(count.into()))
+        micros(now).saturating_add(self.ahead_us(now)).saturating_add(each_us.saturating_mul(count.into()))
     }
 }
 

@@ -107,7 +107,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes jobs ready again whose lease ran out, at most `limit`. A job that lost its runner `crashes_max` times in
     /// all is quarantined: dead, with the reason. One that could be lost only once more is claimed as the only such job
-    /// of its process: it may only have been beside the culprit.
+    /// of its process: it may only have been beside the culprit. A lease that is longer than any may be, because the clock
+    /// has gone back, is cut to what an owner that lives needs to extend it.
     async fn sweep(&self, crashes_max: u32, limit: u32) -> Result<SweepReport>;
 
     /// Forgets finished jobs, and with each its unique key.

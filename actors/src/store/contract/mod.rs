@@ -3,6 +3,7 @@
 
 pub(crate) mod channels;
 pub(crate) mod claims;
+pub(crate) mod clock;
 pub(crate) mod deliveries;
 pub(crate) mod fair;
 pub(crate) mod fires;
@@ -54,6 +55,13 @@ macro_rules! contract_tests {
             a_tenant_at_its_limit_leaves_room_for_others
             queues_do_not_mix
             a_full_batch_goes_to_the_only_tenant_that_waits
+        );
+        crate::store::contract::contract_tests!(@ $open; clock:
+            a_job_whose_owner_lives_stays_its_own_however_the_clock_jumps
+            a_job_whose_owner_is_gone_is_rescued_soon_however_the_clock_jumps
+            due_jobs_run_and_later_ones_wait_however_the_clock_jumps
+            a_schedule_fires_no_time_twice_however_the_clock_jumps
+            a_tenant_with_a_rate_waits_no_longer_when_the_clock_has_gone_back
         );
         crate::store::contract::contract_tests!(@ $open; fair:
             jobs_are_claimed_by_the_weight_of_their_tenants

@@ -84,6 +84,14 @@ const LOST_TOO_OFTEN: &str = "
     SELECT id, attempt, crashes FROM jobs WHERE state = 'running' AND lease_until_ms < (SELECT now_ms()) AND crashes + 1 >= $1
     ORDER BY lease_until_ms LIMIT $2 FOR UPDATE SKIP LOCKED";
 
+// Or nobody would look for its runner until the clock is where it was.
+const SHORTEN: &str = "
+    WITH long AS MATERIALIZED (
+        SELECT id FROM jobs WHERE state = 'running' AND lease_until_ms > (SELECT now_ms() + $1)
+        FOR UPDATE SKIP LOCKED
+    )
+    UPDATE jobs SET lease_until_ms = now_ms() + $2 FROM long WHERE jobs.id = long.id";
+
 const CANCEL: &str = concat!(
     "WITH clock AS MATERIALIZED (SELECT now_ms() AS now),
      ended AS (DELETE FROM jobs WHERE id = $1 AND tenant = $2 RETURNING *)
@@ -101,7 +109,7 @@ const CANCEL: &str = concat!(
 
 /// What `plans` looks at.
 #[cfg(test)]
-pub(super) const HOT: &[&str] = &[SETTLE, RESCUE, LOST_TOO_OFTEN, CANCEL];
+pub(super) const HOT: &[&str] = &[SETTLE, RESCUE, LOST_TOO_OFTEN, SHORTEN, CANCEL];
 
 pub(super) async fn settle(store: &PostgresStore, batch: Vec<Settlement>) -> Inner<Vec<Settled>> {
     let mut session = store.session().await?;
@@ -266,6 +274,7 @@ pub(super) async fn cancel_live(
 
 pub(super) async fn sweep(store: &PostgresStore, crashes_max: u32, limit: u32) -> Inner<SweepReport> {
     let mut session = store.session().await?;
+    session.execute(sqlx::query(SHORTEN).bind(ending::LEASE_MAX_MS).bind(ending::LEASE_LEFT_MS)).await?;
     let mut write = session.begin().await?;
     let lost = sqlx::query(LOST_TOO_OFTEN).bind(i64::from(crashes_max)).bind(i64::from(limit));
     let mut dead = Vec::new();
