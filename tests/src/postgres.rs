@@ -122,6 +122,11 @@ impl Postgres {
         self.end(Signal::SIGKILL).await;
     }
 
+    /// Ends it as `pg_ctl stop -m immediate` does: at once, and it has to recover when it starts again.
+    pub async fn quit(&self) {
+        self.end(Signal::SIGQUIT).await;
+    }
+
     /// Ends it as an operator would: connections are cut, what was committed is written.
     pub async fn stop(&self) {
         self.end(Signal::SIGINT).await;
