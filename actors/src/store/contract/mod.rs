@@ -1,6 +1,7 @@
 //! What every backend must do, as tests that take any store. A backend calls [`contract_tests`] once with a function that
 //! opens an empty one, and has passed when they pass.
 
+pub(crate) mod anything;
 pub(crate) mod channels;
 pub(crate) mod claims;
 pub(crate) mod clock;

@@ -81,3 +81,56 @@ pub(super) async fn room_for_one(on: &mut impl Run, tenant: &TenantId, queued_ma
     let room = Room::ask(on, vec![tenant.to_string()], queued_max).await?;
     Ok(u32::try_from(room.of(tenant.as_str())).unwrap_or(u32::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::anything::Anything;
+    use crate::store::postgres::PostgresStore;
+    use crate::store::postgres::tests::open_with_clock;
+
+    /// Where what the counters say differs from what there is.
+    const MISCOUNTED: &str = "
+        SELECT coalesce(kept.tenant, there.tenant) || ': ' || coalesce(kept.queued, 0) || ' and not '
+               || coalesce(there.queued, 0) AS told
+        FROM (SELECT tenant, sum(queued) AS queued FROM loads GROUP BY tenant) AS kept
+             FULL JOIN (SELECT tenant, count(*) AS queued FROM jobs WHERE state <> 'running' GROUP BY tenant) AS there
+             ON there.tenant = kept.tenant
+        WHERE coalesce(kept.queued, 0) <> coalesce(there.queued, 0)";
+
+    async fn assert_counted(store: &PostgresStore, after: &str) {
+        let wrong = store.session().await.unwrap().all(sqlx::query(MISCOUNTED)).await.unwrap();
+        let told: Vec<String> = wrong.iter().map(|row| row.string("told").unwrap()).collect();
+        assert!(told.is_empty(), "after {after}: {told:?}");
+    }
+
+    #[tokio::test]
+    async fn the_counters_are_what_counting_says_after_anything_at_all() {
+        for _ in 0..4 {
+            let Some((store, fixture)) = open_with_clock().await else { return };
+            let mut anything = Anything::begin(&fixture).await;
+            for step in 0..500 {
+                let verb = anything.step().await;
+                assert_counted(&store, &format!("step {step}: {verb}")).await;
+            }
+            assert!(anything.enqueued() > 100, "hardly anything was enqueued: {}", anything.enqueued());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_counters_are_what_counting_says_after_several_did_anything_at_once() {
+        let Some((store, fixture)) = open_with_clock().await else { return };
+        let mut first = Anything::begin(&fixture).await;
+        let mut all: Vec<Anything> = (1..6).map(|_| first.beside()).collect();
+        all.push(first);
+        for round in 0..20 {
+            futures_util::future::join_all(all.iter_mut().map(|one| async {
+                for _ in 0..20 {
+                    one.step().await;
+                }
+            }))
+            .await;
+            assert_counted(&store, &format!("round {round}")).await;
+        }
+    }
+}

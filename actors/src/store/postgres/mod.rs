@@ -414,11 +414,17 @@ mod tests {
 
     /// An empty store, with a clock that stands still.
     pub(super) async fn open() -> Option<Fixture> {
+        Some(open_with_clock().await?.1)
+    }
+
+    /// The same, and what the contract's helpers need of it.
+    pub(super) async fn open_with_clock() -> Option<(PostgresStore, Fixture)> {
         let mut store = open_real().await?;
         let clock = Clock::manual(START_MS);
         store.session().await.unwrap().execute(sqlx::query(TOLD_TIME)).await.unwrap();
         store.clock = Some(clock.clone());
-        Some(Fixture { store: Arc::new(store), clock, owner: Uuid::now_v7(), _keep: Box::new(()) })
+        let shared = Arc::new(store.clone());
+        Some((store, Fixture { store: shared, clock, owner: Uuid::now_v7(), _keep: Box::new(()) }))
     }
 
     contract_tests!(super::open);
