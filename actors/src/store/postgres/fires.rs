@@ -215,8 +215,7 @@ async fn perform(
     if meeting.cancels {
         let live = sqlx::query("SELECT id FROM jobs WHERE schedule_id = $1 ORDER BY fire_at_ms").bind(schedule.id);
         for row in write.all(live).await? {
-            let job = settle::cancel_live(write, &schedule.tenant, row.id("id")?, OVERTAKEN).await?;
-            cancelled.extend(job.map(|job| job.fence()));
+            cancelled.extend(settle::cancel_live(write, &schedule.tenant, row.id("id")?, OVERTAKEN).await?);
         }
     }
     let mut fired = Vec::with_capacity(meeting.starts.len());

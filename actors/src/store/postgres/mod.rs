@@ -13,6 +13,8 @@
 mod attempts;
 mod channels;
 mod claim;
+#[cfg(test)]
+mod damage;
 mod deliveries;
 mod fires;
 mod jobs;

@@ -13,7 +13,7 @@ use crate::store::delivery::CHANNEL_PENDING;
 use crate::store::ending::{self, crashes};
 use crate::store::error::{Inner, Trouble};
 use crate::store::rows::{self, Columns};
-use crate::store::{Cancelled, Effect, FULL_RETRY_MS, Fault, Fence, Job, Outcome, Settled, Settlement, SweepReport};
+use crate::store::{Cancelled, Effect, FULL_RETRY_MS, Fault, Fence, Outcome, Settled, Settlement, SweepReport};
 
 // What a job takes along when it ends, and when it is redriven.
 macro_rules! kept {
@@ -261,15 +261,19 @@ pub(super) async fn cancel(
     Ok(None)
 }
 
-/// Ends a job that has not ended, within the transaction of someone else.
+/// Ends a job that has not ended, within the transaction of someone else, who is not stopped by one that cannot be read.
 pub(super) async fn cancel_live(
     write: &mut Write<'_>,
     tenant: &TenantId,
     id: Uuid,
     reason: &str,
-) -> Inner<Option<Job>> {
+) -> Inner<Option<Fence>> {
     let cancel = sqlx::query(CANCEL).bind(id).bind(tenant.as_str()).bind(clean(reason));
-    write.optional(cancel).await?.map(|row| rows::finished_job(&row)).transpose()
+    write
+        .optional(cancel)
+        .await?
+        .map(|row| Ok(Fence { id: row.id("id")?, attempt: row.number("attempt")? }))
+        .transpose()
 }
 
 pub(super) async fn sweep(store: &PostgresStore, crashes_max: u32, limit: u32) -> Inner<SweepReport> {

@@ -221,8 +221,7 @@ async fn perform(
         let live = sqlx::query("SELECT id FROM jobs WHERE schedule_id = ?1 ORDER BY fire_at_ms");
         let live = live.bind(schedule.id.to_string()).fetch_all(&mut **write).await?;
         for row in live {
-            let job = settle::cancel_live(write, &schedule.tenant, row.id("id")?, OVERTAKEN, now).await?;
-            cancelled.extend(job.map(|job| job.fence()));
+            cancelled.extend(settle::cancel_live(write, &schedule.tenant, row.id("id")?, OVERTAKEN, now).await?);
         }
     }
     let mut fired = Vec::with_capacity(meeting.starts.len());

@@ -10,7 +10,8 @@ use crate::model::{Millis, TenantId};
 use crate::store::delivery::CHANNEL_PENDING;
 use crate::store::ending::{self, End, crashes};
 use crate::store::error::Trouble;
-use crate::store::{Cancelled, Effect, FULL_RETRY_MS, Fault, Fence, Job, Outcome, Settled, Settlement, SweepReport};
+use crate::store::rows::Columns;
+use crate::store::{Cancelled, Effect, FULL_RETRY_MS, Fault, Fence, Outcome, Settled, Settlement, SweepReport};
 
 // What a job takes along when it ends, and when it is redriven.
 macro_rules! kept {
@@ -192,7 +193,8 @@ struct Ran {
 /// Ends a job in whatever state it is. No fence is asked for, and the one of a present claim is void from now on.
 pub(super) async fn cancel(store: &SqliteStore, tenant: &TenantId, id: Uuid, reason: &str) -> Inner<Option<Cancelled>> {
     let mut write = store.write().await?;
-    if let Some(job) = cancel_live(&mut write, tenant, id, reason, store.now()).await? {
+    if let Some(row) = cancel_within(&mut write, tenant, id, reason, store.now()).await? {
+        let job = rows::finished_job(&row)?;
         write.commit().await?;
         return Ok(Some(Cancelled::Now(Box::new(job))));
     }
@@ -201,18 +203,29 @@ pub(super) async fn cancel(store: &SqliteStore, tenant: &TenantId, id: Uuid, rea
     row.map(|row| Ok(Cancelled::TooLate(Box::new(rows::finished_job(&row)?)))).transpose()
 }
 
-/// Ends a job that has not ended, within the transaction of someone else too.
+/// Ends a job that has not ended, within the transaction of someone else, who is not stopped by one that cannot be read.
 pub(super) async fn cancel_live(
     write: &mut Write,
     tenant: &TenantId,
     id: Uuid,
     reason: &str,
     now: Millis,
-) -> Inner<Option<Job>> {
+) -> Inner<Option<Fence>> {
+    let row = cancel_within(write, tenant, id, reason, now).await?;
+    row.map(|row| Ok(Fence { id: row.id("id")?, attempt: row.number("attempt")? })).transpose()
+}
+
+async fn cancel_within(
+    write: &mut Write,
+    tenant: &TenantId,
+    id: Uuid,
+    reason: &str,
+    now: Millis,
+) -> Inner<Option<SqliteRow>> {
     let cancel = sqlx::query(CANCEL).bind(id.to_string()).bind(tenant.as_str()).bind(now).bind(reason);
     let Some(row) = cancel.fetch_optional(&mut **write).await? else { return Ok(None) };
     leave(write, &id.to_string()).await?;
-    rows::finished_job(&row).map(Some)
+    Ok(Some(row))
 }
 
 /// Ends a claimed job that cannot be read.
@@ -289,7 +302,29 @@ async fn quarantine(write: &mut Write, id: &str, attempt: u32, crashes: i64, now
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jobs::Cadence;
+    use crate::store::contract::tenant;
     use crate::store::sqlite::tests::{open_in, plan};
+    use crate::store::{FireDue, JobState, NewSchedule, Overlap, Policies, Store};
+
+    #[tokio::test]
+    async fn a_fire_cancels_a_job_that_cannot_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, clock) = open_in(&directory).await;
+        let fire = FireDue { limit: 9, catch_up_window_ms: 3_600_000 };
+        let policies = Policies { overlap: Overlap::CancelPrevious, ..Policies::default() };
+        let every = Cadence::every(10_000).unwrap();
+        let new = NewSchedule { policies, ..NewSchedule::new(tenant("demo"), every, "publish", json!({})) };
+        store.create_schedule(new).await.unwrap();
+        let first = store.fire_due(fire).await.unwrap().fired.remove(0);
+        let damage = sqlx::query("UPDATE jobs SET priority = 5000000000 WHERE id = ?1").bind(first.job.to_string());
+        damage.execute(&store.writer().ok().unwrap()).await.unwrap();
+        clock.advance(10_000);
+        let report = store.fire_due(fire).await.unwrap();
+        assert_eq!(report.cancelled.iter().map(|fence| fence.id).collect::<Vec<_>>(), [first.job]);
+        let second = store.get_job(&tenant("demo"), report.fired[0].job).await.unwrap().unwrap();
+        assert_eq!(second.state, JobState::Ready);
+    }
 
     #[tokio::test]
     async fn a_sweep_reads_what_it_looks_for_and_no_more() {
