@@ -83,7 +83,7 @@ pub(super) async fn room_for_one(on: &mut impl Run, tenant: &TenantId, queued_ma
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::store::contract::anything::Anything;
     use crate::store::postgres::PostgresStore;
@@ -98,7 +98,7 @@ mod tests {
              ON there.tenant = kept.tenant
         WHERE coalesce(kept.queued, 0) <> coalesce(there.queued, 0)";
 
-    async fn assert_counted(store: &PostgresStore, after: &str) {
+    pub(in crate::store::postgres) async fn assert_counted(store: &PostgresStore, after: &str) {
         let wrong = store.session().await.unwrap().all(sqlx::query(MISCOUNTED)).await.unwrap();
         let told: Vec<String> = wrong.iter().map(|row| row.string("told").unwrap()).collect();
         assert!(told.is_empty(), "after {after}: {told:?}");

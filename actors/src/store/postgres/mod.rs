@@ -16,6 +16,8 @@ mod claim;
 #[cfg(test)]
 mod damage;
 mod deliveries;
+#[cfg(test)]
+mod dropped;
 mod fires;
 mod jobs;
 mod list;
@@ -399,6 +401,11 @@ mod tests {
 
     /// An empty store in a schema of its own, by the clock of its server; none, said aloud, if there is no server.
     pub(super) async fn open_real() -> Option<PostgresStore> {
+        open_real_within(20_000).await
+    }
+
+    /// The same, with this deadline of every call.
+    pub(super) async fn open_real_within(deadline_ms: u64) -> Option<PostgresStore> {
         let Ok(server) = std::env::var(SERVER) else {
             println!("skipped: no PostgreSQL in {SERVER} (`cargo xtask test` starts one)");
             return None;
@@ -409,8 +416,7 @@ mod tests {
         sqlx::query(create).execute(&mut connection).await.unwrap();
         let joint = if server.contains('?') { '&' } else { '?' };
         let url = format!("{server}{joint}options=-c%20search_path%3D{schema}");
-        let options =
-            PostgresOptions { deadline_ms: 20_000, channel_pending_max: PENDING_MAX, ..PostgresOptions::default() };
+        let options = PostgresOptions { deadline_ms, channel_pending_max: PENDING_MAX, ..PostgresOptions::default() };
         Some(PostgresStore::open(&url, options).await.unwrap())
     }
 
