@@ -15,8 +15,8 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use tempfile::TempDir;
 
-use crate::eventually;
 use crate::process::Process;
+use crate::{eventually, tools};
 
 /// Where the full test command has started a server for all tests.
 const SERVER: &str = "TEST_POSTGRES";
@@ -26,6 +26,14 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// What a server needs that only has to live through one test.
 const QUICK: [&str; 3] = ["unix_socket_directories=", "listen_addresses=127.0.0.1", "max_connections=100"];
+
+/// How OpenSSL makes an authority, another one, and the server's certificate by the first.
+const CERTIFICATES: [&str; 4] = [
+    "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem",
+    "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=other -keyout other.key -out other.pem",
+    "req -newkey rsa:2048 -nodes -subj /CN=postgres -keyout server.key -out server.csr",
+    "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.pem",
+];
 
 /// A database of one test.
 pub struct Database {
@@ -37,6 +45,8 @@ pub struct Postgres {
     programs: PathBuf,
     port: u16,
     folder: TempDir,
+    /// What it is told beside [`QUICK`].
+    settings: Vec<&'static str>,
     process: Mutex<Option<Process>>,
 }
 
@@ -74,6 +84,33 @@ impl Database {
 impl Postgres {
     /// One that answers; none, said aloud, if there is no PostgreSQL on this machine.
     pub async fn start() -> Option<Postgres> {
+        let postgres = Postgres::absent()?;
+        postgres.restart().await;
+        Some(postgres)
+    }
+
+    /// One that speaks TLS to who wants it, with a certificate for its address by an authority of its own.
+    pub async fn with_tls() -> Option<Postgres> {
+        let openssl = tools::find("openssl")?;
+        let mut postgres = Postgres::absent()?;
+        let folder = postgres.folder.path();
+        std::fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+        for arguments in CERTIFICATES {
+            let mut command = as_its_user(&openssl);
+            let made = command.args(arguments.split(' ')).current_dir(folder).output().unwrap();
+            assert!(made.status.success(), "{arguments}: {}", String::from_utf8_lossy(&made.stderr));
+        }
+        postgres.settings = vec!["ssl=on", "ssl_cert_file=../server.pem", "ssl_key_file=../server.key"];
+        postgres.restart().await;
+        Some(postgres)
+    }
+
+    /// The certificate of its authority, and that of another one, if it speaks TLS.
+    pub fn authorities(&self) -> [PathBuf; 2] {
+        ["ca.pem", "other.pem"].map(|name| self.folder.path().join(name))
+    }
+
+    fn absent() -> Option<Postgres> {
         let Some(programs) = programs() else {
             println!("skipped: no PostgreSQL on this machine (`cargo xtask test` installs it)");
             return None;
@@ -86,9 +123,7 @@ impl Postgres {
         initdb.args(["--pgdata=data", "--username=postgres", "--auth=trust", "--no-sync", "--locale=C.UTF-8"]);
         let made = initdb.arg("--encoding=UTF8").current_dir(folder.path()).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let postgres = Postgres { programs, port, folder, process: Mutex::new(None) };
-        postgres.restart().await;
-        Some(postgres)
+        Some(Postgres { programs, port, folder, settings: Vec::new(), process: Mutex::new(None) })
     }
 
     /// `host:port`.
@@ -105,7 +140,7 @@ impl Postgres {
     pub async fn restart(&self) {
         let mut command = as_its_user(&self.programs.join("postgres"));
         command.args(["-D", "data", "-p", &self.port.to_string()]).current_dir(self.folder.path());
-        for setting in QUICK {
+        for setting in QUICK.iter().chain(&self.settings) {
             command.args(["-c", setting]);
         }
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(Process::spawn(command));

@@ -1,5 +1,6 @@
 //! The service on PostgreSQL: with one setting, by two replicas, and while the server is away or held.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -147,4 +148,46 @@ async fn a_server_that_stops_or_is_held_restarts_nobody_and_loses_no_job() {
     }
     let twice = "SELECT count(*) - count(DISTINCT id) FROM (SELECT id FROM jobs UNION ALL SELECT id FROM jobs_done) AS all_jobs";
     assert_eq!(database.number(twice).await, 0);
+}
+
+#[tokio::test]
+async fn with_tls_that_is_checked_only_a_server_with_the_right_certificate_is_spoken_to() {
+    let Some(postgres) = Postgres::with_tls().await else { return };
+    let database = postgres.database();
+    let [authority, other] = postgres.authorities();
+    let url = |host: &str, parameters: String| format!("{}?{parameters}", database.url().replace("127.0.0.1", host));
+    let checked = |by: &Path| format!("sslmode=verify-full&sslrootcert={}", by.display());
+
+    let service = Service::setup().set("store.url", url("127.0.0.1", checked(&authority))).start().await;
+    let id = service.enqueue("publish", json!({"topic": "t", "data": 1})).await;
+    service.job_in(&id, "done").await;
+    let ours = |ssl: &str| {
+        format!(
+            "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+             WHERE application_name LIKE 'perennial%' AND ssl = {ssl}"
+        )
+    };
+    // The one that listens, and those of the pool.
+    eventually("it speaks TLS", SOON, || async { (database.number(&ours("true")).await >= 2).then_some(()) }).await;
+    assert_eq!(database.number(&ours("false")).await, 0);
+    assert_eq!(service.stop().await.code, 0);
+
+    let Some(plain) = Postgres::start().await else { return };
+    let refused = [
+        ("UnknownIssuer", url("127.0.0.1", "sslmode=verify-full".to_owned())),
+        ("UnknownIssuer", url("127.0.0.1", checked(&other))),
+        ("not valid for name", url("localhost", checked(&authority))),
+        ("does not support TLS", format!("{}?{}", plain.database().url(), checked(&authority))),
+    ];
+    futures_util::future::join_all(refused.map(|(why, url)| is_refused(why, url))).await;
+}
+
+async fn is_refused(why: &str, url: String) {
+    let ended = Service::setup().set("store.url", url).run().await;
+    assert_eq!(ended.code, 69, "{why}: {}", ended.log());
+    assert!(
+        ended.stderr.iter().any(|line| line.starts_with("could not start") && line.contains(why)),
+        "{}",
+        ended.log()
+    );
 }
