@@ -191,3 +191,40 @@ async fn is_refused(why: &str, url: String) {
         ended.log()
     );
 }
+
+/// What a newer program has done to the schema, seen by this one: it goes on, or it says that it may not.
+#[tokio::test]
+async fn replicas_of_an_older_version_go_on_until_the_schema_is_not_for_them_any_more() {
+    let Some(database) = Database::empty().await else { return };
+    let before = replica(&database).start().await;
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 VALUES (999, 'of a newer program', true, ''::bytea, 0)";
+    sqlx::query(newer).execute(&mut database.connect().await).await.unwrap();
+    let after = replica(&database).start().await;
+    assert!(after.process().stderr().iter().any(|line| line.contains("newer than this program, which may use it")));
+    for service in [&before, &after] {
+        let id = service.enqueue("publish", json!({"topic": "t", "data": 1})).await;
+        service.job_in(&id, "done").await;
+        service.admin().get("/readyz").await.expect(200);
+    }
+
+    let not_for_us = "UPDATE compatibility SET oldest_program = 999";
+    sqlx::query(not_for_us).execute(&mut database.connect().await).await.unwrap();
+    let told = "the store has schema version 999, this program knows up to";
+    let refused = replica(&database).run().await;
+    assert_eq!(refused.code, 69, "{}", refused.log());
+    assert!(
+        refused.stderr.iter().any(|line| line.starts_with("could not start") && line.contains(told)),
+        "{}",
+        refused.log()
+    );
+    for service in [&before, &after] {
+        let unready = eventually("it is unready", SOON, || async {
+            let answer = service.admin().get("/readyz").await;
+            (answer.status == 503).then_some(answer.body)
+        });
+        assert!(unready.await.contains("store"), "the body names what it is");
+        let log = service.process().stderr().join("\n");
+        assert!(log.contains(told), "{log}");
+    }
+}
