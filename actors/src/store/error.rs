@@ -5,6 +5,8 @@ use std::error::Error;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
 
+use super::fair::JOBS_QUEUED;
+
 /// Why a verb did not happen. `verb` is the name of the call.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -144,10 +146,16 @@ impl Trouble {
     }
 }
 
+/// The SQLSTATE by which `0011_queued_exactly.sql` refuses jobs.
+const TOO_MANY_QUEUED: &str = "PN001";
+
 fn driver_error(verb: &'static str, error: sqlx::Error) -> StoreError {
     match &error {
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
             StoreError::Corrupt { verb, what: error.to_string() }
+        }
+        sqlx::Error::Database(said) if said.code().as_deref() == Some(TOO_MANY_QUEUED) => {
+            StoreError::Limit { verb, limit: JOBS_QUEUED, what: said.message().to_owned() }
         }
         sqlx::Error::Database(said) if said.kind() != sqlx::error::ErrorKind::Other => {
             StoreError::Conflict { verb, what: said.message().to_owned() }

@@ -158,6 +158,9 @@ async fn apply(
     let present = present(write, planned.iter().map(|(schedule, plan)| (&**schedule, plan.fires.as_slice()))).await?;
     let live = live(write, planned.iter().map(|(schedule, _)| schedule.id).collect()).await?;
     let tenants: BTreeSet<String> = planned.iter().map(|(schedule, _)| schedule.tenant.to_string()).collect();
+    if planned.iter().any(|(schedule, _)| schedule.policies.overlap == Overlap::CancelPrevious) {
+        loads::lock(write, tenants.iter().cloned().collect()).await?;
+    }
     let limits = loads::Room::ask(write, tenants.into_iter().collect(), queued_max).await?;
     let mut rooms = firing::Rooms::default();
     let mut inserts = jobs::Inserts::default();
@@ -274,6 +277,7 @@ async fn trigger_within(
     if !is_started && !meeting.is_newly_buffered {
         return Ok(Some(Triggered::Overlapped));
     }
+    loads::lock(write, vec![tenant.to_string()]).await?;
     loads::check_more(write, tenant.as_str(), meeting.starts.len(), queued_max).await?;
     let (next, remaining) = (schedule.next_fire_at_ms, schedule.policies.remaining_fires);
     let unjittered = Schedule { jitter_ms: 0, ..schedule };
@@ -313,6 +317,7 @@ async fn backfill_within(
     let new: Vec<Millis> = fires.iter().copied().filter(is_new).collect();
     let is_live = !live(write, vec![id]).await?.is_empty();
     let meeting = Standing { remaining: None, ..standing(&schedule, is_live) }.meet(&new, overlap);
+    loads::lock(write, vec![tenant.to_string()]).await?;
     loads::check_more(write, tenant.as_str(), meeting.starts.len(), queued_max).await?;
     let mut inserts = jobs::Inserts::default();
     let (fired, cancelled) = perform(write, &mut inserts, &schedule, &meeting, None, now).await?;

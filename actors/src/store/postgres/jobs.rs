@@ -6,7 +6,7 @@ use telemetry::context::RequestId;
 use uuid::Uuid;
 
 use super::session::Statement;
-use super::{PostgresStore, Run, Write, clean, list, loads, span, unique};
+use super::{PostgresStore, Run, Write, clean, list, span, unique};
 use crate::jobs::Progress;
 use crate::model::{Millis, TenantId};
 use crate::store::error::{Inner, Trouble};
@@ -118,16 +118,15 @@ pub(super) async fn enqueue(store: &PostgresStore, jobs: Vec<NewJob>) -> Inner<V
     }
     let mut session = store.session().await?;
     if jobs.iter().all(|job| job.unique.is_none()) {
-        return keep(&mut session, jobs, store.tenant_queued_max).await;
+        return keep(&mut session, jobs).await;
     }
     let mut write = session.begin().await?;
-    let kept = keep_unique(&mut write, jobs, store.tenant_queued_max).await;
+    let kept = keep_unique(&mut write, jobs).await;
     write.end(kept).await
 }
 
-/// Keeps jobs whose keys are theirs. Answers in their order.
-async fn keep(on: &mut impl Run, jobs: Vec<NewJob>, queued_max: u32) -> Inner<Vec<Job>> {
-    loads::check(on, &jobs.iter().collect::<Vec<_>>(), queued_max).await?;
+/// Keeps jobs whose keys are theirs. Answers in their order. The server refuses those that are too many.
+async fn keep(on: &mut impl Run, jobs: Vec<NewJob>) -> Inner<Vec<Job>> {
     let order: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
     let mut inserts = Inserts::default();
     for job in jobs {
@@ -143,7 +142,7 @@ async fn keep(on: &mut impl Run, jobs: Vec<NewJob>, queued_max: u32) -> Inner<Ve
 }
 
 /// Keeps jobs but for those whose keys others have, also others of the same batch: these are answered in their place.
-async fn keep_unique(write: &mut Write<'_>, jobs: Vec<NewJob>, queued_max: u32) -> Inner<Vec<Job>> {
+async fn keep_unique(write: &mut Write<'_>, jobs: Vec<NewJob>) -> Inner<Vec<Job>> {
     let now: Millis = write.one(sqlx::query("SELECT now_ms() AS now_ms")).await?.number("now_ms")?;
     let mut of_key: BTreeMap<(&str, &str), Vec<&NewJob>> = BTreeMap::new();
     for job in &jobs {
@@ -166,7 +165,7 @@ async fn keep_unique(write: &mut Write<'_>, jobs: Vec<NewJob>, queued_max: u32) 
     let new: Vec<NewJob> = jobs.into_iter().filter(is_new).collect();
     let mut kept: HashMap<Uuid, Job> = HashMap::new();
     if !new.is_empty() {
-        kept.extend(keep(write, new, queued_max).await?.into_iter().map(|job| (job.id, job)));
+        kept.extend(keep(write, new).await?.into_iter().map(|job| (job.id, job)));
     }
     let answer = |id: &Uuid| held.get(id).or_else(|| kept.get(same.get(id).unwrap_or(id))).cloned();
     let absent = |id: &Uuid| Trouble::Corrupt(format!("the job {id} was not kept"));

@@ -1,13 +1,14 @@
-//! How many jobs each tenant has queued: asked of a few rows that triggers keep (`0009_fairness.sql`), never counted.
+//! How many jobs each tenant has queued: asked of a few rows that triggers keep (`0009_fairness.sql`), never counted. Whoever
+//! adds jobs is refused by the trigger (`0011_queued_exactly.sql`); here is asked what can be said before.
 
 use std::collections::BTreeMap;
 
-use super::Run;
+use super::{Run, Write};
 use crate::model::TenantId;
+use crate::store::ending;
 use crate::store::error::{Inner, Trouble};
 use crate::store::fair::JOBS_QUEUED;
 use crate::store::rows::Columns;
-use crate::store::{NewJob, ending};
 
 const QUEUED: &str = "
     SELECT asked.tenant, coalesce((SELECT sum(queued)::bigint FROM loads WHERE loads.tenant = asked.tenant), 0) AS queued,
@@ -22,24 +23,16 @@ const FORGET_IDLE: &str = "
               AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.tenant = shares.tenant AND jobs.queue = shares.queue)
         LIMIT $1 FOR UPDATE OF shares SKIP LOCKED)";
 
+/// By which a connection tells the server how many jobs a tenant may have queued that has no number of its own.
+pub(super) const QUEUED_MAX: &str = "perennial.jobs_queued";
+
+// For who has changed numbers in the same transaction before it adds jobs: the lock comes first.
+const LOCK: &str = "
+    SELECT pg_advisory_xact_lock(queued_lock(tenant)) FROM (SELECT unnest($1::text[]) AS tenant ORDER BY 1) AS asked";
+
 /// What `plans` looks at.
 #[cfg(test)]
 pub(super) const HOT: &[&str] = &[QUEUED, FORGET_IDLE];
-
-/// Refuses jobs that would be more than their tenants may have queued.
-pub(super) async fn check(on: &mut impl Run, jobs: &[&NewJob], queued_max: u32) -> Inner<()> {
-    let mut of_each: BTreeMap<&str, i64> = BTreeMap::new();
-    for job in jobs {
-        *of_each.entry(job.tenant.as_str()).or_default() += 1;
-    }
-    let room = Room::ask(on, of_each.keys().map(|tenant| (*tenant).to_owned()).collect(), queued_max).await?;
-    for (tenant, new) in of_each {
-        if let Some((queued, most)) = room.0.get(tenant).filter(|(queued, most)| queued + new > *most) {
-            return Err(Trouble::Limit(JOBS_QUEUED, ending::too_many_queued(*queued, *most)));
-        }
-    }
-    Ok(())
-}
 
 /// How many jobs some tenants have queued, and may have.
 pub(super) struct Room(BTreeMap<String, (i64, i64)>);
@@ -70,6 +63,11 @@ pub(super) async fn check_more(on: &mut impl Run, tenant: &str, new: usize, queu
     }
 }
 
+/// Keeps all others from adding jobs of these tenants while this transaction lasts.
+pub(super) async fn lock(write: &mut Write<'_>, tenants: Vec<String>) -> Inner<()> {
+    write.execute(sqlx::query(LOCK).bind(tenants)).await.map(drop)
+}
+
 /// Forgets shares that are of no use any more, so that their number follows that of live jobs.
 pub(super) async fn forget_idle(on: &mut impl Run, limit: u32) -> Inner<()> {
     on.execute(sqlx::query(FORGET_IDLE).bind(i64::from(limit))).await.map(drop)
@@ -84,10 +82,14 @@ pub(super) async fn room_for_one(on: &mut impl Run, tenant: &TenantId, queued_ma
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::store::contract::anything::Anything;
+    use crate::store::contract::{new_job, tenant};
     use crate::store::postgres::PostgresStore;
-    use crate::store::postgres::tests::open_with_clock;
+    use crate::store::postgres::tests::{open_real, open_with_clock};
+    use crate::store::{KeyHash, NewJob, Quotas, Store};
 
     /// Where what the counters say differs from what there is.
     const MISCOUNTED: &str = "
@@ -114,6 +116,48 @@ pub(super) mod tests {
                 assert_counted(&store, &format!("step {step}: {verb}")).await;
             }
             assert!(anything.enqueued() > 100, "hardly anything was enqueued: {}", anything.enqueued());
+        }
+    }
+
+    /// A store of so many connections, whose one tenant may have `most` jobs queued.
+    async fn wide(most: u32) -> Option<PostgresStore> {
+        let store = open_real().await?;
+        let store = PostgresStore { connections_max: 16, pool: Arc::default(), ..store };
+        store.prepare().await.unwrap();
+        let demo = tenant("demo");
+        store.create_tenant(&demo, &KeyHash::of("demo")).await.unwrap();
+        store.set_tenant_quotas(&demo, Quotas { jobs_queued: Some(most), ..Quotas::default() }).await.unwrap();
+        Some(store)
+    }
+
+    /// Adds batches of up to `batch` jobs until one is refused. Answers how many were accepted.
+    async fn add_until_refused(store: &PostgresStore, batch: usize) -> usize {
+        let mut accepted = 0;
+        loop {
+            let jobs: Vec<NewJob> = (0..fastrand::usize(1..=batch)).map(|_| new_job("demo")).collect();
+            match store.enqueue(jobs).await {
+                Ok(kept) => accepted += kept.len(),
+                Err(error) => {
+                    assert_eq!(error.kind(), "limit", "{error}");
+                    return accepted;
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn sixteen_callers_at_once_add_as_many_jobs_as_their_tenant_may_have_and_not_one_more() {
+        let Some(store) = open_real().await else { return };
+        let far = "SELECT 40 * current_setting('max_connections')::bigint AS far";
+        let far = store.session().await.unwrap().one(sqlx::query(far)).await.unwrap().number::<u32>("far").unwrap();
+        // Few, and so many that the callers are far from the limit at first.
+        for (most, batch) in [(40, 1), (40, 7), (far, 5), (far, 120)] {
+            let Some(store) = wide(most).await else { return };
+            let callers = (0..16).map(|_| add_until_refused(&store, batch));
+            let mut accepted: usize = futures_util::future::join_all(callers).await.iter().sum();
+            accepted += add_until_refused(&store, 1).await;
+            let ready = store.job_counts().await.unwrap().ready;
+            assert_eq!((accepted, ready), (most as usize, most.into()), "batches of up to {batch}");
         }
     }
 

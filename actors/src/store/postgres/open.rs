@@ -9,18 +9,19 @@ use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
-use super::PostgresStore;
+use super::{PostgresStore, loads};
 use crate::store::call::in_ms;
 use crate::store::error::{Inner, Trouble};
 use crate::store::{CHANNEL_PENDING_MAX, Store, StoreError};
 
 /// The migrations in their order, compiled in. A file that has been released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (1, "first", include_str!("../../../migrations/postgres/0001_first.sql")),
     (7, "schedules", include_str!("../../../migrations/postgres/0007_schedules.sql")),
     (8, "jobs", include_str!("../../../migrations/postgres/0008_jobs.sql")),
     (9, "fairness", include_str!("../../../migrations/postgres/0009_fairness.sql")),
     (10, "finished by channel", include_str!("../../../migrations/postgres/0010_finished_by_channel.sql")),
+    (11, "queued exactly", include_str!("../../../migrations/postgres/0011_queued_exactly.sql")),
 ];
 /// Opening and migrating may take this much longer than a call: it happens once, and rewrites tables.
 const OPEN_DEADLINE: Duration = Duration::from_secs(60);
@@ -41,8 +42,7 @@ pub struct PostgresOptions {
     pub connections: u32,
     /// Deliveries of one channel that wait or are under way at a time; see [`Store::create_deliveries`].
     pub channel_pending_max: u32,
-    /// Jobs of one tenant that are not finished and do not run, at most, if the tenant's row does not say otherwise. Two
-    /// processes that add some at the same time may exceed it by what they add.
+    /// Jobs of one tenant that are not finished and do not run, at most, if the tenant's row does not say otherwise.
     pub tenant_queued_max: u32,
 }
 
@@ -66,7 +66,8 @@ impl PostgresStore {
     pub fn new(url: &str, options: PostgresOptions) -> Result<Self, StoreError> {
         let deadline = Duration::from_millis(options.deadline_ms);
         Ok(Self {
-            connect: connect_options(url, deadline)?,
+            connect: connect_options(url, deadline)?
+                .options([(loads::QUEUED_MAX, options.tenant_queued_max.to_string())]),
             connections_max: options.connections.max(1),
             pool: Arc::default(),
             deadline,

@@ -1,5 +1,7 @@
 //! Sends jobs round again that have ended: dead and cancelled ones. A job is locked before its key, as by whoever forgets it.
 
+use std::collections::HashSet;
+
 use uuid::Uuid;
 
 use super::settle::kept;
@@ -80,16 +82,22 @@ async fn many_within(
     let last = ended.last().filter(|_| ended.len() == limit as usize);
     let next = last.map(|job| Place { at_ms: job.created_at_ms, id: job.id });
     let mut redriven = Redriven { count: 0, skipped: 0, next };
+    let (mut mine, mut keys) = (Vec::with_capacity(ended.len()), HashSet::new());
     for job in &ended {
         // Redriven, or forgotten, by somebody else since: then it is theirs.
         let Some((ended, now)) = locked(write, tenant, job.id).await? else { continue };
-        match take_key(write, &ended, now).await? {
-            Some(_) => redriven.skipped += 1,
-            None => {
-                redrive(write, &ended, now).await?;
-                redriven.count += 1;
-            }
+        let is_taken = ended.unique_key.as_ref().is_some_and(|key| !keys.insert(key.clone()));
+        if is_taken || take_key(write, &ended, now).await?.is_some() {
+            redriven.skipped += 1;
+        } else {
+            mine.push((ended, now));
         }
+    }
+    // Numbers of the tenant are changed when nobody is waited for any more.
+    loads::lock(write, vec![tenant.to_string()]).await?;
+    for (ended, now) in &mine {
+        redrive(write, ended, *now).await?;
+        redriven.count += 1;
     }
     Ok(redriven)
 }
