@@ -1,11 +1,14 @@
 //! The scheduler beside a bare loop on the same kind of store: how many jobs go through it and what each costs, how long
 //! one waits, what a claim costs with many jobs and tenants, and when quiet tenants are served behind a noisy one.
 
+#[path = "scheduler/peers.rs"]
+mod peers;
+#[path = "scheduler/postgres.rs"]
+mod postgres;
 #[path = "scheduler/sqlite.rs"]
 mod sqlite;
 
 use std::collections::HashMap;
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,11 +19,9 @@ use actors::scheduler::{Scheduler, Settings, scheduler};
 use actors::store::{ClaimJobs, NewJob, Outcome, Settlement, SharedStore};
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::{TimeVal, TimeValLike};
+use peers::Peer;
 use serde_json::{Value, json};
 use supervision::{Backoff, Heartbeats, Intensity, Strategy, SupervisorSpec, Tree};
-use tempfile::TempDir;
 use tests::bench::{self, Cost, cost, median};
 use tests::eventually;
 use uuid::Uuid;
@@ -45,9 +46,13 @@ trait Ground: Send + Sync {
     /// What the engine is to reach of the bare loop's rate.
     fn engine_goal(&self) -> f64;
     /// Job queues of others on such a store.
-    fn peers(&self) -> Vec<Peer>;
+    async fn peers(&self) -> Vec<Peer>;
     /// An empty one, and what must live as long.
     async fn open(&self) -> Site;
+    /// What sees the server at work for others, if there is one.
+    async fn watch(&self) -> Option<Box<dyn Own>> {
+        None
+    }
 }
 
 /// An open store.
@@ -55,15 +60,6 @@ struct Site {
     store: SharedStore,
     /// The same by its own driver.
     own: Box<dyn Own>,
-}
-
-/// A job queue of others: a program that keeps jobs, and one that runs them and prints the milliseconds that took.
-struct Peer {
-    name: &'static str,
-    fill: Command,
-    run: Command,
-    /// What must live as long.
-    _keep: TempDir,
 }
 
 /// What is asked of a store without its port.
@@ -75,15 +71,24 @@ trait Own: Send + Sync {
     async fn bare_loop(&self, jobs: usize) -> Cost;
     /// Inserts so many rows into that table, [`BATCH`] in one transaction.
     async fn bare_insert(&self, jobs: usize) -> Cost;
+    /// What its server has used, if it has one.
+    async fn server_cpu(&self) -> Option<Duration> {
+        None
+    }
 }
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let is_wanted = |row: &str| wanted.as_ref().is_none_or(|wanted| row.contains(wanted));
     runtime.block_on(async {
         bench::head();
-        for ground in [&sqlite::Sqlite as &dyn Ground] {
+        let postgres = postgres::Postgres::found();
+        let postgres = postgres.as_ref().map(|postgres| postgres as &dyn Ground);
+        for ground in [&sqlite::Sqlite as &dyn Ground].into_iter().chain(postgres) {
+            let is_wanted = |row: &str| {
+                let row = format!("{}.{row}", ground.name());
+                wanted.as_ref().is_none_or(|wanted| row.contains(wanted))
+            };
             if is_wanted("engine") {
                 engine(ground).await;
             }
@@ -91,7 +96,7 @@ fn main() {
                 verbs(ground).await;
             }
             if is_wanted("peers") {
-                peers(ground).await;
+                peers::peers(ground).await;
             }
             if is_wanted("enqueue") {
                 enqueue(ground).await;
@@ -151,18 +156,37 @@ async fn engine(ground: &dyn Ground) {
     for _ in 0..ROUNDS {
         // By turns, so that both meet the same machine.
         let site = ground.open().await;
-        bare.push(site.own.bare_loop(JOBS).await);
+        let before = site.own.server_cpu().await;
+        let cost = site.own.bare_loop(JOBS).await;
+        bare.push(Run { cost, server: used_since(before, &*site.own).await });
         ours.push(run_all(ground, JOBS).await);
     }
-    let each =
-        |costs: &[Cost], of: fn(&Cost) -> Duration| median(costs.iter().map(|cost| us_each(of(cost), JOBS)).collect());
-    let (ours_us, bare_us) = (each(&ours, |cost| cost.wall), each(&bare, |cost| cost.wall));
+    let each = |runs: &[Run], of: fn(&Run) -> Duration| median(runs.iter().map(|run| us_each(of(run), JOBS)).collect());
+    let (ours_us, bare_us) = (each(&ours, |run| run.cost.wall), each(&bare, |run| run.cost.wall));
     let shown = |us: f64| format!("{:.0} jobs/s", 1e6 / us);
     let name = format!("scheduler.{}.engine", ground.name());
     bench::at_least_row(&name, &shown(ours_us), &shown(bare_us), bare_us / ours_us, ground.engine_goal());
-    let (ours_us, bare_us) = (each(&ours, |cost| cost.cpu), each(&bare, |cost| cost.cpu));
     let shown = |us: f64| format!("{us:.0} us");
-    bench::figure_row(&format!("{name}.cpu_per_job"), &shown(ours_us), &shown(bare_us), ours_us / bare_us);
+    let figure = |name: String, of: fn(&Run) -> Duration| {
+        let (ours, bare) = (each(&ours, of), each(&bare, of));
+        bench::figure_row(&name, &shown(ours), &shown(bare), ours / bare);
+    };
+    figure(format!("{name}.cpu_per_job"), |run| run.cost.cpu);
+    if ours.iter().all(|run| run.server.is_some()) {
+        figure(format!("{name}.server_cpu_per_job"), |run| run.server.unwrap_or_default());
+    }
+}
+
+/// What it took to run some jobs.
+struct Run {
+    cost: Cost,
+    /// CPU of the store's server, if it has one.
+    server: Option<Duration>,
+}
+
+/// What the server has used since it had used `before`.
+async fn used_since(before: Option<Duration>, own: &dyn Own) -> Option<Duration> {
+    Some(own.server_cpu().await?.saturating_sub(before?))
 }
 
 /// The store's verbs alone, as the engine uses them: how much of its work is the store's.
@@ -187,10 +211,11 @@ async fn verbs(ground: &dyn Ground) {
 }
 
 /// From the first claim to the last end that is written, of jobs that are there already.
-async fn run_all(ground: &dyn Ground, jobs: usize) -> Cost {
+async fn run_all(ground: &dyn Ground, jobs: usize) -> Run {
     let site = ground.open().await;
     site.own.fill("tenant", TENANTS, jobs / TENANTS).await;
     let (note, mut tree, store) = (Note::default(), None, &site.store);
+    let before = site.own.server_cpu().await;
     let run = cost(async {
         tree = Some(start(store, &note).await.1);
         eventually("all run", SOON, || async { (note.0.runs.load(Ordering::Relaxed) >= jobs).then_some(()) }).await;
@@ -199,49 +224,14 @@ async fn run_all(ground: &dyn Ground, jobs: usize) -> Cost {
         })
         .await;
     });
-    let run = run.await;
+    let run = Run { cost: run.await, server: used_since(before, &*site.own).await };
     assert!(tree.unwrap().stop().await.is_clean());
     run
-}
-
-/// The same number of jobs through the queues of others, each run a process of its own; CPU is that of the process.
-async fn peers(ground: &dyn Ground) {
-    let name = format!("scheduler.{}.peers", ground.name());
-    for peer in ground.peers() {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            ours.push(us_each(run_all(ground, PEER_JOBS).await.cpu, PEER_JOBS));
-        }
-        let Peer { name: peer_name, mut fill, mut run, _keep } = peer;
-        assert!(fill.status().unwrap().success(), "{fill:?}");
-        let before = cpu_of_children();
-        let output = run.output().unwrap();
-        assert!(output.status.success(), "{run:?}: {}", String::from_utf8_lossy(&output.stderr));
-        theirs.push(us_each(cpu_of_children() - before, PEER_JOBS));
-        let took_ms: f64 = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap();
-        let (ours, theirs) = (median(ours), median(theirs));
-        let shown = |us: f64| format!("{us:.0} us");
-        let name = format!("{name}.{peer_name}");
-        bench::ratio_row(&format!("{name}.cpu_per_job"), &shown(ours), &shown(theirs), ours / theirs, 1.0);
-        bench::figure_row(
-            &format!("{name}.rate"),
-            &format!("{:.0} jobs/s", PEER_JOBS as f64 / took_ms * 1e3),
-            "-",
-            f64::NAN,
-        );
-    }
 }
 
 /// Microseconds for each of so many.
 fn us_each(of_all: Duration, jobs: usize) -> f64 {
     of_all.as_secs_f64() * 1e6 / jobs as f64
-}
-
-/// What processes have used that this one has started and that have ended.
-fn cpu_of_children() -> Duration {
-    let used = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
-    let time = |time: TimeVal| Duration::from_micros(time.num_microseconds() as u64);
-    time(used.user_time()) + time(used.system_time())
 }
 
 /// New jobs in batches beside a bare insert of such batches; and one at a time, by many at once.

@@ -3,9 +3,10 @@
 //! build.
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
-use crate::run::{Outcome, cargo, shown, workspace};
+use crate::postgres::{self, Postgres, Safety};
+use crate::run::{Outcome, cargo, shown, target, workspace};
 
 /// The one that is told in several places.
 const SUPERVISION: &str = "supervision";
@@ -22,17 +23,27 @@ const SCHEDULER: &str = "scheduler";
 const JOB_PEERS: &str = "benches/jobs/Cargo.toml";
 /// By this variable it learns where their program is.
 const JOB_PEERS_VARIABLE: &str = "JOB_PEERS";
+/// Those that are programs of Node, and by which variable it learns where they are installed.
+const NODE_PEERS: &str = "benches/jobs/graphile";
+const NODE_PEERS_VARIABLE: &str = "JOB_PEERS_NODE";
 
 /// Runs the benchmark `name`, or all of them one after the other.
 pub fn run(name: Option<&str>) -> Outcome {
     let chosen = chosen(name, names()?)?;
     for name in &chosen {
         let mut bench = cargo(&["bench", "--quiet", "--package", "tests", "--bench", name]);
+        let mut server = None;
         if name == SCHEDULER {
             ran(JOB_PEERS, &mut cargo(&["build", "--quiet", "--release", "--locked", "--manifest-path", JOB_PEERS]))?;
             bench.env(JOB_PEERS_VARIABLE, job_peers());
+            // Without a server or without Node their rows say that they were skipped.
+            let told = |trouble: &String| eprintln!("xtask: {trouble}");
+            server = Postgres::start(Safety::Full).inspect_err(told).ok();
+            bench.envs(server.as_ref().map(|server| (postgres::SERVER, server.url())));
+            bench.envs(node_peers().inspect_err(told).ok().map(|program| (NODE_PEERS_VARIABLE, program)));
         }
         ran(name, &mut bench)?;
+        drop(server);
     }
     if chosen.iter().any(|name| name == SUPERVISION) {
         ran(PEERS, &mut cargo(&["run", "--quiet", "--release", "--locked", "--manifest-path", PEERS]))?;
@@ -55,10 +66,24 @@ fn job_peers() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(own, PathBuf::from).join("release/job-peers")
 }
 
+/// Installs those of Node beside what cargo makes, exactly as their lock file says, and answers where their program is.
+fn node_peers() -> Result<PathBuf, String> {
+    let (from, to) = (workspace().join(NODE_PEERS), target().join("job-peers-node"));
+    let failed = |error: std::io::Error| format!("copy {} to {}: {error}", from.display(), to.display());
+    std::fs::create_dir_all(&to).map_err(failed)?;
+    for file in ["package.json", "package-lock.json", "main.mjs"] {
+        std::fs::copy(from.join(file), to.join(file)).map_err(failed)?;
+    }
+    let mut install = Command::new("npm");
+    install.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]);
+    ran("npm ci", install.current_dir(&to).stdout(Stdio::null()))?;
+    std::path::absolute(to.join("main.mjs")).map_err(failed)
+}
+
 fn ran(name: &str, command: &mut Command) -> Result<(), String> {
     match shown(command)? {
         status if status.success() => Ok(()),
-        status => Err(format!("the benchmark {name} ended with {status}")),
+        status => Err(format!("{name} ended with {status}")),
     }
 }
 
@@ -105,6 +130,18 @@ mod tests {
                 .iter()
                 .any(|peer| lock.contains(&format!("name = \"{peer}\"")))
         );
+    }
+
+    #[test]
+    fn the_peers_of_node_are_locked_without_a_word_of_where_they_come_from() {
+        let folder = workspace().join(NODE_PEERS);
+        let lock = std::fs::read_to_string(folder.join("package-lock.json")).unwrap();
+        assert!(lock.contains("\"integrity\"") && !lock.contains("\"resolved\"") && !lock.contains("://registry"));
+        let asked = std::fs::read_to_string(folder.join("package.json")).unwrap();
+        let versions = asked.lines().skip_while(|line| !line.contains("dependencies")).skip(1);
+        let versions: Vec<&str> = versions.filter_map(|line| line.trim().split('"').nth(3)).collect();
+        let is_exact = |version: &&str| version.starts_with(|first: char| first.is_ascii_digit());
+        assert!(!versions.is_empty() && versions.iter().all(is_exact), "{versions:?}");
     }
 
     #[test]

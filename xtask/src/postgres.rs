@@ -1,4 +1,4 @@
-//! A PostgreSQL for one run of the tests: a cluster of its own in a folder for the time being, never the system's.
+//! A PostgreSQL for one run of the tests or of a benchmark: a cluster of its own in a folder for the time being, never the system's.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -14,6 +14,24 @@ pub const SERVER: &str = "TEST_POSTGRES";
 /// How often, and how long each time, the server is waited for.
 const LOOKS: u32 = 300;
 const BETWEEN: Duration = Duration::from_millis(100);
+
+/// What the loss of power may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Safety {
+    /// All of it: a test run is over when the machine crashes.
+    None,
+    /// Nothing that was committed: the server's own defaults. What is measured must be worth something.
+    Full,
+}
+
+impl Safety {
+    fn settings(self) -> &'static [&'static str] {
+        match self {
+            Self::None => &["fsync=off", "full_page_writes=off"],
+            Self::Full => &["fsync=on", "synchronous_commit=on", "full_page_writes=on"],
+        }
+    }
+}
 
 /// A running server. Dropping it ends it.
 pub struct Postgres {
@@ -34,8 +52,8 @@ pub fn programs() -> Option<PathBuf> {
 }
 
 impl Postgres {
-    /// Starts one, which keeps nothing safe: a test run is over when the machine crashes.
-    pub fn start() -> Result<Self, String> {
+    /// Starts one.
+    pub fn start(safety: Safety) -> Result<Self, String> {
         let programs = programs().ok_or("no PostgreSQL on this machine")?;
         let folder = std::env::temp_dir().join(format!("xtask-postgres-{}", std::process::id()));
         let failed = |error| format!("{}: {error}", folder.display());
@@ -54,8 +72,8 @@ impl Postgres {
         let port = free.map_err(failed)?.port();
         let mut command = as_its_user(&programs.join("postgres"));
         command.args(["-D", "data", "-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
-        for setting in ["unix_socket_directories=", "fsync=off", "full_page_writes=off", "max_connections=400"] {
-            command.args(["-c", setting]);
+        for setting in ["unix_socket_directories=", "max_connections=400"].iter().chain(safety.settings()) {
+            command.args(["-c", *setting]);
         }
         let log = std::fs::File::create(folder.join("log")).map_err(failed)?;
         let server = command.current_dir(&folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();

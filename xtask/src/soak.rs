@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::postgres::{self, Postgres};
+use crate::postgres::{self, Postgres, Safety};
 use crate::run::{Outcome, cargo, shown};
 use crate::tools;
 
@@ -36,7 +36,7 @@ pub fn run(minutes: u64) -> Outcome {
 /// The same test as in the full test command, with more rounds.
 fn kill() -> Result<(), String> {
     tools::set_up();
-    let server = Postgres::start()?;
+    let server = Postgres::start(Safety::None)?;
     let mut command = cargo(&["test", "--package", "tests", "--test", "random_kills", "--"]);
     command.args(["--nocapture", "--test-threads=1"]).env(postgres::SERVER, server.url());
     command.envs(KILLS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()));

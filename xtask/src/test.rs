@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use crate::postgres::{self, Postgres};
+use crate::postgres::{self, Postgres, Safety};
 use crate::report::Report;
 use crate::run::{Outcome, cargo, seen, shown, target};
 use crate::tools;
@@ -19,7 +19,7 @@ const BUILT: &str = "APP_UNDER_TEST";
 pub fn run(filter: &[String]) -> Outcome {
     tools::set_up();
     build_the_service()?;
-    let server = Postgres::start().inspect_err(|trouble| eprintln!("xtask: {trouble}")).ok();
+    let server = Postgres::start(Safety::None).inspect_err(|trouble| eprintln!("xtask: {trouble}")).ok();
     let outside = Outside { postgres: server.as_ref().map(Postgres::url) };
     let mut report = if has_nextest() { nextest(filter, &outside)? } else { libtest(filter, &outside)? };
     if filter.is_empty() {

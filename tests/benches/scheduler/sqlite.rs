@@ -11,7 +11,8 @@ use sqlx::{AssertSqlSafe, Row};
 use tempfile::TempDir;
 use tests::bench::{Cost, cost};
 
-use super::{BATCH, Ground, Own, PEER_JOBS, Peer, Site};
+use super::peers::Peer;
+use super::{BATCH, Ground, Own, PEER_JOBS, Site};
 
 /// Tables with the columns of ours, without what makes ours fair between tenants: no counters, and only the indexes that a
 /// claim, a lease and retention need.
@@ -66,7 +67,7 @@ impl Ground for Sqlite {
         0.4
     }
 
-    fn peers(&self) -> Vec<Peer> {
+    async fn peers(&self) -> Vec<Peer> {
         let Some(program) = std::env::var_os("JOB_PEERS") else {
             println!("skipped: the job queues of others; `cargo xtask bench scheduler` builds them");
             return Vec::new();
@@ -78,7 +79,8 @@ impl Ground for Sqlite {
             command.arg(verb).arg(&file).arg(PEER_JOBS.to_string());
             command
         };
-        vec![Peer { name: "apalis", fill: command("fill"), run: command("run"), _keep: keep }]
+        let (fill, run) = (command("fill"), command("run"));
+        vec![Peer { name: "apalis", jobs: PEER_JOBS, fill, run, keep: Some(keep) }]
     }
 
     async fn open(&self) -> Site {
