@@ -24,46 +24,52 @@ macro_rules! kept {
 }
 pub(super) use kept;
 
+// Rows are locked in the order in which they are given, which is that of their ids. What a row is given goes with it: a
+// join of two lists that the server has no numbers of would compare each with each. A job that runs has an owner, and no
+// other has; asked for its state, the server would walk over all that run, for each of the batch: it takes them for few.
+macro_rules! ends {
+    () => {
+        concat!(
+            "WITH clock AS MATERIALIZED (SELECT now_ms() AS now), held AS MATERIALIZED (
+            SELECT batch.* FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::text[],
+                                       $7::text[], $8::text[], $9::text[])
+                AS batch (id, attempt, ending, after_ms, crashed, error, result, run, word)
+            CROSS JOIN LATERAL (SELECT 1 FROM jobs WHERE id = batch.id AND attempt = batch.attempt AND owner IS NOT NULL
+                                FOR UPDATE) AS mine
+        ), ended AS (
+            DELETE FROM jobs USING held WHERE jobs.id = held.id AND held.ending IN ('done', 'dead')
+            RETURNING jobs.*, held.ending, held.crashed, held.error, held.result, held.run, held.word
+        ), kept AS (
+            INSERT INTO jobs_done (",
+        kept!(),
+        ", state, refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, finished_at_ms, forget_at_ms,
+             last_error, result, run_traceparent)
+            SELECT ",
+        kept!(),
+        ", ending, refunds, redrives, crashes + crashed, snoozes, coalesce(word, progress), run_at_ms, claimed_at_ms, now,
+             now + keep_ms, coalesce(error, last_error), result, coalesce(run, run_traceparent)
+            FROM ended, clock
+        )"
+        )
+    };
+}
+
+/// A batch in which all end.
+const SETTLE_ENDS: &str = concat!(ends!(), " SELECT id FROM held");
+
+/// Any batch.
 const SETTLE: &str = concat!(
-    "WITH clock AS MATERIALIZED (SELECT now_ms() AS now), batch AS MATERIALIZED (
-        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::text[],
-                             $8::text[], $9::text[])
-            AS batch (id, attempt, ending, after_ms, crashes, error, result, run, word)
-    ), held AS MATERIALIZED (
-        SELECT jobs.id FROM jobs JOIN batch ON jobs.id = batch.id AND jobs.attempt = batch.attempt
-        WHERE jobs.state = 'running' ORDER BY jobs.id FOR UPDATE OF jobs
-    ), ended AS (
-        DELETE FROM jobs USING held, batch
-        WHERE jobs.id = held.id AND batch.id = held.id AND batch.ending IN ('done', 'dead')
-        RETURNING jobs.*, batch.ending, batch.crashes AS crashed, batch.error, batch.result, batch.run, batch.word
-    ), kept AS (
-        INSERT INTO jobs_done (",
-    kept!(),
-    ", state, refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, finished_at_ms, forget_at_ms,
-         last_error, result, run_traceparent)
-        SELECT ",
-    kept!(),
-    ", ending, refunds, redrives, crashes + crashed, snoozes, coalesce(word, progress), run_at_ms, claimed_at_ms, now,
-         now + keep_ms, coalesce(error, last_error), result, coalesce(run, run_traceparent)
-        FROM ended, clock
-    ), again AS (
-        UPDATE jobs SET state = 'waiting', run_at_ms = now + after_ms, last_error = error,
-                        crashes = jobs.crashes + batch.crashes, suspect = false, owner = NULL, lease_until_ms = NULL,
-                        run_traceparent = coalesce(run, run_traceparent), progress = coalesce(word, progress)
-        FROM held, batch, clock
-        WHERE jobs.id = held.id AND batch.id = held.id AND batch.ending = 'retry'
-    ), later AS (
-        UPDATE jobs SET state = 'waiting', run_at_ms = now + after_ms, last_error = error, refunds = refunds + 1,
-                        snoozes = snoozes + CASE WHEN batch.ending = 'snooze' THEN 1 ELSE 0 END,
-                        suspect = false, owner = NULL, lease_until_ms = NULL,
-                        run_traceparent = coalesce(run, run_traceparent)
-        FROM held, batch, clock
-        WHERE jobs.id = held.id AND batch.id = held.id AND batch.ending IN ('postpone', 'snooze')
-    ), released AS (
-        UPDATE jobs SET state = 'ready', refunds = refunds + 1, owner = NULL, lease_until_ms = NULL,
-                        run_traceparent = coalesce(run, run_traceparent)
-        FROM held, batch
-        WHERE jobs.id = held.id AND batch.id = held.id AND batch.ending = 'release'
+    ends!(),
+    ", again AS (
+        UPDATE jobs SET state = CASE ending WHEN 'release' THEN 'ready' ELSE 'waiting' END,
+                        run_at_ms = CASE ending WHEN 'release' THEN run_at_ms ELSE now + after_ms END,
+                        last_error = CASE ending WHEN 'release' THEN last_error ELSE error END,
+                        crashes = crashes + crashed, refunds = refunds + CASE ending WHEN 'retry' THEN 0 ELSE 1 END,
+                        snoozes = snoozes + CASE ending WHEN 'snooze' THEN 1 ELSE 0 END,
+                        suspect = suspect AND ending = 'release', owner = NULL, lease_until_ms = NULL,
+                        run_traceparent = coalesce(run, run_traceparent),
+                        progress = CASE ending WHEN 'retry' THEN coalesce(word, progress) ELSE progress END
+        FROM held, clock WHERE jobs.id = held.id AND held.ending NOT IN ('done', 'dead')
     )
     SELECT id FROM held"
 );
@@ -109,7 +115,7 @@ const CANCEL: &str = concat!(
 
 /// What `plans` looks at.
 #[cfg(test)]
-pub(super) const HOT: &[&str] = &[SETTLE, RESCUE, LOST_TOO_OFTEN, SHORTEN, CANCEL];
+pub(super) const HOT: &[&str] = &[SETTLE_ENDS, SETTLE, RESCUE, LOST_TOO_OFTEN, SHORTEN, CANCEL];
 
 pub(super) async fn settle(store: &PostgresStore, batch: Vec<Settlement>) -> Inner<Vec<Settled>> {
     let mut session = store.session().await?;
@@ -195,6 +201,8 @@ async fn run(on: &mut impl Run, part: &[Settlement]) -> Inner<HashSet<Uuid>> {
 
 /// As [`run`], but those that are postponed by `refused` are tried again later.
 async fn run_but(on: &mut impl Run, part: &[Settlement], refused: &HashMap<Uuid, Settled>) -> Inner<HashSet<Uuid>> {
+    let mut part: Vec<&Settlement> = part.iter().collect();
+    part.sort_unstable_by_key(|settlement| settlement.fence.id);
     let (ids, attempts) = jobs::columns(part.iter().map(|settlement| &settlement.fence));
     let (mut endings, mut delays, mut crashed) = (Vec::new(), Vec::new(), Vec::new());
     let (mut errors, mut results) = (Vec::new(), Vec::new());
@@ -219,7 +227,8 @@ async fn run_but(on: &mut impl Run, part: &[Settlement], refused: &HashMap<Uuid,
         runs.push(settlement.run.traceparent());
         words.push(settlement.progress.as_ref().map(|progress| serde_json::json!(progress).to_string()));
     }
-    let statement = sqlx::query(SETTLE)
+    let all_end = endings.iter().all(|ending| matches!(*ending, "done" | "dead"));
+    let statement = sqlx::query(if all_end { SETTLE_ENDS } else { SETTLE })
         .bind(ids)
         .bind(attempts)
         .bind(endings)
@@ -233,10 +242,10 @@ async fn run_but(on: &mut impl Run, part: &[Settlement], refused: &HashMap<Uuid,
 }
 
 /// Ends a claimed job that cannot be read.
-pub(super) async fn bury(write: &mut Write<'_>, fence: Fence, what: &str) -> Inner<()> {
+pub(super) async fn bury(on: &mut impl Run, fence: Fence, what: &str) -> Inner<()> {
     tracing::error!(id = %fence.id, what, "a job cannot be read, it is dead");
     let outcome = Outcome::Dead { reason: ending::unreadable(what), fault: Fault::Failure };
-    run(write, &[Settlement::new(fence, outcome)]).await.map(drop)
+    run(on, &[Settlement::new(fence, outcome)]).await.map(drop)
 }
 
 /// Ends a job in whatever state it is. No fence is asked for, and the one of a present claim is void from now on.
