@@ -1,21 +1,26 @@
 //! Claiming jobs, in two levels: first whose turn it is, then that tenant's most urgent jobs.
 //!
-//! The cost follows the number of *tenants* that wait, never the number of jobs: the list of tenants is a walk over the
-//! index that jumps from one tenant to the next, and of each only as many jobs are looked at as one claim may take. Nobody
-//! keeps a row for each tenant that waits, as SQLite does: whoever enqueues or ends a job would wait for it.
+//! Whose turn it is stands in `shares`, a row for each tenant and queue, in the order of their virtual times; who may not
+//! start anything now is held out of that order until it may. So a claim reads about as many rows as it takes jobs, however
+//! many jobs and tenants wait. Only claims write those rows: whoever makes jobs ready or ends them leaves word for the next
+//! claim (`arrivals` and `departures`, kept by triggers), and waits for nobody.
 //!
 //! Claims follow one another, whichever process makes them: each holds one advisory lock for its few statements. Only so
 //! is a tenant's limit one of all processes and queues together, and nobody takes a turn twice. A process that is held
 //! while it has the lock loses it with its connection (`idle_in_transaction_session_timeout`).
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use super::session::Statement;
 use super::{PostgresStore, Run, Write, settle, span};
 use crate::model::Millis;
 use crate::store::error::{Inner, Trouble};
-use crate::store::fair::{Chance, HELD, Plan, Waiting, share_out};
+use crate::store::fair::{Chance, HELD, Plan, Portion, Waiting, share_out};
 use crate::store::rows::{self, Columns};
 use crate::store::{ClaimJobs, ClaimedJobs, Fence, Job};
 
@@ -26,8 +31,22 @@ const PROMOTE: &str = "
     WHERE id = ANY (ARRAY(SELECT id FROM jobs WHERE state = 'waiting' AND run_at_ms <= (SELECT now_ms())
                           ORDER BY run_at_ms LIMIT 500 FOR UPDATE SKIP LOCKED))";
 
+// Something of their tenants has changed, or their time is over.
+const LET_GO: &str = "
+    WITH gone AS MATERIALIZED (DELETE FROM departures RETURNING tenant), over AS (
+        UPDATE shares SET held_until_ms = 0
+        WHERE held_until_ms > 0 AND held_until_ms < 9223372036854775807 AND held_until_ms <= (SELECT now_ms())
+    )
+    UPDATE shares SET held_until_ms = 0 WHERE held_until_ms > 0 AND tenant = ANY (ARRAY(SELECT tenant FROM gone))";
+
+const ARRIVE: &str = "
+    WITH come AS MATERIALIZED (DELETE FROM arrivals RETURNING queue, tenant)
+    INSERT INTO shares (queue, tenant, vtime) SELECT DISTINCT queue, tenant, 0 FROM come
+    ON CONFLICT (queue, tenant) DO UPDATE SET waits = true WHERE NOT shares.waits";
+
 // A process has one suspect at a time, so that the next loss of a runner falls on the culprit and not on those beside it.
-// It is charged to nobody: there are few, and each is alone in its process.
+// It is charged to nobody: there are few, and each is alone in its process. Of those who wait no more jobs each are counted
+// than one gets that is served three times as often as the others, but $6 at least. There is one row at least.
 const LOOK: &str = "
     WITH suspect AS MATERIALIZED (
         SELECT id, tenant FROM jobs AS suspects
@@ -37,187 +56,299 @@ const LOOK: &str = "
               AND NOT EXISTS (SELECT 1 FROM tenants WHERE id = suspects.tenant AND disabled_at_ms IS NOT NULL)
               AND NOT EXISTS (SELECT 1 FROM jobs WHERE suspect AND state = 'running' AND owner = $2)
         ORDER BY claimed_at_ms, id LIMIT 1
-    )
-    SELECT now_ms() AS now_ms, (SELECT min(run_at_ms) FROM jobs WHERE state = 'waiting') AS next_ms,
-           coalesce((SELECT vtime FROM queues WHERE queue = $1), 0) AS vtime,
-           (SELECT id FROM suspect) AS suspect_id, (SELECT tenant FROM suspect) AS suspect_of";
+    ), around AS MATERIALIZED (
+        SELECT now_ms() AS now_ms,
+               least((SELECT min(run_at_ms) FROM jobs WHERE state = 'waiting'),
+                     (SELECT min(held_until_ms) FROM shares
+                      WHERE held_until_ms > 0 AND held_until_ms < 9223372036854775807)) AS next_ms,
+               coalesce((SELECT vtime FROM queues WHERE queue = $1), 0) AS queue_vtime,
+               (SELECT id FROM suspect) AS suspect_id, (SELECT tenant FROM suspect) AS suspect_of
+    ), next AS MATERIALIZED (
+        SELECT tenant, vtime FROM shares WHERE queue = $1 AND waits AND held_until_ms = 0 ORDER BY vtime, tenant LIMIT $5
+    ), most AS MATERIALIZED (SELECT least($4, greatest($6, 3 * $4::bigint / greatest(count(*), 1))) AS most FROM next)
+    SELECT around.*, most, next.tenant, vtime, coalesce(paid_until_us, 0) AS paid_until_us, job_weight, jobs_running,
+           disabled_at_ms IS NOT NULL AS rests, job_starts_per_s,
+           (SELECT count(*) FROM jobs WHERE state = 'running' AND tenant = next.tenant) AS running,
+           (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'ready' AND NOT suspect AND queue = $1
+                                                           AND tenant = next.tenant LIMIT most) AS seen) AS ready
+    FROM around CROSS JOIN most LEFT JOIN next ON true LEFT JOIN paces ON paces.tenant = next.tenant
+         LEFT JOIN tenants ON tenants.id = next.tenant
+    ORDER BY vtime, next.tenant";
 
-// Those with a rate are all told, for only they may have to wait for a time; of the others no more than may be served.
-const WAITING: &str = "
-    WITH RECURSIVE running (tenant, number) AS MATERIALIZED (
-        SELECT tenant, count(*) FROM jobs WHERE state = 'running' GROUP BY tenant
-    ), waiting (tenant) AS (
-        (SELECT tenant FROM jobs WHERE state = 'ready' AND NOT suspect AND queue = $1 ORDER BY tenant LIMIT 1)
-        UNION ALL
-        SELECT next.tenant FROM waiting CROSS JOIN LATERAL (
-            SELECT tenant FROM jobs WHERE state = 'ready' AND NOT suspect AND queue = $1 AND tenant > waiting.tenant
-            ORDER BY tenant LIMIT 1) AS next
-    ), able AS MATERIALIZED (
-        SELECT waiting.tenant, coalesce(shares.vtime, 0) AS vtime, coalesce(number, 0) AS running,
-               coalesce(paid_until_us, 0) AS paid_until_us, job_weight, jobs_running, job_starts_per_s,
-               row_number() OVER (PARTITION BY job_starts_per_s IS NULL ORDER BY coalesce(shares.vtime, 0), waiting.tenant)
-                   AS place
-        FROM waiting LEFT JOIN shares ON shares.queue = $1 AND shares.tenant = waiting.tenant
-                     LEFT JOIN running ON running.tenant = waiting.tenant
-                     LEFT JOIN paces ON paces.tenant = waiting.tenant
-                     LEFT JOIN tenants ON tenants.id = waiting.tenant
-        WHERE disabled_at_ms IS NULL AND coalesce(number, 0) < coalesce(jobs_running, $2)
-    )
-    SELECT able.*, (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'ready' AND NOT suspect AND queue = $1
-                                                                  AND tenant = able.tenant LIMIT $3) AS seen) AS ready
-    FROM able WHERE place <= $3 OR job_starts_per_s IS NOT NULL
-    ORDER BY vtime, tenant";
+const HOLD: &str = "
+    UPDATE shares SET held_until_ms = until FROM unnest($2::text[], $3::bigint[]) AS held (of_tenant, until)
+    WHERE queue = $1 AND tenant = of_tenant";
 
-// The list is an array, for a join that was planned while the table was empty would read all of it.
+// The list of jobs is an array, for a join that was planned while the table was empty would read all of it.
 const TAKE: &str = "
-    WITH urgent AS MATERIALIZED (
-        SELECT mine.id FROM unnest($4::text[], $5::bigint[]) AS served (tenant, number) CROSS JOIN LATERAL (
+    WITH served AS MATERIALIZED (
+        SELECT * FROM unnest($4::text[], $5::bigint[], $6::bigint[], $7::boolean[], $8::bigint[])
+            AS served (tenant, number, vtime, waits, paid_until)
+    ), urgent AS MATERIALIZED (
+        SELECT mine.id FROM served CROSS JOIN LATERAL (
             SELECT id FROM jobs WHERE state = 'ready' AND NOT suspect AND queue = $1 AND tenant = served.tenant
             ORDER BY priority, run_at_ms, id LIMIT served.number FOR UPDATE SKIP LOCKED) AS mine
-        UNION ALL SELECT unnest($6::uuid[])
+        UNION ALL SELECT unnest($9::uuid[])
+    ), charged AS (
+        INSERT INTO shares (queue, tenant, vtime, waits) SELECT $1, tenant, vtime, waits FROM served
+        ON CONFLICT (queue, tenant) DO UPDATE SET vtime = excluded.vtime, waits = excluded.waits
+    ), paid AS (
+        INSERT INTO paces (tenant, paid_until_us) SELECT tenant, paid_until FROM served WHERE paid_until IS NOT NULL
+        ON CONFLICT (tenant) DO UPDATE SET paid_until_us = excluded.paid_until_us
+    ), moved AS (
+        INSERT INTO queues (queue, vtime) VALUES ($1, $10)
+        ON CONFLICT (queue) DO UPDATE SET vtime = excluded.vtime WHERE queues.vtime < excluded.vtime
     ), clock AS MATERIALIZED (SELECT now_ms() AS now)
     UPDATE jobs SET state = 'running', attempt = attempt + 1, owner = $2, claimed_at_ms = now, lease_until_ms = now + $3
     FROM clock WHERE jobs.id = ANY (ARRAY(SELECT id FROM urgent)) AND jobs.state = 'ready'
     RETURNING jobs.*";
 
-const CHARGE: &str = "
-    WITH charged AS (
-        INSERT INTO shares (queue, tenant, vtime)
-        SELECT $1, tenant, vtime FROM unnest($3::text[], $4::bigint[]) AS served (tenant, vtime)
-        ON CONFLICT (queue, tenant) DO UPDATE SET vtime = excluded.vtime
-    ), paid AS (
-        INSERT INTO paces (tenant, paid_until_us)
-        SELECT tenant, until FROM unnest($3::text[], $5::bigint[]) AS served (tenant, until) WHERE until IS NOT NULL
-        ON CONFLICT (tenant) DO UPDATE SET paid_until_us = excluded.paid_until_us
-    )
-    INSERT INTO queues (queue, vtime) VALUES ($1, $2)
-    ON CONFLICT (queue) DO UPDATE SET vtime = greatest(queues.vtime, excluded.vtime)";
+const MISSED: &str = "UPDATE shares SET waits = true WHERE queue = $1 AND tenant = ANY ($2)";
 
 /// What `plans` looks at.
 #[cfg(test)]
-pub(super) const HOT: &[&str] = &[PROMOTE, LOOK, WAITING, TAKE, CHARGE];
+pub(super) const HOT: &[&str] = &[PROMOTE, LET_GO, ARRIVE, LOOK, HOLD, TAKE, MISSED];
 
 /// Sets the lock of claims apart from whatever else locks by a number in the same database.
 const LOCK: i64 = 0x7065_7265_6e6e_6961;
 
-/// What one look before the claim has found.
+/// What each connection is told once, so that it need not be planned for each claim.
+pub(super) static PREPARE: LazyLock<String> =
+    LazyLock::new(|| format!("PREPARE promote AS {PROMOTE}; PREPARE let_go AS {LET_GO}; PREPARE arrive AS {ARRIVE}"));
+
+/// One exchange with the server: the lock, and behind it what has come due and come to pass.
+static BEGIN: LazyLock<String> = LazyLock::new(|| {
+    format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK}); EXECUTE promote; EXECUTE let_go; EXECUTE arrive")
+});
+
+/// Tenants that are looked at together, at least and at most.
+const LOOK_MIN: u32 = 10;
+const LOOK_MAX: u32 = 500;
+/// Jobs of one tenant that are counted at least.
+const COUNT_MIN: u32 = 8;
+/// So often one claim goes on looking because tenants must be held. Then it comes again at once.
+const LOOKS_MAX: u32 = 8;
+
+/// What a claim finds.
 struct Look {
     now: Millis,
     next: Option<Millis>,
     vtime: i64,
     suspect: Option<(Uuid, String)>,
+    /// Jobs that it may take beside the suspect.
+    limit: u32,
+    /// Whose turn it is, each with how many of its jobs may start.
+    able: Vec<(Waiting, u32)>,
+    /// So many jobs of each were counted at most.
+    counted: u32,
+    /// Whether there may be others, who were not looked at.
+    more: bool,
+}
+
+impl Look {
+    /// Those of whom no job is left that may be claimed, once these are taken.
+    fn is_drained(&self, ready: u32, taken: u32) -> bool {
+        ready < self.counted && taken >= ready
+    }
+
+    /// Who gets how much; nothing if one would get more if more of its jobs had been counted.
+    fn plan(&self) -> Option<Plan> {
+        let plan = share_out(self.able.clone(), self.vtime, self.limit, self.now);
+        let is_short = plan.portions.iter().any(|portion| portion.count >= self.counted);
+        (self.counted >= self.limit || !is_short).then_some(plan)
+    }
 }
 
 pub(super) async fn claim(store: &PostgresStore, claim: ClaimJobs<'_>) -> Inner<ClaimedJobs> {
     let mut session = store.session().await?;
-    // One exchange with the server: the lock, and what has come due.
-    let begin = format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK}); {PROMOTE}");
-    let mut write = session.begin_with(AssertSqlSafe(begin)).await?;
-    let claimed = claim_within(&mut write, &claim).await;
-    write.end(claimed).await
+    let mut write = session.begin_with(AssertSqlSafe(BEGIN.as_str())).await?;
+    let taken = match claim_within(&mut write, &claim).await {
+        Ok(taken) => taken,
+        Err(trouble) => return write.end(Err(trouble)).await,
+    };
+    // While the server writes it down, what it has given is read.
+    let (committed, read) = tokio::join!(write.commit(), async { taken.read() });
+    committed?;
+    let (claimed, unreadable) = read?;
+    for (fence, what) in unreadable {
+        // It must not stop all others, claim after claim. If this fails, its lease will end, and it comes here again.
+        if let Err(trouble) = settle::bury(&mut session, fence, &what).await {
+            tracing::warn!(id = %fence.id, ?trouble, "a job that cannot be read could not be ended");
+        }
+    }
+    Ok(claimed)
 }
 
-async fn claim_within(write: &mut Write<'_>, claim: &ClaimJobs<'_>) -> Inner<ClaimedJobs> {
-    let look = look(write, claim).await?;
-    let limit = claim.limit - u32::from(look.suspect.is_some());
-    let (able, held_until) = waiting(write, claim, &look, limit).await?;
-    let plan = share_out(able, look.vtime, limit, look.now);
-    let mut jobs = Vec::new();
-    if look.suspect.is_some() || !plan.order.is_empty() {
-        let taken = take(write, claim, &plan, look.suspect.as_ref().map(|(id, _)| *id)).await?;
-        let is_suspect = |job: &Job| look.suspect.as_ref().is_some_and(|(id, _)| *id == job.id);
-        let (suspects, others): (Vec<Job>, Vec<Job>) = taken.into_iter().partition(is_suspect);
-        jobs = suspects;
-        jobs.extend(plan.in_order(others));
-    }
-    if !plan.order.is_empty() {
-        charge(write, claim.queue, plan).await?;
-    }
-    let next = look.next.into_iter().chain(held_until).min();
-    Ok(ClaimedJobs { jobs, next_due_in_ms: rows::until(next, look.now) })
+async fn claim_within(write: &mut Write<'_>, claim: &ClaimJobs<'_>) -> Inner<Taken> {
+    let mut look = look(write, claim, COUNT_MIN).await?;
+    let plan = match look.plan() {
+        Some(plan) => plan,
+        None => {
+            look = self::look(write, claim, claim.limit).await?;
+            look.plan().unwrap_or_default()
+        }
+    };
+    take(write, claim, look, plan).await
 }
 
-async fn look(write: &mut Write<'_>, claim: &ClaimJobs<'_>) -> Inner<Look> {
-    let look = sqlx::query(LOOK).bind(claim.queue).bind(claim.owner).bind(i64::from(claim.tenant_running_max));
-    let row = write.one(look.bind(i64::from(claim.limit))).await?;
+/// Looks until nobody is found who may start nothing now. Those are held, so that no other claim meets them in vain.
+async fn look(write: &mut Write<'_>, claim: &ClaimJobs<'_>, count_min: u32) -> Inner<Look> {
+    let page = claim.limit.clamp(LOOK_MIN, LOOK_MAX);
+    let (mut looks, mut held_until) = (0, None);
+    loop {
+        looks += 1;
+        let asked = sqlx::query(LOOK).bind(claim.queue).bind(claim.owner).bind(i64::from(claim.tenant_running_max));
+        let asked = asked.bind(i64::from(claim.limit)).bind(i64::from(page)).bind(i64::from(count_min));
+        let found = write.all(asked).await?;
+        let first = found.first().ok_or(sqlx::Error::RowNotFound)?;
+        let mut look = seen(first, claim)?;
+        let waiting = found.iter().filter(|_| look.limit > 0).map(share).collect::<Inner<Vec<_>>>()?;
+        let waiting: Vec<Waiting> = waiting.into_iter().flatten().collect();
+        let is_full = waiting.len() as u32 >= page;
+        let mut held = (Vec::new(), Vec::new());
+        for mut one in waiting {
+            // The suspect of this claim runs too.
+            one.running += u32::from(look.suspect.as_ref().is_some_and(|(_, tenant)| *tenant == one.tenant));
+            match one.chance(claim.tenant_running_max, look.now) {
+                Chance::Room(room) => look.able.push((one, room)),
+                Chance::Held(until) => {
+                    held.0.push(one.tenant);
+                    held.1.push(until);
+                }
+            }
+        }
+        let nobody_is_held = held.0.is_empty();
+        held_until = held_until.into_iter().chain(held.1.iter().copied().filter(|until| *until != HELD)).min();
+        look.next = look.next.into_iter().chain(held_until).min();
+        if !nobody_is_held {
+            write.execute(sqlx::query(HOLD).bind(claim.queue).bind(held.0).bind(held.1)).await?;
+        }
+        // Behind a full page there may be others who wait for no longer than those on it.
+        if nobody_is_held || !is_full {
+            return Ok(look);
+        }
+        if looks >= LOOKS_MAX {
+            look.able.clear();
+            look.more = true;
+            return Ok(look);
+        }
+    }
+}
+
+/// What is the same whoever waits.
+fn seen(row: &PgRow, claim: &ClaimJobs<'_>) -> Inner<Look> {
+    let suspect = row.id_or_none("suspect_id")?.zip(row.string_or_none("suspect_of")?);
     Ok(Look {
         now: row.number("now_ms")?,
         next: row.integer_or_none("next_ms")?,
-        vtime: row.number("vtime")?,
-        suspect: row.id_or_none("suspect_id")?.zip(row.string_or_none("suspect_of")?),
+        vtime: row.number("queue_vtime")?,
+        limit: claim.limit - u32::from(suspect.is_some()),
+        suspect,
+        able: Vec::new(),
+        counted: row.number("most")?,
+        more: false,
     })
 }
 
-/// Tenants whose turn it is, each with how many of its jobs may start, and when the first of those may that must wait.
-async fn waiting(
-    write: &mut Write<'_>,
-    claim: &ClaimJobs<'_>,
-    look: &Look,
-    limit: u32,
-) -> Inner<(Vec<(Waiting, u32)>, Option<Millis>)> {
-    let (mut able, mut held) = (Vec::new(), None);
-    if limit == 0 {
-        return Ok((able, held));
-    }
-    let running_max = claim.tenant_running_max;
-    let waiting = sqlx::query(WAITING).bind(claim.queue).bind(i64::from(running_max)).bind(i64::from(limit));
-    for row in write.all(waiting).await? {
-        let mut one = share(&row)?;
-        // The suspect of this claim runs too.
-        one.running += u32::from(look.suspect.as_ref().is_some_and(|(_, tenant)| *tenant == one.tenant));
-        match one.chance(running_max, look.now) {
-            Chance::Room(room) => able.push((one, room)),
-            Chance::Held(HELD) => {}
-            Chance::Held(until) => held = Some(held.map_or(until, |other: Millis| other.min(until))),
-        }
-    }
-    Ok((able, held))
-}
-
-fn share(row: &PgRow) -> Inner<Waiting> {
-    Ok(Waiting {
-        tenant: row.string("tenant")?,
+/// Nobody in a row that is there because there is one at least.
+fn share(row: &PgRow) -> Inner<Option<Waiting>> {
+    let Some(tenant) = row.string_or_none("tenant")? else { return Ok(None) };
+    Ok(Some(Waiting {
+        tenant,
         vtime: row.number("vtime")?,
         ready: row.number("ready")?,
         running: row.number("running")?,
         paid_until_us: row.number("paid_until_us")?,
-        rests: false,
+        rests: row.flag("rests")?,
         weight: row.number_or_none("job_weight")?,
         running_max: row.number_or_none("jobs_running")?,
         starts_per_s: row.number_or_none("job_starts_per_s")?,
-    })
+    }))
 }
 
-/// The most urgent jobs of each portion, and the suspect, in one statement.
-async fn take(write: &mut Write<'_>, claim: &ClaimJobs<'_>, plan: &Plan, suspect: Option<Uuid>) -> Inner<Vec<Job>> {
-    let served = plan.portions.iter().map(|portion| (portion.tenant.clone(), i64::from(portion.count)));
-    let (tenants, counts): (Vec<String>, Vec<i64>) = served.unzip();
-    let take = sqlx::query(TAKE).bind(claim.queue).bind(claim.owner).bind(span(claim.lease_ms));
-    let suspects: Vec<Uuid> = suspect.into_iter().collect();
-    let taken = write.all(take.bind(tenants).bind(counts).bind(suspects)).await?;
-    let mut jobs = Vec::with_capacity(taken.len());
-    for row in &taken {
-        match rows::live_job(row, row.number("claimed_at_ms")?) {
-            Ok(job) => jobs.push(job),
-            // A row that cannot be read must not stop all others, claim after claim.
-            Err(Trouble::Corrupt(what)) => {
-                let fence = Fence { id: row.id("id")?, attempt: row.number("attempt")? };
-                settle::bury(write, fence, &what).await?;
-            }
-            Err(other) => return Err(other),
+/// The most urgent jobs of each portion, and the suspect, in one statement, which also moves on the virtual times of those
+/// who are served, and of the queue.
+async fn take(write: &mut Write<'_>, claim: &ClaimJobs<'_>, look: Look, plan: Plan) -> Inner<Taken> {
+    let portions: HashMap<&str, &Portion> =
+        plan.portions.iter().map(|portion| (portion.tenant.as_str(), portion)).collect();
+    let mut served = Served::default();
+    for (one, _) in &look.able {
+        let portion = portions.get(one.tenant.as_str()).copied();
+        let is_drained = look.is_drained(one.ready, portion.map_or(0, |portion| portion.count));
+        if portion.is_some() || is_drained {
+            served.add(one, portion, !is_drained);
         }
     }
-    Ok(jobs)
+    let suspect = look.suspect.as_ref().map(|(id, _)| *id);
+    let mut rows = Vec::new();
+    if !served.tenants.is_empty() || suspect.is_some() {
+        rows = write.all(served.statement(claim, suspect, plan.vtime)).await?;
+    }
+    if rows.len() < plan.order.len() + usize::from(suspect.is_some()) {
+        // Some are locked, or gone: whether they were the last of their tenants is for the next claim to see.
+        write.execute(sqlx::query(MISSED).bind(claim.queue).bind(served.tenants)).await?;
+    }
+    Ok(Taken { rows, look, plan })
 }
 
-/// Moves on the virtual times of those who were served, and of the queue.
-async fn charge(write: &mut Write<'_>, queue: &str, plan: Plan) -> Inner<()> {
-    let (mut tenants, mut vtimes, mut paid) = (Vec::new(), Vec::new(), Vec::new());
-    for portion in plan.portions {
-        tenants.push(portion.tenant);
-        vtimes.push(portion.vtime);
-        paid.push(portion.paid_until_us);
+/// What a claim has taken, not read yet.
+struct Taken {
+    rows: Vec<PgRow>,
+    look: Look,
+    plan: Plan,
+}
+
+impl Taken {
+    /// The jobs in their order, and those that cannot be read, each with the reason.
+    fn read(self) -> Inner<(ClaimedJobs, Vec<(Fence, String)>)> {
+        let (mut jobs, mut others, mut unreadable) = (Vec::new(), Vec::with_capacity(self.rows.len()), Vec::new());
+        let is_suspect = |job: &Job| self.look.suspect.as_ref().is_some_and(|(id, _)| *id == job.id);
+        for row in &self.rows {
+            match rows::live_job(row, row.number("claimed_at_ms")?) {
+                Ok(job) if is_suspect(&job) => jobs.push(job),
+                Ok(job) => others.push(job),
+                Err(Trouble::Corrupt(what)) => {
+                    unreadable.push((Fence { id: row.id("id")?, attempt: row.number("attempt")? }, what));
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        jobs.extend(self.plan.in_order(others));
+        let next_due_in_ms = if self.look.more { Some(0) } else { rows::until(self.look.next, self.look.now) };
+        Ok((ClaimedJobs { jobs, next_due_in_ms }, unreadable))
     }
-    let charge = sqlx::query(CHARGE).bind(queue).bind(plan.vtime).bind(tenants).bind(vtimes).bind(paid);
-    write.execute(charge).await.map(drop)
+}
+
+/// What [`TAKE`] is given for each tenant.
+#[derive(Default)]
+struct Served {
+    tenants: Vec<String>,
+    counts: Vec<i64>,
+    vtimes: Vec<i64>,
+    waits: Vec<bool>,
+    paid: Vec<Option<i64>>,
+}
+
+impl Served {
+    fn add(&mut self, one: &Waiting, portion: Option<&Portion>, waits: bool) {
+        self.tenants.push(one.tenant.clone());
+        self.counts.push(portion.map_or(0, |portion| i64::from(portion.count)));
+        self.vtimes.push(portion.map_or(one.vtime, |portion| portion.vtime));
+        self.waits.push(waits);
+        self.paid.push(portion.and_then(|portion| portion.paid_until_us));
+    }
+
+    fn statement<'q>(&'q self, claim: &'q ClaimJobs<'_>, suspect: Option<Uuid>, vtime: i64) -> Statement<'q> {
+        sqlx::query(TAKE)
+            .bind(claim.queue)
+            .bind(claim.owner)
+            .bind(span(claim.lease_ms))
+            .bind(&self.tenants)
+            .bind(&self.counts)
+            .bind(&self.vtimes)
+            .bind(&self.waits)
+            .bind(&self.paid)
+            .bind(suspect.into_iter().collect::<Vec<Uuid>>())
+            .bind(vtime)
+    }
 }

@@ -33,6 +33,8 @@ mod session;
 mod settle;
 mod standing;
 mod tenants;
+#[cfg(test)]
+mod turns;
 mod unique;
 mod wakeups;
 

@@ -4,24 +4,24 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Connection;
-use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection, Executor, SqlSafeStr};
 
-use super::{PostgresStore, loads};
+use super::{PostgresStore, claim, loads};
 use crate::store::call::in_ms;
 use crate::store::error::{Inner, Trouble};
 use crate::store::{CHANNEL_PENDING_MAX, Store, StoreError};
 
 /// The migrations in their order, compiled in. A file that has been released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "first", include_str!("../../../migrations/postgres/0001_first.sql")),
     (7, "schedules", include_str!("../../../migrations/postgres/0007_schedules.sql")),
     (8, "jobs", include_str!("../../../migrations/postgres/0008_jobs.sql")),
     (9, "fairness", include_str!("../../../migrations/postgres/0009_fairness.sql")),
     (10, "finished by channel", include_str!("../../../migrations/postgres/0010_finished_by_channel.sql")),
     (11, "queued exactly", include_str!("../../../migrations/postgres/0011_queued_exactly.sql")),
+    (12, "who waits", include_str!("../../../migrations/postgres/0012_who_waits.sql")),
 ];
 /// Opening and migrating may take this much longer than a call: it happens once, and rewrites tables.
 const OPEN_DEADLINE: Duration = Duration::from_secs(60);
@@ -131,6 +131,8 @@ fn connect_options(url: &str, deadline: Duration) -> Result<PgConnectOptions, St
         ("enable_seqscan", "off"),
         ("enable_bitmapscan", "off"),
         ("jit", "off"),
+        // For the same reason no other parameters ask for another plan.
+        ("plan_cache_mode", "force_generic_plan"),
     ]))
 }
 
@@ -157,6 +159,9 @@ fn pool(store: &PostgresStore) -> PgPoolOptions {
         .max_connections(store.connections_max)
         .acquire_timeout(store.deadline / 2)
         .test_before_acquire(false)
+        .after_connect(|connection, _| {
+            Box::pin(async move { connection.execute(AssertSqlSafe(claim::PREPARE.as_str())).await.map(drop) })
+        })
         .before_acquire(|connection, seen| {
             Box::pin(async move {
                 match seen.idle_for < TRUSTED_FOR {

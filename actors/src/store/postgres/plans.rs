@@ -10,7 +10,7 @@ use super::{Run, Session, attempts, channels, claim, deliveries, fires, jobs, lo
 const LARGE: [&str; 4] = ["jobs", "jobs_done", "deliveries", "schedules"];
 
 /// Indexes that hold few rows, whatever the tables hold: jobs that run, suspects, fires that wait for a job.
-const SMALL: [&str; 4] = ["jobs_running", "jobs_lease", "jobs_suspect", "schedules_buffered"];
+const SMALL: [&str; 3] = ["jobs_running", "jobs_suspect", "schedules_buffered"];
 
 /// As in a house that is busy and has a history. Of each hundred live jobs one runs.
 const FILL: [&str; 6] = [

@@ -1,0 +1,81 @@
+-- Who waits in a queue is kept in the order of virtual times, so that a claim reads about as many tenants as it serves,
+-- however many wait.
+
+-- It is still written by claims only. An older program's claims know nothing of it: what they write waits and is not held,
+-- and a claim of a newer one finds out.
+ALTER TABLE shares
+    -- Jobs of it may be ready.
+    ADD COLUMN waits         boolean NOT NULL DEFAULT true,
+    -- Not claimed from before this time. 0: need not wait. The largest number: until something of the tenant changes.
+    ADD COLUMN held_until_ms bigint  NOT NULL DEFAULT 0;
+
+CREATE INDEX shares_next ON shares (queue, vtime, tenant) WHERE waits AND held_until_ms = 0;
+CREATE INDEX shares_held ON shares (tenant) WHERE held_until_ms > 0;
+CREATE INDEX shares_held_until ON shares (held_until_ms) WHERE held_until_ms > 0 AND held_until_ms < 9223372036854775807;
+
+-- What the claims are told, by whoever makes jobs ready (here), and whoever ends one or changes a tenant's limits (there).
+-- A row is in the same transaction as what it tells of, and nobody waits for anybody: the next claim takes all rows that it
+-- sees, and with them it sees the jobs.
+CREATE TABLE arrivals (
+    queue  text COLLATE "C" NOT NULL,
+    tenant text COLLATE "C" NOT NULL
+);
+
+CREATE TABLE departures (
+    tenant text COLLATE "C" NOT NULL
+);
+
+INSERT INTO shares (queue, tenant, vtime)
+SELECT DISTINCT queue, tenant, 0 FROM jobs WHERE state = 'ready' AND NOT suspect
+ON CONFLICT (queue, tenant) DO NOTHING;
+
+CREATE OR REPLACE FUNCTION jobs_in() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO arrivals (queue, tenant)
+    SELECT DISTINCT queue, tenant FROM new_rows WHERE state = 'ready' AND NOT suspect;
+    INSERT INTO loads AS kept (tenant, part, queued)
+    SELECT tenant, pg_backend_pid() % 16, count(*) FROM new_rows WHERE state <> 'running' GROUP BY tenant ORDER BY tenant
+    ON CONFLICT (tenant, part) DO UPDATE SET queued = kept.queued + excluded.queued;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION jobs_out() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO departures (tenant) SELECT DISTINCT tenant FROM old_rows WHERE state = 'running';
+    INSERT INTO loads AS kept (tenant, part, queued)
+    SELECT tenant, pg_backend_pid() % 16, -count(*) FROM old_rows WHERE state <> 'running' GROUP BY tenant ORDER BY tenant
+    ON CONFLICT (tenant, part) DO UPDATE SET queued = kept.queued + excluded.queued;
+    RETURN NULL;
+END $$;
+
+-- Whoever has more queued than before has fewer that run: a live job does the one or the other.
+CREATE OR REPLACE FUNCTION jobs_on() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO arrivals (queue, tenant)
+    SELECT DISTINCT queue, tenant FROM new_rows WHERE state = 'ready' AND NOT suspect;
+    WITH changes AS MATERIALIZED (
+        SELECT tenant, sum(change) AS change FROM (
+            SELECT tenant, 1 AS change FROM new_rows WHERE state <> 'running'
+            UNION ALL SELECT tenant, -1 FROM old_rows WHERE state <> 'running') AS each
+        GROUP BY tenant HAVING sum(change) <> 0
+    ), freed AS (
+        INSERT INTO departures (tenant) SELECT tenant FROM changes WHERE change > 0
+    )
+    INSERT INTO loads AS kept (tenant, part, queued)
+    SELECT tenant, pg_backend_pid() % 16, change FROM changes ORDER BY tenant
+    ON CONFLICT (tenant, part) DO UPDATE SET queued = kept.queued + excluded.queued;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION tenants_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO departures (tenant) VALUES (NEW.id);
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER tenants_change AFTER INSERT OR UPDATE ON tenants FOR EACH ROW EXECUTE FUNCTION tenants_change();
+
+-- How many of one tenant run is asked of those who are served. Few run at a time, so whose lease is over is found by this
+-- index too; and a heartbeat then changes no index.
+DROP INDEX jobs_running;
+DROP INDEX jobs_lease;
+CREATE INDEX jobs_running ON jobs (tenant) WHERE state = 'running';
+
+ALTER TABLE arrivals   SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+ALTER TABLE departures SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);

@@ -1,0 +1,65 @@
+//! Whose turn it is while others are still writing, and among many.
+
+use sqlx::query;
+use uuid::Uuid;
+
+use super::tests::open_real;
+use super::{PostgresStore, Run, Session, Write};
+use crate::model::{TenantId, new_id};
+use crate::store::contract::new_job;
+use crate::store::{ClaimJobs, KeyHash, NewJob, Quotas, Store};
+
+async fn claimed(store: &PostgresStore, limit: u32, tenant_running_max: u32) -> Vec<Uuid> {
+    let claim = ClaimJobs { queue: "default", owner: new_id(), lease_ms: 60_000, limit, tenant_running_max };
+    store.claim(claim).await.unwrap().jobs.iter().map(|job| job.id).collect()
+}
+
+/// Moves a job aside, in a transaction that is still open.
+async fn under_way<'s>(session: &'s mut Session, sql: &'static str, id: Uuid) -> Write<'s> {
+    let mut write = session.begin().await.unwrap();
+    assert_eq!(write.execute(query(sql).bind(id)).await.unwrap(), 1);
+    write
+}
+
+#[tokio::test]
+async fn a_job_whose_tenant_is_drained_before_it_is_committed_is_claimed_afterwards() {
+    let Some(store) = open_real().await else { return };
+    let first = store.enqueue(vec![new_job("demo")]).await.unwrap().remove(0);
+    let mut session = store.session().await.unwrap();
+    let again = "INSERT INTO jobs (id, tenant, queue, kind, payload, state, priority, max_attempts, run_at_ms,
+                                   created_at_ms)
+                 SELECT gen_random_uuid(), tenant, queue, kind, payload, state, priority, max_attempts, run_at_ms,
+                        created_at_ms FROM jobs WHERE id = $1";
+    let write = under_way(&mut session, again, first.id).await;
+    assert_eq!(claimed(&store, 10, 10).await, [first.id]);
+    assert!(claimed(&store, 10, 10).await.is_empty());
+    write.commit().await.unwrap();
+    assert_eq!(claimed(&store, 10, 10).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_held_while_one_of_its_jobs_ends_is_served_when_it_has() {
+    let Some(store) = open_real().await else { return };
+    store.enqueue(vec![new_job("demo"), new_job("demo")]).await.unwrap();
+    let first = claimed(&store, 10, 1).await[0];
+    let mut session = store.session().await.unwrap();
+    let write = under_way(&mut session, "DELETE FROM jobs WHERE id = $1", first).await;
+    assert!(claimed(&store, 10, 1).await.is_empty());
+    write.commit().await.unwrap();
+    assert_eq!(claimed(&store, 10, 1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_tenant_that_weighs_much_gets_its_share_though_few_jobs_of_each_are_counted() {
+    let Some(store) = open_real().await else { return };
+    let heavy = TenantId::new("heavy").unwrap();
+    store.create_tenant(&heavy, &KeyHash::of("heavy")).await.unwrap();
+    store.set_tenant_quotas(&heavy, Quotas { job_weight: Some(1_000), ..Quotas::default() }).await.unwrap();
+    let of = |tenant: TenantId| (0..60).map(move |_| NewJob::new(tenant.clone(), "demo", serde_json::json!({})));
+    for n in 0..20 {
+        store.enqueue(of(TenantId::new(format!("light-{n}")).unwrap()).collect()).await.unwrap();
+    }
+    let ours: Vec<Uuid> = store.enqueue(of(heavy).collect()).await.unwrap().iter().map(|job| job.id).collect();
+    let taken = claimed(&store, 60, 100).await;
+    assert_eq!(taken.iter().filter(|id| ours.contains(id)).count(), 40, "one of each light tenant, and the rest");
+}
