@@ -1,5 +1,8 @@
 //! Whose turn it is while others are still writing, and among many.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use sqlx::query;
 use uuid::Uuid;
 
@@ -7,7 +10,7 @@ use super::tests::open_real;
 use super::{PostgresStore, Run, Session, Write};
 use crate::model::{TenantId, new_id};
 use crate::store::contract::new_job;
-use crate::store::{ClaimJobs, KeyHash, NewJob, Quotas, Store};
+use crate::store::{ClaimJobs, Fault, Job, KeyHash, NewJob, Outcome, Quotas, Settlement, Store};
 
 async fn claimed(store: &PostgresStore, limit: u32, tenant_running_max: u32) -> Vec<Uuid> {
     let claim = ClaimJobs { queue: "default", owner: new_id(), lease_ms: 60_000, limit, tenant_running_max };
@@ -62,4 +65,39 @@ async fn a_tenant_that_weighs_much_gets_its_share_though_few_jobs_of_each_are_co
     let ours: Vec<Uuid> = store.enqueue(of(heavy).collect()).await.unwrap().iter().map(|job| job.id).collect();
     let taken = claimed(&store, 60, 100).await;
     assert_eq!(taken.iter().filter(|id| ours.contains(id)).count(), 40, "one of each light tenant, and the rest");
+}
+
+#[tokio::test]
+async fn of_many_who_enqueue_claim_and_end_at_once_no_job_is_forgotten() {
+    let Some(store) = open_real().await else { return };
+    let claims = async |limit: u32, ends: &[Outcome]| {
+        // Two of a tenant run at a time: they are held and let go all the while.
+        let claim = ClaimJobs { queue: "default", owner: new_id(), lease_ms: 60_000, limit, tenant_running_max: 2 };
+        let jobs = store.claim(claim).await.unwrap().jobs;
+        let end = |job: &Job| Settlement::new(job.fence(), ends[fastrand::usize(..ends.len())].clone());
+        store.settle(jobs.iter().map(end).collect()).await.unwrap();
+    };
+    let done = Outcome::Done { result: None };
+    let again = Outcome::Retry { after_ms: 0, error: "again".to_owned(), fault: Fault::Failure };
+    let ends = [done.clone(), done.clone(), again, Outcome::Release];
+    let one = async || {
+        for _ in 0..60 {
+            match fastrand::bool() {
+                true => drop(store.enqueue(vec![new_job(&format!("t{}", fastrand::u8(..5)))]).await.unwrap()),
+                false => claims(fastrand::u32(1..10), &ends).await,
+            }
+        }
+    };
+    join_all((0..6).map(|_| one())).await;
+    let all_end = async {
+        loop {
+            let counts = store.job_counts().await.unwrap();
+            if counts.waiting + counts.ready + counts.running == 0 {
+                return counts.done;
+            }
+            claims(100, std::slice::from_ref(&done)).await;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(30), all_end).await;
+    assert!(ended.expect("a job is forgotten") > 50);
 }
