@@ -29,7 +29,42 @@ INSERT INTO shares (queue, tenant, vtime)
 SELECT DISTINCT queue, tenant, 0 FROM jobs WHERE state = 'ready' AND NOT suspect
 ON CONFLICT (queue, tenant) DO NOTHING;
 
-CREATE OR REPLACE FUNCTION jobs_in() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+-- As before, and it tells of what has come.
+CREATE OR REPLACE FUNCTION jobs_in() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    usual  bigint := nullif(current_setting('perennial.jobs_queued', true), '')::bigint;
+    widest bigint := current_setting('max_connections')::bigint;
+    added  record;
+    most   bigint;
+    few    bigint;
+    before bigint;
+    shared boolean;
+BEGIN
+    IF usual IS NOT NULL THEN
+        FOR added IN
+            SELECT tenant, count(*) AS number FROM new_rows WHERE state <> 'running' GROUP BY tenant ORDER BY tenant
+        LOOP
+            SELECT coalesce((SELECT jobs_queued FROM tenants WHERE id = added.tenant), usual),
+                   coalesce((SELECT sum(queued) FROM loads WHERE tenant = added.tenant), 0)
+            INTO most, before;
+            few := most / (8 * widest);
+            -- Twice as far: while the lock is waited for, others may come nearer.
+            shared := added.number <= few AND before + added.number + 2 * few * widest <= most;
+            IF shared THEN
+                PERFORM pg_advisory_xact_lock_shared(queued_lock(added.tenant));
+            ELSE
+                PERFORM pg_advisory_xact_lock(queued_lock(added.tenant));
+            END IF;
+            -- What was committed until the lock was there.
+            SELECT coalesce(sum(queued), 0) INTO before FROM loads WHERE tenant = added.tenant;
+            IF shared AND before + added.number + few * widest > most THEN
+                RAISE EXCEPTION USING ERRCODE = 'PN002', MESSAGE = 'the limit of queued jobs has come near';
+            ELSIF before + added.number > most THEN
+                RAISE EXCEPTION USING ERRCODE = 'PN001',
+                    MESSAGE = format('the tenant may have %s jobs queued, it has %s', most, before);
+            END IF;
+        END LOOP;
+    END IF;
     INSERT INTO arrivals (queue, tenant)
     SELECT DISTINCT queue, tenant FROM new_rows WHERE state = 'ready' AND NOT suspect;
     INSERT INTO loads AS kept (tenant, part, queued)

@@ -304,7 +304,7 @@ mod tests {
     use super::*;
     use crate::jobs::Cadence;
     use crate::store::contract::tenant;
-    use crate::store::sqlite::tests::{open_in, plan};
+    use crate::store::sqlite::tests::{execute, open_in, plan};
     use crate::store::{FireDue, JobState, NewSchedule, Overlap, Policies, Store};
 
     #[tokio::test]
@@ -318,7 +318,7 @@ mod tests {
         store.create_schedule(new).await.unwrap();
         let first = store.fire_due(fire).await.unwrap().fired.remove(0);
         let damage = sqlx::query("UPDATE jobs SET priority = 5000000000 WHERE id = ?1").bind(first.job.to_string());
-        damage.execute(&store.writer().ok().unwrap()).await.unwrap();
+        execute(&store, damage).await;
         clock.advance(10_000);
         let report = store.fire_due(fire).await.unwrap();
         assert_eq!(report.cancelled.iter().map(|fence| fence.id).collect::<Vec<_>>(), [first.job]);
