@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 use serde_json::json;
-use tests::{Books, Database, Home, Postgres, Store, Trial, eventually};
+use tests::{Books, Database, Home, Postgres, Service, Store, Trial, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -79,7 +79,7 @@ async fn a_process_that_is_held_for_longer_than_its_lease_changes_nothing_afterw
         let process = trial.services[held].process();
         let mut slow = Vec::new();
         for _ in 0..10 {
-            slow.push(trial.services[held].enqueue("sleep", json!({"ms": 1_000})).await);
+            slow.push(slow_and_urgent(&trial.services[held]).await);
         }
         tokio::time::sleep(LEASE / 2).await;
         trial.turn_away_from(held);
@@ -113,7 +113,7 @@ async fn a_process_that_is_held_alone_for_longer_than_its_lease_keeps_its_jobs()
         tokio::time::sleep(CALM).await;
         let mut slow = Vec::new();
         for _ in 0..10 {
-            slow.push(service.enqueue("sleep", json!({"ms": 1_000})).await);
+            slow.push(slow_and_urgent(service).await);
         }
         tokio::time::sleep(LEASE / 2).await;
         service.process().signal(Signal::SIGSTOP);
@@ -129,6 +129,12 @@ async fn a_process_that_is_held_alone_for_longer_than_its_lease_keeps_its_jobs()
     }
     assert!(kept >= 2, "it took its own jobs from itself in {} of 3 times", 3 - kept);
     trial.end().await;
+}
+
+/// A job that still runs when its process is held, however many others wait.
+async fn slow_and_urgent(service: &Service) -> String {
+    let body = json!({"kind": "sleep", "payload": {"ms": 1_000}, "priority": -100});
+    service.api().post("/v1/jobs", &body).await.expect(201).json()["id"].as_str().unwrap().to_owned()
 }
 
 /// How these jobs have ended: all that a late write could change.
