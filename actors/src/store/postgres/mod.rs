@@ -3,8 +3,9 @@
 //! - **Time** is the database's, asked for in the statement that needs it.
 //! - **One statement** for a verb wherever that can be: it needs no transaction, and a process that is suspended between
 //!   two statements holds nothing that others wait for.
-//! - **Locks** are taken in one order by all (channels before deliveries, requests before their number, several rows of one
-//!   table by their ids), and work that any process may do is taken with `SKIP LOCKED`. So nobody waits in a circle.
+//! - **Locks** are taken in one order by all (channels before deliveries, requests before their number, unique keys before
+//!   the lock of a tenant's queued jobs and that before their number, several rows of one table by their ids), and work that
+//!   any process may do is taken with `SKIP LOCKED`. So nobody waits in a circle.
 //! - **Isolation** is `READ COMMITTED`: each statement sees what was committed when it began. What must be seen together is
 //!   asked for in one statement, or locked first.
 //! - Needs PostgreSQL 14 or newer, reached directly: a pooler that hands a connection on after each transaction breaks
