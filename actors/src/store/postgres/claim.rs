@@ -31,16 +31,21 @@ const PROMOTE: &str = "
     WHERE id = ANY (ARRAY(SELECT id FROM jobs WHERE state = 'waiting' AND run_at_ms <= (SELECT now_ms())
                           ORDER BY run_at_ms LIMIT 500 FOR UPDATE SKIP LOCKED))";
 
-// Something of their tenants has changed, or their time is over.
+// Something of their tenants has changed, or their time is over. One claim takes no more word of anything than it can take
+// within its deadline, however much has come while nobody claimed.
 const LET_GO: &str = "
-    WITH gone AS MATERIALIZED (DELETE FROM departures RETURNING tenant), over AS (
+    WITH gone AS MATERIALIZED (
+        DELETE FROM departures WHERE ctid = ANY (ARRAY(SELECT ctid FROM departures LIMIT 20000)) RETURNING tenant
+    ), over AS (
         UPDATE shares SET held_until_ms = 0
         WHERE held_until_ms > 0 AND held_until_ms < 9223372036854775807 AND held_until_ms <= (SELECT now_ms())
     )
     UPDATE shares SET held_until_ms = 0 WHERE held_until_ms > 0 AND tenant = ANY (ARRAY(SELECT tenant FROM gone))";
 
 const ARRIVE: &str = "
-    WITH come AS MATERIALIZED (DELETE FROM arrivals RETURNING queue, tenant)
+    WITH come AS MATERIALIZED (
+        DELETE FROM arrivals WHERE ctid = ANY (ARRAY(SELECT ctid FROM arrivals LIMIT 20000)) RETURNING queue, tenant
+    )
     INSERT INTO shares (queue, tenant, vtime) SELECT DISTINCT queue, tenant, 0 FROM come
     ON CONFLICT (queue, tenant) DO UPDATE SET waits = true WHERE NOT shares.waits";
 
@@ -75,8 +80,9 @@ const LOOK: &str = "
          LEFT JOIN tenants ON tenants.id = next.tenant
     ORDER BY vtime, next.tenant";
 
-const HOLD: &str = "
-    UPDATE shares SET held_until_ms = until FROM unnest($2::text[], $3::bigint[]) AS held (of_tenant, until)
+const REST: &str = "
+    UPDATE shares SET held_until_ms = until, waits = resting.waits
+    FROM unnest($2::text[], $3::bigint[], $4::boolean[]) AS resting (of_tenant, until, waits)
     WHERE queue = $1 AND tenant = of_tenant";
 
 // The list of jobs is an array, for a join that was planned while the table was empty would read all of it.
@@ -107,7 +113,7 @@ const MISSED: &str = "UPDATE shares SET waits = true WHERE queue = $1 AND tenant
 
 /// What `plans` looks at.
 #[cfg(test)]
-pub(super) const HOT: &[&str] = &[PROMOTE, LET_GO, ARRIVE, LOOK, HOLD, TAKE, MISSED];
+pub(super) const HOT: &[&str] = &[PROMOTE, LET_GO, ARRIVE, LOOK, REST, TAKE, MISSED];
 
 /// Sets the lock of claims apart from whatever else locks by a number in the same database.
 const LOCK: i64 = 0x7065_7265_6e6e_6961;
@@ -191,7 +197,7 @@ async fn claim_within(write: &mut Write<'_>, claim: &ClaimJobs<'_>) -> Inner<Tak
     take(write, claim, look, plan).await
 }
 
-/// Looks until nobody is found who may start nothing now. Those are held, so that no other claim meets them in vain.
+/// Looks until nobody is found who may start nothing now, or has nothing to start. No other claim is to meet those in vain.
 async fn look(write: &mut Write<'_>, claim: &ClaimJobs<'_>, count_min: u32) -> Inner<Look> {
     let page = claim.limit.clamp(LOOK_MIN, LOOK_MAX);
     let (mut looks, mut held_until) = (0, None);
@@ -205,26 +211,27 @@ async fn look(write: &mut Write<'_>, claim: &ClaimJobs<'_>, count_min: u32) -> I
         let waiting = found.iter().filter(|_| look.limit > 0).map(share).collect::<Inner<Vec<_>>>()?;
         let waiting: Vec<Waiting> = waiting.into_iter().flatten().collect();
         let is_full = waiting.len() as u32 >= page;
-        let mut held = (Vec::new(), Vec::new());
+        let mut resting = Resting::default();
         for mut one in waiting {
             // The suspect of this claim runs too.
             one.running += u32::from(look.suspect.as_ref().is_some_and(|(_, tenant)| *tenant == one.tenant));
             match one.chance(claim.tenant_running_max, look.now) {
-                Chance::Room(room) => look.able.push((one, room)),
+                Chance::Room(room) if one.ready > 0 => look.able.push((one, room)),
+                // Its jobs were cancelled.
+                Chance::Room(_) => resting.add(one.tenant, 0, false),
                 Chance::Held(until) => {
-                    held.0.push(one.tenant);
-                    held.1.push(until);
+                    resting.add(one.tenant, until, true);
+                    held_until = held_until.into_iter().chain(Some(until).filter(|until| *until != HELD)).min();
                 }
             }
         }
-        let nobody_is_held = held.0.is_empty();
-        held_until = held_until.into_iter().chain(held.1.iter().copied().filter(|until| *until != HELD)).min();
         look.next = look.next.into_iter().chain(held_until).min();
-        if !nobody_is_held {
-            write.execute(sqlx::query(HOLD).bind(claim.queue).bind(held.0).bind(held.1)).await?;
+        let nobody_rests = resting.tenants.is_empty();
+        if !nobody_rests {
+            write.execute(resting.statement(claim.queue)).await?;
         }
         // Behind a full page there may be others who wait for no longer than those on it.
-        if nobody_is_held || !is_full {
+        if nobody_rests || !is_full {
             return Ok(look);
         }
         if looks >= LOOKS_MAX {
@@ -232,6 +239,26 @@ async fn look(write: &mut Write<'_>, claim: &ClaimJobs<'_>, count_min: u32) -> I
             look.more = true;
             return Ok(look);
         }
+    }
+}
+
+/// What [`REST`] is given for each tenant.
+#[derive(Default)]
+struct Resting {
+    tenants: Vec<String>,
+    until: Vec<Millis>,
+    waits: Vec<bool>,
+}
+
+impl Resting {
+    fn add(&mut self, tenant: String, until: Millis, waits: bool) {
+        self.tenants.push(tenant);
+        self.until.push(until);
+        self.waits.push(waits);
+    }
+
+    fn statement(self, queue: &str) -> Statement<'_> {
+        sqlx::query(REST).bind(queue).bind(self.tenants).bind(self.until).bind(self.waits)
     }
 }
 
@@ -269,15 +296,11 @@ fn share(row: &PgRow) -> Inner<Option<Waiting>> {
 /// The most urgent jobs of each portion, and the suspect, in one statement, which also moves on the virtual times of those
 /// who are served, and of the queue.
 async fn take(write: &mut Write<'_>, claim: &ClaimJobs<'_>, look: Look, plan: Plan) -> Inner<Taken> {
-    let portions: HashMap<&str, &Portion> =
-        plan.portions.iter().map(|portion| (portion.tenant.as_str(), portion)).collect();
+    let ready: HashMap<&str, u32> = look.able.iter().map(|(one, _)| (one.tenant.as_str(), one.ready)).collect();
     let mut served = Served::default();
-    for (one, _) in &look.able {
-        let portion = portions.get(one.tenant.as_str()).copied();
-        let is_drained = look.is_drained(one.ready, portion.map_or(0, |portion| portion.count));
-        if portion.is_some() || is_drained {
-            served.add(one, portion, !is_drained);
-        }
+    for portion in &plan.portions {
+        let ready = ready.get(portion.tenant.as_str()).copied().unwrap_or(u32::MAX);
+        served.add(portion, !look.is_drained(ready, portion.count));
     }
     let suspect = look.suspect.as_ref().map(|(id, _)| *id);
     let mut rows = Vec::new();
@@ -330,12 +353,12 @@ struct Served {
 }
 
 impl Served {
-    fn add(&mut self, one: &Waiting, portion: Option<&Portion>, waits: bool) {
-        self.tenants.push(one.tenant.clone());
-        self.counts.push(portion.map_or(0, |portion| i64::from(portion.count)));
-        self.vtimes.push(portion.map_or(one.vtime, |portion| portion.vtime));
+    fn add(&mut self, portion: &Portion, waits: bool) {
+        self.tenants.push(portion.tenant.clone());
+        self.counts.push(portion.count.into());
+        self.vtimes.push(portion.vtime);
         self.waits.push(waits);
-        self.paid.push(portion.and_then(|portion| portion.paid_until_us));
+        self.paid.push(portion.paid_until_us);
     }
 
     fn statement<'q>(&'q self, claim: &'q ClaimJobs<'_>, suspect: Option<Uuid>, vtime: i64) -> Statement<'q> {

@@ -53,6 +53,26 @@ async fn a_tenant_that_is_held_while_one_of_its_jobs_ends_is_served_when_it_has(
 }
 
 #[tokio::test]
+async fn tenants_whose_jobs_were_cancelled_hide_no_other() {
+    let Some(store) = open_real().await else { return };
+    for n in 0..40 {
+        let job = store.enqueue(vec![new_job(&format!("gone-{n}"))]).await.unwrap().remove(0);
+        store.cancel_job(&job.tenant, job.id, "no longer wanted").await.unwrap().unwrap();
+    }
+    let there = store.enqueue(vec![new_job("there")]).await.unwrap().remove(0);
+    assert_eq!(claimed(&store, 5, 10).await, [there.id]);
+}
+
+#[tokio::test]
+async fn more_word_than_one_claim_takes_is_left_to_the_next() {
+    let Some(store) = open_real().await else { return };
+    let much = "INSERT INTO arrivals (queue, tenant) SELECT 'other', 'demo' FROM generate_series(1, 30000)";
+    store.session().await.unwrap().execute(query(much)).await.unwrap();
+    let job = store.enqueue(vec![new_job("demo")]).await.unwrap().remove(0);
+    assert_eq!([claimed(&store, 5, 10).await, claimed(&store, 5, 10).await].concat(), [job.id]);
+}
+
+#[tokio::test]
 async fn a_tenant_that_weighs_much_gets_its_share_though_few_jobs_of_each_are_counted() {
     let Some(store) = open_real().await else { return };
     let heavy = TenantId::new("heavy").unwrap();
