@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 
 use crate::postgres::{self, Postgres, Safety};
 use crate::report::Report;
-use crate::run::{Outcome, cargo, seen, shown, target};
+use crate::run::{Outcome, cargo, seen, shown, target, workspace};
 use crate::tools;
 
 /// How many slow tests are named.
@@ -75,7 +75,8 @@ fn has_nextest() -> bool {
 
 /// A broken build leaves no report behind, and an old one must not be read in its place.
 fn nextest(filter: &[String], outside: &Outside) -> Result<Report, String> {
-    let file = target().join("nextest/full/junit.xml");
+    // Beside the workspace, wherever what is built goes.
+    let file = workspace().join("target/nextest/full/junit.xml");
     let _ = std::fs::remove_file(&file);
     let mut command = cargo(&["nextest", "run", "--profile", "full", "--no-fail-fast"]);
     outside.tell(&mut command);
