@@ -191,8 +191,8 @@ async fn used_since(before: Option<Duration>, own: &dyn Own) -> Option<Duration>
 
 /// The store's verbs alone, as the engine uses them: how much of its work is the store's.
 async fn verbs(ground: &dyn Ground) {
-    let (site, bare) = (ground.open().await, ground.open().await);
-    let bare = bare.own.bare_loop(JOBS).await;
+    let bare = ground.open().await.own.bare_loop(JOBS).await;
+    let site = ground.open().await;
     site.own.fill("tenant", TENANTS, JOBS / TENANTS).await;
     let ours = cost(async {
         loop {
