@@ -9,6 +9,7 @@ use telemetry::context::with_deadline;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
+use super::session::Session;
 use super::tests::open_real_within;
 use super::{PostgresStore, Run};
 use crate::jobs::Cadence;
@@ -95,7 +96,7 @@ impl House {
 
     /// All that is kept.
     async fn picture(&self) -> Vec<String> {
-        let mut session = self.store.session().await.unwrap();
+        let mut session = session(&self.store).await;
         let mut all = Vec::new();
         for table in TABLES {
             let sql = format!(
@@ -107,13 +108,25 @@ impl House {
     }
 }
 
+/// A connection, though on a busy machine a new one may take longer than a call of so short a deadline waits for it.
+async fn session(store: &PostgresStore) -> Session {
+    let patient = async {
+        loop {
+            if let Ok(session) = store.session().await {
+                return session;
+            }
+        }
+    };
+    timeout(SOON, patient).await.expect("there is no connection")
+}
+
 /// Waits until nobody has, or waits for, a lock on any table of this store but the connection `but`.
 async fn until_nobody_has_a_lock(store: &PostgresStore, but: i64) {
     let held = "SELECT count(*) AS held FROM pg_locks JOIN pg_class ON pg_class.oid = relation
                 WHERE relnamespace = current_schema()::regnamespace AND pid NOT IN (pg_backend_pid(), $1)";
     let look = async {
         loop {
-            let row = store.session().await.unwrap().one(sqlx::query(held).bind(but)).await.unwrap();
+            let row = session(store).await.one(sqlx::query(held).bind(but)).await.unwrap();
             if row.number::<i64>("held").unwrap() == 0 {
                 return;
             }
@@ -129,7 +142,7 @@ async fn a_call_that_is_given_up_in_the_middle_leaves_no_lock_and_nothing_half_w
         let Some(house) = House::new().await else { return };
         for (what, table) in CALLS {
             let before = house.picture().await;
-            let mut other = house.store.session().await.unwrap();
+            let mut other = session(&house.store).await;
             let mut write = other.begin().await.unwrap();
             // This one may sleep in a transaction.
             write.execute(sqlx::query("SET LOCAL idle_in_transaction_session_timeout = 0")).await.unwrap();
