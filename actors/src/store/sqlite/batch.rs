@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::settle::kept;
 use super::{Inner, Write, columns, fires, rows};
 use crate::model::Millis;
-use crate::store::{Fence, Job, NewJob, Outcome, Settled, Settlement};
+use crate::store::{Job, NewJob, Outcome, Settled, Settlement};
 
 const INSERT_ALL: &str = "
     INSERT INTO jobs (id, tenant, queue, kind, payload, state, priority, max_attempts, timeout_ms, run_at_ms,
@@ -73,15 +73,15 @@ fn row_of(job: &NewJob, now: Millis) -> serde_json::Value {
 }
 
 /// Writes down those of a batch that ended well and did no more; answers which of its places these are, with their
-/// answers. What is told of one fence twice is left to its order.
+/// answers. What is told of one job twice is left to its order.
 pub(super) async fn finish(write: &mut Write, batch: &[Settlement], now: Millis) -> Inner<HashMap<usize, Settled>> {
-    let mut times: HashMap<Fence, u32> = HashMap::with_capacity(batch.len());
-    batch.iter().for_each(|settlement| *times.entry(settlement.fence).or_default() += 1);
+    let mut times: HashMap<Uuid, u32> = HashMap::with_capacity(batch.len());
+    batch.iter().for_each(|settlement| *times.entry(settlement.fence.id).or_default() += 1);
     let mut ended = Vec::with_capacity(batch.len());
     let mut answers = HashMap::with_capacity(batch.len());
     for (place, Settlement { fence, outcome, effects, run, progress }) in batch.iter().enumerate() {
         let Outcome::Done { result } = outcome else { continue };
-        if effects.is_empty() && times[fence] == 1 {
+        if effects.is_empty() && times[&fence.id] == 1 {
             let result = result.as_ref().map(ToString::to_string);
             let progress = progress.as_ref().map(|progress| json!(progress).to_string());
             ended.push((fence.id.to_string(), fence.attempt, result, run.traceparent(), progress));

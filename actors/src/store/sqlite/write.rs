@@ -5,8 +5,9 @@
 //! al., "Implementation Techniques for Main Memory Database Systems", SIGMOD 1984). Nobody is answered before that. What one
 //! verb undoes is its own: each but the first has a savepoint.
 //!
-//! Nothing waits for others to come, and nobody for a verb that may take long ([`Writer::begin_alone`]). Whoever has left the transaction open stands in line itself, behind those for whom it
-//! did, and commits if none of them has: so none of them need live.
+//! Nothing waits for others to come, and nobody for a verb that may take long ([`Writer::begin_alone`]). Whoever has left the
+//! transaction open stands in line itself, behind those for whom it did, and commits if none of them has. It does so in a
+//! task of its own: no caller need live until the end.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
+use supervision::TaskGroup;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::time::Instant;
 
@@ -30,6 +33,8 @@ pub(super) struct Writer {
     group: Arc<Mutex<Group>>,
     /// How many wait to write.
     waiting: AtomicUsize,
+    /// Ends of transactions that several share.
+    tasks: TaskGroup,
 }
 
 /// The connection, and the transaction on it.
@@ -40,8 +45,8 @@ struct Group {
     /// Those who have written, and wait for the commit.
     members: Vec<oneshot::Sender<()>>,
     began: Instant,
-    /// Whoever was last has not ended its turn well: what it wrote is to be undone.
-    is_torn: bool,
+    /// A turn is under way. If nobody has it, it has not ended well, and what it wrote is to be undone.
+    is_unfinished: bool,
 }
 
 /// A turn to write: a transaction, or a part of one. Dropped, it undoes what it did.
@@ -59,8 +64,8 @@ struct Turn(OwnedMutexGuard<Group>);
 impl Writer {
     /// Writes with its own connection, which `prepare` has seen first.
     pub(super) fn new(connect: SqliteConnectOptions, connection: SqliteConnection) -> Self {
-        let group = Group { connect, connection, members: Vec::new(), began: Instant::now(), is_torn: false };
-        Self { group: Arc::new(Mutex::new(group)), waiting: AtomicUsize::new(0) }
+        let group = Group { connect, connection, members: Vec::new(), began: Instant::now(), is_unfinished: false };
+        Self { group: Arc::new(Mutex::new(group)), waiting: AtomicUsize::new(0), tasks: TaskGroup::new("store") }
     }
 
     /// Waits for its turn.
@@ -81,6 +86,33 @@ impl Writer {
         }
         turn.0.begin().await?;
         Ok(Write { writer: self, turn, is_alone: true })
+    }
+
+    /// Ends a part of a transaction: with a commit for all, or by waiting for one.
+    async fn commit_shared(&self, mut turn: Turn, is_last: bool) -> sqlx::Result<()> {
+        if !turn.0.members.is_empty() {
+            turn.0.run("RELEASE turn").await?;
+        }
+        if is_last {
+            return turn.0.commit().await;
+        }
+        let (tell, mut told) = oneshot::channel();
+        turn.0.members.push(tell);
+        turn.0.is_unfinished = false;
+        drop(turn);
+        tokio::select! {
+            biased;
+            done = &mut told => done.map_err(|_| undone()),
+            group = Arc::clone(&self.group).lock_owned() => {
+                let mut turn = Turn(group);
+                turn.0.mend().await?;
+                match told.try_recv() {
+                    // Those who came behind have gone again, or have not ended well.
+                    Err(TryRecvError::Empty) => turn.0.commit().await,
+                    done => done.map_err(|_| undone()),
+                }
+            }
+        }
     }
 
     /// Closes the connection, when those who write have ended.
@@ -114,50 +146,44 @@ impl Write {
     /// Makes it all last; answers when it does.
     pub(super) async fn commit(self) -> Inner<()> {
         let Self { writer, mut turn, is_alone } = self;
-        if !turn.0.members.is_empty() {
-            turn.0.run("RELEASE turn").await?;
-        }
-        if is_alone || writer.waiting.load(Ordering::Relaxed) == 0 || turn.0.began.elapsed() > OPEN_FOR {
+        let is_last = is_alone || writer.waiting.load(Ordering::Relaxed) == 0 || turn.0.began.elapsed() > OPEN_FOR;
+        if is_last && turn.0.members.is_empty() {
             return Ok(turn.0.commit().await?);
         }
-        let (tell, mut told) = oneshot::channel();
-        turn.0.members.push(tell);
-        turn.0.is_torn = false;
-        drop(turn);
-        tokio::select! {
-            biased;
-            done = &mut told => Ok(done.map_err(|_| undone())?),
-            group = Arc::clone(&writer.group).lock_owned() => {
-                // Those who came behind have gone again, or have not ended well.
-                let mut turn = Turn(group);
-                turn.0.mend().await?;
-                if turn.0.members.is_empty() {
-                    return Ok(told.try_recv().map_err(|_| undone())?);
-                }
-                Ok(turn.0.commit().await?)
-            }
-        }
+        // What others have a part in is brought to its end, whoever gives up waiting for it.
+        let (tell, told) = oneshot::channel();
+        let tasks = writer.tasks.clone();
+        tasks.spawn("commit", async move {
+            let _ = tell.send(writer.commit_shared(turn, is_last).await);
+        });
+        Ok(told.await.unwrap_or_else(|_| Err(undone()))?)
     }
 }
 
 /// The transaction is lost that a verb has shared, or nobody knows what has become of it.
 fn undone() -> sqlx::Error {
-    sqlx::Error::Io(std::io::Error::other("the transaction that others shared was not committed"))
+    sqlx::Error::Io(std::io::Error::other("nobody knows what has become of the transaction that others shared"))
+}
+
+/// SQLite's primary result code BUSY; the extended codes keep it in the low byte.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|said| said.code()).and_then(|code| code.parse::<u32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
 }
 
 impl Group {
     async fn begin(&mut self) -> sqlx::Result<()> {
-        let was_torn = self.is_torn;
+        let was_unfinished = self.is_unfinished;
         self.mend().await?;
-        self.is_torn = true;
+        self.is_unfinished = true;
         if !self.members.is_empty() {
             return self.run("SAVEPOINT turn").await;
         }
         self.began = Instant::now();
         // One that reads first and then wants to write fails at once if another process wrote in between.
         match self.run("BEGIN IMMEDIATE").await {
-            // What was to be undone could not be, on a full disk perhaps.
-            Err(_) if was_torn => {
+            // What was to be undone could not be, on a full disk perhaps. Another process that has the file passes.
+            Err(error) if was_unfinished && !is_busy(&error) => {
                 self.connection = self.connect.connect().await?;
                 self.run("BEGIN IMMEDIATE").await
             }
@@ -168,13 +194,13 @@ impl Group {
     /// Makes sure of what those who wait for the commit have written, and that nothing else stands beside it. If that cannot
     /// be, they are told.
     async fn mend(&mut self) -> sqlx::Result<()> {
-        if self.is_torn && !self.members.is_empty() {
+        if self.is_unfinished && !self.members.is_empty() {
             let undone = async {
                 self.run("ROLLBACK TO turn").await?;
                 self.run("RELEASE turn").await
             };
             match undone.await {
-                Ok(()) => self.is_torn = false,
+                Ok(()) => self.is_unfinished = false,
                 // SQLite has undone it all, as it does when the disk is full.
                 Err(_) => self.members.clear(),
             }
@@ -184,10 +210,10 @@ impl Group {
 
     /// Commits for all.
     async fn commit(&mut self) -> sqlx::Result<()> {
-        self.is_torn = true;
+        self.is_unfinished = true;
         let members = std::mem::take(&mut self.members);
         self.run("COMMIT").await?;
-        self.is_torn = false;
+        self.is_unfinished = false;
         for member in members {
             // Its caller may have given up waiting.
             let _ = member.send(());
@@ -204,7 +230,7 @@ impl Drop for Turn {
     /// What was not ended well is undone at once, and not only when somebody comes: the file is locked until then. The driver
     /// takes the order with the first poll; whoever comes next makes sure.
     fn drop(&mut self) {
-        if self.0.is_torn {
+        if self.0.is_unfinished {
             let undo = if self.0.members.is_empty() { "ROLLBACK" } else { "ROLLBACK TO turn" };
             let _ = self.0.run(undo).now_or_never();
         }
@@ -277,6 +303,28 @@ mod tests {
         let (first, second) = two(&store).await;
         drop(second);
         first.await.unwrap();
+        assert_eq!(kept(&store).await, ["1"]);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_gives_up_waiting_takes_the_commit_from_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = open_in(&directory).await;
+        let (first, second) = two(&store).await;
+        let mut second = Box::pin(second.commit());
+        assert!((&mut second).now_or_never().is_none(), "it is under way");
+        drop(second);
+        first.await.unwrap();
+        assert_eq!(kept(&store).await, ["1", "2"]);
+    }
+
+    #[tokio::test]
+    async fn a_transaction_ends_though_all_who_shared_it_have_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let ((store, _), (other, _)) = (open_in(&directory).await, open_in(&directory).await);
+        let (first, second) = two(&store).await;
+        drop((first, second));
+        other.write().await.unwrap().commit().await.unwrap();
         assert_eq!(kept(&store).await, ["1"]);
     }
 
