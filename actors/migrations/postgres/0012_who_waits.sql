@@ -1,6 +1,9 @@
 -- Who waits in a queue is kept in the order of virtual times, so that a claim reads about as many tenants as it serves,
 -- however many wait.
 
+-- Nobody makes jobs ready meanwhile, for of those nobody would be told.
+LOCK TABLE jobs, shares IN ACCESS EXCLUSIVE MODE;
+
 -- It is still written by claims only. An older program's claims know nothing of it: what they write waits and is not held,
 -- and a claim of a newer one finds out.
 ALTER TABLE shares

@@ -109,7 +109,7 @@ const TAKE: &str = "
     FROM clock WHERE jobs.id = ANY (ARRAY(SELECT id FROM urgent)) AND jobs.state = 'ready'
     RETURNING jobs.*";
 
-const MISSED: &str = "UPDATE shares SET waits = true WHERE queue = $1 AND tenant = ANY ($2)";
+const MISSED: &str = "UPDATE shares SET waits = true, held_until_ms = 0 WHERE queue = $1 AND tenant = ANY ($2)";
 
 /// What `plans` looks at.
 #[cfg(test)]
@@ -308,8 +308,11 @@ async fn take(write: &mut Write<'_>, claim: &ClaimJobs<'_>, look: Look, plan: Pl
         rows = write.all(served.statement(claim, suspect, plan.vtime)).await?;
     }
     if rows.len() < plan.order.len() + usize::from(suspect.is_some()) {
-        // Some are locked, or gone: whether they were the last of their tenants is for the next claim to see.
-        write.execute(sqlx::query(MISSED).bind(claim.queue).bind(served.tenants)).await?;
+        // Some are locked, or gone: whether they were the last of their tenants is for the next claim to see. A tenant that is
+        // held because its suspect was to run need not wait for it.
+        let mut missed = served.tenants;
+        missed.extend(look.suspect.iter().map(|(_, tenant)| tenant.clone()));
+        write.execute(sqlx::query(MISSED).bind(claim.queue).bind(missed)).await?;
     }
     Ok(Taken { rows, look, plan })
 }

@@ -19,7 +19,7 @@ const QUEUED: &str = "
 const FORGET_IDLE: &str = "
     DELETE FROM shares WHERE (queue, tenant) IN (
         SELECT shares.queue, shares.tenant FROM shares JOIN queues ON queues.queue = shares.queue
-        WHERE shares.vtime <= queues.vtime
+        WHERE shares.vtime <= queues.vtime AND NOT shares.waits
               AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.tenant = shares.tenant AND jobs.queue = shares.queue)
         LIMIT $1 FOR UPDATE OF shares SKIP LOCKED)";
 
