@@ -175,8 +175,8 @@ fn is_damaged(said: &dyn DatabaseError) -> bool {
 }
 
 /// Classes of SQLSTATE that no second try changes: data that are damaged (XX001, XX002), and tables, columns and functions
-/// that are not there (42, but for a right that is missing: 42501). What may pass is all else: a deadlock (40P01), a server that starts or stops (57P01 to 57P03), one
-/// that has no room (53), one that only reads (25006).
+/// that are not there (42, but for a right that is missing: 42501). What may pass is all else: a deadlock (40P01), a server
+/// that starts or stops (57P01 to 57P03), one that has no room (53), one that only reads (25006).
 fn is_damage_in_postgres(code: &str) -> bool {
     matches!(code, "XX001" | "XX002") || (code.starts_with("42") && code != "42501")
 }

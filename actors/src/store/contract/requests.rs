@@ -7,7 +7,7 @@ use crate::store::{BeginRequest, BegunRequest, Fingerprint, KeptAnswer, RequestE
 const LEASE_MS: u64 = 60_000;
 const KEEP_MS: u64 = 86_400_000;
 
-fn request(of: &str, key: &str, body: &str) -> BeginRequest {
+pub(crate) fn request(of: &str, key: &str, body: &str) -> BeginRequest {
     BeginRequest {
         tenant: tenant(of),
         key: Fingerprint::of(&[key.as_bytes()]),
@@ -19,7 +19,7 @@ fn request(of: &str, key: &str, body: &str) -> BeginRequest {
     }
 }
 
-fn answer() -> KeptAnswer {
+pub(crate) fn answer() -> KeptAnswer {
     KeptAnswer { status: 201, headers: vec![("location".into(), "/v1/jobs/1".into())], body: b"{\"n\":1}\xff".into() }
 }
 

@@ -53,6 +53,9 @@ const LIVE: &str = "
     SELECT asked.id FROM unnest($1::uuid[]) AS asked (id)
     WHERE EXISTS (SELECT 1 FROM jobs WHERE schedule_id = asked.id)";
 
+// Rows are locked in the order of their ids by all who lock several, so that no two wait for each other.
+const LOCK_JOBS: &str = "SELECT id FROM jobs WHERE schedule_id = ANY ($1) ORDER BY id FOR UPDATE";
+
 // Of these fires, those that have made a job which is still kept.
 const PRESENT: &str = "
     SELECT fire_schedule, fire_at FROM unnest($1::uuid[], $2::bigint[]) AS asked (fire_schedule, fire_at)
@@ -74,7 +77,8 @@ const NEXT: &str = "
 
 /// What `plans` looks at.
 #[cfg(test)]
-pub(super) const HOT: &[&str] = &[DUE, RELEASED, TENANTS_DUE, DUE_OF_TENANT, LIVE, PRESENT, WRITE_DOWN, NEXT];
+pub(super) const HOT: &[&str] =
+    &[DUE, RELEASED, TENANTS_DUE, DUE_OF_TENANT, LIVE, LOCK_JOBS, PRESENT, WRITE_DOWN, NEXT];
 
 pub(super) async fn fire_due(store: &PostgresStore, fire: FireDue) -> Inner<FireReport> {
     let mut session = store.session().await?;
@@ -157,11 +161,14 @@ async fn apply(
     }
     let present = present(write, planned.iter().map(|(schedule, plan)| (&**schedule, plan.fires.as_slice()))).await?;
     let live = live(write, planned.iter().map(|(schedule, _)| schedule.id).collect()).await?;
+    let cancels = |schedule: &Schedule| schedule.policies.overlap == Overlap::CancelPrevious;
+    let may_cancel = planned.iter().filter(|(schedule, _)| cancels(schedule)).map(|(schedule, _)| schedule.id);
+    lock_jobs(write, may_cancel.collect()).await?;
     let tenants: BTreeSet<String> = planned.iter().map(|(schedule, _)| schedule.tenant.to_string()).collect();
-    if planned.iter().any(|(schedule, _)| schedule.policies.overlap == Overlap::CancelPrevious) {
-        loads::lock(write, tenants.iter().cloned().collect()).await?;
-    }
-    let limits = loads::Room::ask(write, tenants.into_iter().collect(), queued_max).await?;
+    let tenants: Vec<String> = tenants.into_iter().collect();
+    // Or a tenant might fill its room meanwhile, and no schedule would fire.
+    loads::lock(write, tenants.clone()).await?;
+    let limits = loads::Room::ask(write, tenants, queued_max).await?;
     let mut rooms = firing::Rooms::default();
     let mut inserts = jobs::Inserts::default();
     for (schedule, plan) in planned {
@@ -194,6 +201,14 @@ async fn live(write: &mut Write<'_>, ids: Vec<Uuid>) -> Inner<HashSet<Uuid>> {
     write.all(sqlx::query(LIVE).bind(ids)).await?.iter().map(|row| row.id("id")).collect()
 }
 
+/// Keeps all others from ending jobs of these schedules: for who may cancel them, before it has changed any number.
+async fn lock_jobs(write: &mut Write<'_>, schedules: Vec<Uuid>) -> Inner<()> {
+    if !schedules.is_empty() {
+        write.execute(sqlx::query(LOCK_JOBS).bind(schedules)).await?;
+    }
+    Ok(())
+}
+
 /// Of these fires, and those that are buffered, the ones that have made a job before.
 async fn present<'a>(
     write: &mut Write<'_>,
@@ -223,7 +238,7 @@ async fn perform(
     }
     let mut fired = Vec::with_capacity(meeting.starts.len());
     for (job, run_at, told) in firing::jobs_of(schedule, &meeting.starts, last, now) {
-        inserts.add(job, Some(run_at), Some((schedule.id, told.fire_at_ms)));
+        inserts.add(&job, Some(run_at), Some((schedule.id, told.fire_at_ms)));
         fired.push(told);
     }
     Ok((fired, cancelled))
@@ -277,6 +292,9 @@ async fn trigger_within(
     if !is_started && !meeting.is_newly_buffered {
         return Ok(Some(Triggered::Overlapped));
     }
+    if meeting.cancels {
+        lock_jobs(write, vec![id]).await?;
+    }
     loads::lock(write, vec![tenant.to_string()]).await?;
     loads::check_more(write, tenant.as_str(), meeting.starts.len(), queued_max).await?;
     let (next, remaining) = (schedule.next_fire_at_ms, schedule.policies.remaining_fires);
@@ -317,6 +335,9 @@ async fn backfill_within(
     let new: Vec<Millis> = fires.iter().copied().filter(is_new).collect();
     let is_live = !live(write, vec![id]).await?.is_empty();
     let meeting = Standing { remaining: None, ..standing(&schedule, is_live) }.meet(&new, overlap);
+    if meeting.cancels {
+        lock_jobs(write, vec![id]).await?;
+    }
     loads::lock(write, vec![tenant.to_string()]).await?;
     loads::check_more(write, tenant.as_str(), meeting.starts.len(), queued_max).await?;
     let mut inserts = jobs::Inserts::default();

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use telemetry::context::RequestId;
 use uuid::Uuid;
 
-use super::session::Statement;
-use super::{PostgresStore, Run, Write, clean, list, span, unique};
+use super::session::{Session, Statement};
+use super::{PostgresStore, Run, Write, clean, list, loads, span, unique};
 use crate::jobs::Progress;
 use crate::model::{Millis, TenantId};
 use crate::store::error::{Inner, Trouble};
@@ -66,11 +66,11 @@ pub(super) struct Inserts {
 
 impl Inserts {
     /// Adds a job, of a schedule's fire if `fired` says so.
-    pub(super) fn add(&mut self, job: NewJob, run_at: Option<Millis>, fired: Option<(Uuid, Millis)>) {
+    pub(super) fn add(&mut self, job: &NewJob, run_at: Option<Millis>, fired: Option<(Uuid, Millis)>) {
         self.ids.push(job.id);
         self.tenants.push(job.tenant.to_string());
-        self.queues.push(clean(job.queue));
-        self.kinds.push(clean(job.kind));
+        self.queues.push(clean(&job.queue));
+        self.kinds.push(clean(&job.kind));
         self.payloads.push(job.payload.to_string());
         self.priorities.push(job.priority.into());
         self.max_attempts.push(job.max_attempts.into());
@@ -80,7 +80,7 @@ impl Inserts {
         self.fire_at.push(fired.map(|(_, fire_at)| fire_at));
         self.traceparents.push(job.context.traceparent());
         self.origins.push(job.context.origin());
-        self.unique_keys.push(job.unique.map(|unique| clean(unique.key)));
+        self.unique_keys.push(job.unique.as_ref().map(|unique| clean(&unique.key)));
         self.keep.push(job.keep_ms.map(span));
         self.requests.push(job.context.request_id().map(|id| RequestId::as_str(id).to_owned()));
     }
@@ -117,8 +117,16 @@ pub(super) async fn enqueue(store: &PostgresStore, jobs: Vec<NewJob>) -> Inner<V
         return Ok(Vec::new());
     }
     let mut session = store.session().await?;
+    match try_enqueue(&mut session, &jobs).await {
+        // Now that the limit is near, the next try has it to itself.
+        Err(trouble) if loads::has_come_near(&trouble) => try_enqueue(&mut session, &jobs).await,
+        tried => tried,
+    }
+}
+
+async fn try_enqueue(session: &mut Session, jobs: &[NewJob]) -> Inner<Vec<Job>> {
     if jobs.iter().all(|job| job.unique.is_none()) {
-        return keep(&mut session, jobs).await;
+        return keep(session, jobs).await;
     }
     let mut write = session.begin().await?;
     let kept = keep_unique(&mut write, jobs).await;
@@ -126,13 +134,12 @@ pub(super) async fn enqueue(store: &PostgresStore, jobs: Vec<NewJob>) -> Inner<V
 }
 
 /// Keeps jobs whose keys are theirs. Answers in their order. The server refuses those that are too many.
-async fn keep(on: &mut impl Run, jobs: Vec<NewJob>) -> Inner<Vec<Job>> {
-    let order: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
+pub(super) async fn keep<'a>(on: &mut impl Run, jobs: impl IntoIterator<Item = &'a NewJob>) -> Inner<Vec<Job>> {
     let mut inserts = Inserts::default();
     for job in jobs {
-        let run_at = job.run_at_ms;
-        inserts.add(job, run_at, None);
+        inserts.add(job, job.run_at_ms, None);
     }
+    let order = inserts.ids.clone();
     let mut by_id = HashMap::with_capacity(order.len());
     for row in &on.all(inserts.statement()).await? {
         by_id.insert(row.id("id")?, rows::live_job(row, row.number("created_at_ms")?)?);
@@ -142,10 +149,10 @@ async fn keep(on: &mut impl Run, jobs: Vec<NewJob>) -> Inner<Vec<Job>> {
 }
 
 /// Keeps jobs but for those whose keys others have, also others of the same batch: these are answered in their place.
-async fn keep_unique(write: &mut Write<'_>, jobs: Vec<NewJob>) -> Inner<Vec<Job>> {
+async fn keep_unique(write: &mut Write<'_>, jobs: &[NewJob]) -> Inner<Vec<Job>> {
     let now: Millis = write.one(sqlx::query("SELECT now_ms() AS now_ms")).await?.number("now_ms")?;
     let mut of_key: BTreeMap<(&str, &str), Vec<&NewJob>> = BTreeMap::new();
-    for job in &jobs {
+    for job in jobs {
         if let Some(unique) = &job.unique {
             of_key.entry((job.tenant.as_str(), unique.key.as_str())).or_default().push(job);
         }
@@ -160,16 +167,15 @@ async fn keep_unique(write: &mut Write<'_>, jobs: Vec<NewJob>) -> Inner<Vec<Job>
             None => same.extend(others.iter().map(|job| (job.id, first.id))),
         }
     }
-    let order: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
-    let is_new = |job: &NewJob| !held.contains_key(&job.id) && !same.contains_key(&job.id);
-    let new: Vec<NewJob> = jobs.into_iter().filter(is_new).collect();
+    let is_new = |job: &&NewJob| !held.contains_key(&job.id) && !same.contains_key(&job.id);
+    let new: Vec<&NewJob> = jobs.iter().filter(is_new).collect();
     let mut kept: HashMap<Uuid, Job> = HashMap::new();
     if !new.is_empty() {
         kept.extend(keep(write, new).await?.into_iter().map(|job| (job.id, job)));
     }
     let answer = |id: &Uuid| held.get(id).or_else(|| kept.get(same.get(id).unwrap_or(id))).cloned();
     let absent = |id: &Uuid| Trouble::Corrupt(format!("the job {id} was not kept"));
-    order.iter().map(|id| answer(id).ok_or_else(|| absent(id))).collect()
+    jobs.iter().map(|job| answer(&job.id).ok_or_else(|| absent(&job.id))).collect()
 }
 
 const REPORT: &str = "

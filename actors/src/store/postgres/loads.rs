@@ -34,6 +34,15 @@ const LOCK: &str = "
 #[cfg(test)]
 pub(super) const HOT: &[&str] = &[QUEUED, FORGET_IDLE];
 
+/// The SQLSTATE by which a batch is refused that was to be added without the lock, when the limit has come near meanwhile.
+const HAS_COME_NEAR: &str = "PN002";
+
+/// Whether a batch that was refused is to be tried once more.
+pub(super) fn has_come_near(trouble: &Trouble) -> bool {
+    let Trouble::Sql(sqlx::Error::Database(said)) = trouble else { return false };
+    said.code().as_deref() == Some(HAS_COME_NEAR)
+}
+
 /// How many jobs some tenants have queued, and may have.
 pub(super) struct Room(BTreeMap<String, (i64, i64)>);
 

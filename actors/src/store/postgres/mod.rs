@@ -23,6 +23,8 @@ mod fires;
 mod jobs;
 mod list;
 mod loads;
+#[cfg(test)]
+mod locks;
 mod open;
 #[cfg(test)]
 mod plans;

@@ -119,36 +119,3 @@ async fn take_key(write: &mut Write<'_>, ended: &Job, now: Millis) -> Inner<Opti
 async fn redrive(write: &mut Write<'_>, ended: &Job, now: Millis) -> Inner<Job> {
     rows::live_job(&write.one(sqlx::query(REDRIVE).bind(ended.id).bind(now)).await?, now)
 }
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use serde_json::json;
-
-    use super::*;
-    use crate::store::postgres::{settle, tests::open_real};
-    use crate::store::{JobState, NewJob, Store};
-
-    /// Everything that a redrive has to wait for, so that the job can end behind its first look and before its second.
-    #[tokio::test]
-    async fn a_job_that_ends_while_it_is_redriven_is_found() {
-        let Some(store) = open_real().await else { return };
-        let tenant = TenantId::new("demo").unwrap();
-        let made = store.enqueue(vec![NewJob::new(tenant.clone(), "k", json!(1))]).await.unwrap();
-        let id = made[0].id;
-        let mut other = store.session().await.unwrap();
-        let mut write = other.begin().await.unwrap();
-        write.execute(sqlx::query("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")).await.unwrap();
-        let end_it = async {
-            let waiting = "SELECT count(*) AS waiting FROM pg_locks WHERE relation = 'jobs'::regclass AND NOT granted";
-            while write.one(sqlx::query(waiting)).await.unwrap().number::<i64>("waiting").unwrap() == 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            settle::cancel_live(&mut write, &tenant, id, "too late").await.unwrap().unwrap();
-            write.commit().await.unwrap();
-        };
-        let (redriven, ()) = tokio::join!(store.redrive_job(&tenant, id), end_it);
-        assert_eq!(redriven.unwrap().state, JobState::Ready);
-    }
-}

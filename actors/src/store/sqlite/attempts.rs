@@ -39,16 +39,20 @@ const FAILS: &str = "
 
 pub(super) async fn settle(store: &SqliteStore, settlement: DeliverySettlement) -> Inner<DeliverySettled> {
     let now = store.now();
-    let DeliverySettlement { fence, outcome, log, news } = settlement;
     let mut write = store.write().await?;
-    let Some(channel) = end(&mut write, fence, outcome, now).await? else {
+    let settled = settle_within(&mut write, settlement, now).await;
+    write.end(settled).await
+}
+
+async fn settle_within(write: &mut Write, settlement: DeliverySettlement, now: Millis) -> Inner<DeliverySettled> {
+    let DeliverySettlement { fence, outcome, log, news } = settlement;
+    let Some(channel) = end(write, fence, outcome, now).await? else {
         return Ok(DeliverySettled { settled: Settled::Late, disabled: None });
     };
     if let Some(attempt) = log {
-        keep(&mut write, fence, attempt, now).await?;
+        keep(write, fence, attempt, now).await?;
     }
-    let disabled = tell(&mut write, &channel, news, now).await?;
-    write.commit().await?;
+    let disabled = tell(write, &channel, news, now).await?;
     Ok(DeliverySettled { settled: Settled::Applied, disabled })
 }
 

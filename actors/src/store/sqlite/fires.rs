@@ -261,10 +261,23 @@ pub(super) async fn trigger(
 ) -> Inner<Option<Triggered>> {
     let now = store.now();
     let mut write = store.write().await?;
-    let Some((schedule, row)) = locked(&mut write, tenant, id).await? else { return Ok(None) };
+    let answer = trigger_within(&mut write, tenant, id, job, overlap, store.tenant_queued_max, now).await;
+    write.end(answer).await
+}
+
+async fn trigger_within(
+    write: &mut Write,
+    tenant: &TenantId,
+    id: Uuid,
+    job: Uuid,
+    overlap: Option<Overlap>,
+    queued_max: u32,
+    now: Millis,
+) -> Inner<Option<Triggered>> {
+    let Some((schedule, row)) = locked(write, tenant, id).await? else { return Ok(None) };
     // Two in the same millisecond are two fires all the same.
     let mut fire_at = now;
-    while present(&mut write, [(&schedule, [fire_at].as_slice())].into_iter()).await?.contains(&(id, fire_at)) {
+    while present(write, [(&schedule, [fire_at].as_slice())].into_iter()).await?.contains(&(id, fire_at)) {
         fire_at += 1;
     }
     // It is not one of those that the schedule may still fire.
@@ -274,13 +287,12 @@ pub(super) async fn trigger(
     if !is_started && !meeting.is_newly_buffered {
         return Ok(Some(Triggered::Overlapped));
     }
-    loads::check_more(&mut write, tenant.as_str(), meeting.starts.len() as i64, store.tenant_queued_max).await?;
+    loads::check_more(write, tenant.as_str(), meeting.starts.len() as i64, queued_max).await?;
     let unjittered = Schedule { jitter_ms: 0, ..schedule };
-    let (fired, cancelled) = perform(&mut write, &unjittered, &meeting, Some(job).filter(|_| is_started), now).await?;
+    let (fired, cancelled) = perform(write, &unjittered, &meeting, Some(job).filter(|_| is_started), now).await?;
     let last = meeting.starts.last().copied();
     let change = Change { next: row.next, last, missed: 0, remaining: row.standing.remaining };
-    write_down(&mut write, id, &meeting, &change).await?;
-    write.commit().await?;
+    write_down(write, id, &meeting, &change).await?;
     Ok(Some(firing::triggered(fire_at, is_started, fired, cancelled)))
 }
 

@@ -19,8 +19,10 @@ const QUEUED: &str = "
 
 rows_in_one! {
     QUEUED_OF, QUEUED_COLUMNS: "of_tenant", "queued", "most";
-    "SELECT given.value AS of_tenant, coalesce(loads.live - loads.running, 0) AS queued, coalesce(tenants.jobs_queued, ?2) AS most
-     FROM json_each(?1) AS given LEFT JOIN loads ON loads.tenant = given.value LEFT JOIN tenants ON tenants.id = given.value"
+    "SELECT given.value AS of_tenant, coalesce(loads.live - loads.running, 0) AS queued,
+            coalesce(tenants.jobs_queued, ?2) AS most
+     FROM json_each(?1) AS given LEFT JOIN loads ON loads.tenant = given.value
+          LEFT JOIN tenants ON tenants.id = given.value"
 }
 
 // Its virtual time says nothing any more when the queue's has passed it.

@@ -29,7 +29,8 @@ const OPEN: &str = "
 const FORGET: &str = "DELETE FROM requests WHERE tenant = ?1 AND key_hash = ?2 AND attempt = ?3 AND status IS NULL";
 
 const HOLD: &str = "
-    INSERT INTO requests_held (tenant, held) VALUES (?1, 1) ON CONFLICT (tenant) DO UPDATE SET held = held + 1
+    INSERT INTO requests_held (tenant, held) SELECT ?1, 1 WHERE ?2 > 0
+    ON CONFLICT (tenant) DO UPDATE SET held = held + 1 WHERE held < ?2
     RETURNING held";
 
 const FORGET_EXPIRED: &str = "
@@ -54,16 +55,13 @@ pub(super) async fn begin(store: &SqliteStore, begin: BeginRequest) -> Inner<Beg
         }
         None => new_request(&mut write, begin, now).await?,
     };
-    // Dropped, the transaction is rolled back: the refusals have written nothing that is to stay.
-    if matches!(begun, BegunRequest::First(_) | BegunRequest::Again(_)) {
-        write.commit().await?;
-    }
+    write.commit().await?;
     Ok(begun)
 }
 
 async fn new_request(write: &mut Write, begin: BeginRequest, now: Millis) -> Inner<BegunRequest> {
-    let held: i64 = sqlx::query_scalar(HOLD).bind(begin.tenant.as_str()).fetch_one(&mut **write).await?;
-    if held > i64::from(begin.held_max) {
+    let hold = sqlx::query(HOLD).bind(begin.tenant.as_str()).bind(begin.held_max);
+    if hold.fetch_optional(&mut **write).await?.is_none() {
         return Ok(BegunRequest::Full);
     }
     sqlx::query(INSERT)
@@ -109,14 +107,12 @@ pub(super) async fn end(store: &SqliteStore, ticket: &RequestTicket, end: Reques
         let headers = serde_json::to_string(&headers).map_err(|error| Trouble::Corrupt(error.to_string()))?;
         query = query.bind(status).bind(headers).bind(body);
     }
-    if query.execute(&mut *write).await?.rows_affected() == 0 {
-        return Ok(Settled::Late);
-    }
-    if is_forgotten {
+    let is_late = query.execute(&mut *write).await?.rows_affected() == 0;
+    if is_forgotten && !is_late {
         let_go(&mut write, ticket.tenant.as_str(), 1).await?;
     }
     write.commit().await?;
-    Ok(Settled::Applied)
+    Ok(if is_late { Settled::Late } else { Settled::Applied })
 }
 
 pub(super) async fn forget(store: &SqliteStore, limit: u32) -> Inner<u64> {

@@ -4,8 +4,8 @@ use sqlx::sqlite::{Sqlite, SqliteArguments};
 use telemetry::context::RequestId;
 use uuid::Uuid;
 
-use super::{Inner, SqliteStore, rows};
-use crate::model::TenantId;
+use super::{Inner, SqliteStore, Write, rows};
+use crate::model::{Millis, TenantId};
 use crate::store::{NewSchedule, Schedule};
 
 const INSERT: &str = "
@@ -86,11 +86,15 @@ pub(super) async fn get(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inn
 
 pub(super) async fn update(store: &SqliteStore, new: NewSchedule) -> Inner<Option<Schedule>> {
     let mut write = store.write().await?;
+    let updated = update_within(&mut write, new, store.now()).await;
+    write.end(updated).await
+}
+
+async fn update_within(write: &mut Write, new: NewSchedule, now: Millis) -> Inner<Option<Schedule>> {
     let select = sqlx::query(SELECT).bind(new.id.to_string()).bind(new.tenant.as_str());
-    let Some(row) = select.fetch_optional(&mut *write).await? else { return Ok(None) };
-    let (next, anchor) = rows::schedule(&row)?.changed_to(&new, store.now());
-    let row = said(UPDATE, &new).bind(next).bind(anchor).fetch_one(&mut *write).await?;
-    write.commit().await?;
+    let Some(row) = select.fetch_optional(&mut **write).await? else { return Ok(None) };
+    let (next, anchor) = rows::schedule(&row)?.changed_to(&new, now);
+    let row = said(UPDATE, &new).bind(next).bind(anchor).fetch_one(&mut **write).await?;
     rows::schedule(&row).map(Some)
 }
 
@@ -112,16 +116,17 @@ pub(super) async fn pause(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> I
 
 pub(super) async fn resume(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<Option<Schedule>> {
     let mut write = store.write().await?;
-    let select = sqlx::query(SELECT);
-    let Some(row) = select.bind(id.to_string()).bind(tenant.as_str()).fetch_optional(&mut *write).await? else {
-        return Ok(None);
-    };
+    let resumed = resume_within(&mut write, tenant, id, store.now()).await;
+    write.end(resumed).await
+}
+
+async fn resume_within(write: &mut Write, tenant: &TenantId, id: Uuid, now: Millis) -> Inner<Option<Schedule>> {
+    let select = sqlx::query(SELECT).bind(id.to_string()).bind(tenant.as_str());
+    let Some(row) = select.fetch_optional(&mut **write).await? else { return Ok(None) };
     let schedule = rows::schedule(&row)?;
     if schedule.paused_at_ms.is_none() {
         return Ok(Some(schedule));
     }
-    let resume = sqlx::query(RESUME).bind(id.to_string()).bind(schedule.first_fire(store.now()));
-    let row = resume.fetch_one(&mut *write).await?;
-    write.commit().await?;
-    rows::schedule(&row).map(Some)
+    let resume = sqlx::query(RESUME).bind(id.to_string()).bind(schedule.first_fire(now));
+    rows::schedule(&resume.fetch_one(&mut **write).await?).map(Some)
 }

@@ -41,7 +41,8 @@ const CANCEL: &str = concat!(
       run_traceparent, last_error)
      SELECT ",
     kept!(),
-    ", 'cancelled', refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, ?3, ?3 + keep_ms, run_traceparent, ?4
+    ", 'cancelled', refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, ?3, ?3 + keep_ms,
+      run_traceparent, ?4
      FROM jobs WHERE id = ?1 AND tenant = ?2
      RETURNING *"
 );
@@ -193,14 +194,16 @@ struct Ran {
 /// Ends a job in whatever state it is. No fence is asked for, and the one of a present claim is void from now on.
 pub(super) async fn cancel(store: &SqliteStore, tenant: &TenantId, id: Uuid, reason: &str) -> Inner<Option<Cancelled>> {
     let mut write = store.write().await?;
-    if let Some(row) = cancel_within(&mut write, tenant, id, reason, store.now()).await? {
-        let job = rows::finished_job(&row)?;
-        write.commit().await?;
-        return Ok(Some(Cancelled::Now(Box::new(job))));
-    }
-    let ended = sqlx::query("SELECT * FROM jobs_done WHERE id = ?1 AND tenant = ?2");
-    let row = ended.bind(id.to_string()).bind(tenant.as_str()).fetch_optional(&mut *write).await?;
-    row.map(|row| Ok(Cancelled::TooLate(Box::new(rows::finished_job(&row)?)))).transpose()
+    let cancelled = match cancel_within(&mut write, tenant, id, reason, store.now()).await? {
+        Some(row) => Some(Cancelled::Now(Box::new(rows::finished_job(&row)?))),
+        None => {
+            let ended = sqlx::query("SELECT * FROM jobs_done WHERE id = ?1 AND tenant = ?2");
+            let row = ended.bind(id.to_string()).bind(tenant.as_str()).fetch_optional(&mut *write).await?;
+            row.map(|row| Ok::<_, Trouble>(Cancelled::TooLate(Box::new(rows::finished_job(&row)?)))).transpose()?
+        }
+    };
+    write.commit().await?;
+    Ok(cancelled)
 }
 
 /// Ends a job that has not ended, within the transaction of someone else, who is not stopped by one that cannot be read.

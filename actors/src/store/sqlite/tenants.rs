@@ -32,7 +32,7 @@ pub(super) async fn create(store: &SqliteStore, id: &TenantId, key: &KeyHash) ->
     if let Some(row) = found.first() {
         let known: (&str, &str) = (row.try_get("id")?, row.try_get("key_hash")?);
         if known == (id.as_str(), key.as_str()) {
-            return tenant(row);
+            return write.end(tenant(row)).await;
         }
         // Which of the two collides is told, but never whose key it is.
         return Err(Trouble::Conflict(match known.0 == id.as_str() {

@@ -143,6 +143,14 @@ impl Drop for Waiting<'_> {
 }
 
 impl Write {
+    /// Keeps what was written, or undoes it if it has failed. An answer waits for the commit though nothing was written for
+    /// it: what it tells of may be of those who have left the transaction open.
+    pub(super) async fn end<T>(self, answer: Inner<T>) -> Inner<T> {
+        let answer = answer?;
+        self.commit().await?;
+        Ok(answer)
+    }
+
     /// Makes it all last; answers when it does.
     pub(super) async fn commit(self) -> Inner<()> {
         let Self { writer, mut turn, is_alone } = self;
@@ -252,156 +260,4 @@ impl DerefMut for Write {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::SqliteStore;
-    use super::*;
-    use crate::store::sqlite::tests::open_in;
-
-    async fn insert(write: &mut Write, topic: i64) {
-        let insert = sqlx::query("INSERT INTO queues (queue, vtime) VALUES (?1, 0)").bind(topic.to_string());
-        insert.execute(&mut **write).await.unwrap();
-    }
-
-    /// What others see.
-    async fn kept(store: &SqliteStore) -> Vec<String> {
-        let kept = sqlx::query_scalar("SELECT queue FROM queues ORDER BY queue");
-        kept.fetch_all(&store.readers().unwrap()).await.unwrap()
-    }
-
-    /// One who has written and waits for the one behind it, and that one.
-    async fn two(store: &SqliteStore) -> (impl Future<Output = Inner<()>>, Write) {
-        let mut first = store.write().await.unwrap();
-        insert(&mut first, 1).await;
-        let mut second = Box::pin(store.write());
-        assert!((&mut second).now_or_never().is_none(), "one at a time");
-        let mut first = Box::pin(first.commit());
-        let mut second = tokio::select! {
-            biased;
-            _ = &mut first => panic!("it has not left the transaction open"),
-            second = second => second.unwrap(),
-        };
-        insert(&mut second, 2).await;
-        assert!(kept(store).await.is_empty(), "nothing is committed");
-        (first, second)
-    }
-
-    #[tokio::test]
-    async fn two_that_come_together_are_committed_together() {
-        let directory = tempfile::tempdir().unwrap();
-        let (store, _) = open_in(&directory).await;
-        let (mut first, second) = two(&store).await;
-        assert!((&mut first).now_or_never().is_none(), "answered before the commit");
-        second.commit().await.unwrap();
-        assert_eq!(kept(&store).await, ["1", "2"]);
-        assert!(matches!(first.now_or_never(), Some(Ok(()))), "it was to be told");
-    }
-
-    #[tokio::test]
-    async fn one_that_gives_up_undoes_its_own_part_only() {
-        let directory = tempfile::tempdir().unwrap();
-        let (store, _) = open_in(&directory).await;
-        let (first, second) = two(&store).await;
-        drop(second);
-        first.await.unwrap();
-        assert_eq!(kept(&store).await, ["1"]);
-    }
-
-    #[tokio::test]
-    async fn a_caller_that_gives_up_waiting_takes_the_commit_from_nobody() {
-        let directory = tempfile::tempdir().unwrap();
-        let (store, _) = open_in(&directory).await;
-        let (first, second) = two(&store).await;
-        let mut second = Box::pin(second.commit());
-        assert!((&mut second).now_or_never().is_none(), "it is under way");
-        drop(second);
-        first.await.unwrap();
-        assert_eq!(kept(&store).await, ["1", "2"]);
-    }
-
-    #[tokio::test]
-    async fn a_transaction_ends_though_all_who_shared_it_have_gone() {
-        let directory = tempfile::tempdir().unwrap();
-        let ((store, _), (other, _)) = (open_in(&directory).await, open_in(&directory).await);
-        let (first, second) = two(&store).await;
-        drop((first, second));
-        other.write().await.unwrap().commit().await.unwrap();
-        assert_eq!(kept(&store).await, ["1"]);
-    }
-
-    #[tokio::test]
-    async fn one_that_leaves_the_line_is_not_waited_for() {
-        let directory = tempfile::tempdir().unwrap();
-        let (store, _) = open_in(&directory).await;
-        let mut first = store.write().await.unwrap();
-        insert(&mut first, 1).await;
-        let mut second = Box::pin(store.write());
-        assert!((&mut second).now_or_never().is_none());
-        let mut first = Box::pin(first.commit());
-        assert!((&mut first).now_or_never().is_none(), "it waits for the one behind it");
-        drop(second);
-        first.await.unwrap();
-        assert_eq!(kept(&store).await, ["1"]);
-    }
-
-    #[tokio::test]
-    async fn nobody_waits_for_what_takes_long() {
-        let directory = tempfile::tempdir().unwrap();
-        let (store, _) = open_in(&directory).await;
-        let (mut first, second) = two(&store).await;
-        let mut long = Box::pin(store.write_alone());
-        assert!((&mut long).now_or_never().is_none());
-        second.commit().await.unwrap();
-        assert_eq!(kept(&store).await, ["1", "2"]);
-        assert!(matches!((&mut first).now_or_never(), Some(Ok(()))));
-        let mut long = long.await.unwrap();
-        insert(&mut long, 3).await;
-        let mut next = Box::pin(store.write());
-        assert!((&mut next).now_or_never().is_none());
-        long.commit().await.unwrap();
-        assert_eq!(kept(&store).await, ["1", "2", "3"], "it does not wait for others either");
-    }
-
-    #[tokio::test]
-    async fn all_are_told_of_a_transaction_that_is_lost() {
-        let directory = tempfile::tempdir().unwrap();
-        let (store, _) = open_in(&directory).await;
-        let (first, mut second) = two(&store).await;
-        // As SQLite does by itself when the disk is full.
-        sqlx::query("ROLLBACK").execute(&mut *second).await.unwrap();
-        assert!(second.commit().await.is_err());
-        assert!(first.await.is_err());
-        assert!(kept(&store).await.is_empty());
-        let mut third = store.write().await.unwrap();
-        insert(&mut third, 3).await;
-        third.commit().await.unwrap();
-        assert_eq!(kept(&store).await, ["3"]);
-    }
-
-    #[tokio::test]
-    async fn what_is_given_up_is_undone_though_nobody_comes_after_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let ((store, _), (other, _)) = (open_in(&directory).await, open_in(&directory).await);
-        let mut write = store.write().await.unwrap();
-        insert(&mut write, 1).await;
-        drop(write);
-        other.write().await.unwrap().commit().await.unwrap();
-        assert!(kept(&store).await.is_empty());
-    }
-
-    #[tokio::test]
-    async fn of_many_at_once_each_is_kept_that_was_told_so() {
-        let directory = tempfile::tempdir().unwrap();
-        let (store, _) = open_in(&directory).await;
-        let one = async |n: i64| {
-            let mut write = store.write().await.unwrap();
-            insert(&mut write, n).await;
-            match n % 3 {
-                0 => drop(write),
-                _ => write.commit().await.unwrap(),
-            }
-        };
-        futures_util::future::join_all((100..200).map(one)).await;
-        let told: Vec<String> = (100..200).filter(|n| n % 3 != 0).map(|n| n.to_string()).collect();
-        assert_eq!(kept(&store).await, told);
-    }
-}
+mod tests;
