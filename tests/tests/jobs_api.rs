@@ -92,20 +92,29 @@ async fn a_job_cancelled_while_another_process_runs_it_is_stopped_there_by_the_n
 #[tokio::test]
 async fn a_schedule_that_is_paused_or_deleted_makes_no_more_jobs() {
     let service = Service::start().await;
-    let body = json!({"kind": "publish", "payload": {"topic": "t", "data": 1}, "every_ms": 1000});
-    let schedule = service.api().post("/v1/schedules", &body).await.expect(201).json();
-    let path = format!("/v1/schedules/{}", schedule["id"].as_str().unwrap());
-    let count = async || listed(&service, "").await.len();
-    eventually("it fires", SOON, || async { (count().await > 0).then_some(()) }).await;
+    let of = async |kind: &str| listed(&service, &format!("kind={kind}")).await.len();
+    let create = async |kind: &str, payload: Value| {
+        let body = json!({"kind": kind, "payload": payload, "every_ms": 1000});
+        let schedule = service.api().post("/v1/schedules", &body).await.expect(201).json();
+        format!("/v1/schedules/{}", schedule["id"].as_str().unwrap())
+    };
+    let path = create("publish", json!({"topic": "t", "data": 1})).await;
+    create("sleep", json!({"ms": 1})).await;
+    // The other one says how time passes.
+    let fires_twice = async |kind: &str| {
+        let before = of(kind).await;
+        eventually("it fires", SOON, || async { (of(kind).await >= before + 2).then_some(()) }).await;
+    };
+    fires_twice("publish").await;
     service.api().post(&format!("{path}/pause"), &json!({})).await.expect(200);
-    let paused = count().await;
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
-    assert_eq!(count().await, paused);
+    let paused = of("publish").await;
+    fires_twice("sleep").await;
+    assert_eq!(of("publish").await, paused);
     service.api().post(&format!("{path}/resume"), &json!({})).await.expect(200);
-    eventually("it fires again", SOON, || async { (count().await > paused).then_some(()) }).await;
+    fires_twice("publish").await;
     assert_eq!(send(service.api().request(Method::DELETE, &path)).await.status, 204);
-    let deleted = count().await;
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
-    assert_eq!(count().await, deleted);
+    let deleted = of("publish").await;
+    fires_twice("sleep").await;
+    assert_eq!(of("publish").await, deleted);
     service.api().get(&path).await.expect(404);
 }

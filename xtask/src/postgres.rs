@@ -1,7 +1,8 @@
 //! A PostgreSQL for one run of the tests or of a benchmark: a cluster of its own in a folder for the time being, never the system's.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,9 +12,8 @@ use crate::run::captured;
 /// Where the tests look for the server: the address of a database that each of them may add a schema to.
 pub const SERVER: &str = "TEST_POSTGRES";
 
-/// How often, and how long each time, the server is waited for.
-const LOOKS: u32 = 300;
-const BETWEEN: Duration = Duration::from_millis(100);
+/// How long the server is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the loss of power may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,32 +75,33 @@ impl Postgres {
         for setting in ["unix_socket_directories=", "max_connections=400"].iter().chain(safety.settings()) {
             command.args(["-c", *setting]);
         }
+        // By which it says that it may be asked, as to systemd: sd_notify(3).
+        let told = folder.join("notify");
+        let notify = UnixDatagram::bind(&told).map_err(failed)?;
+        std::fs::set_permissions(&told, std::fs::Permissions::from_mode(0o777)).map_err(failed)?;
         let log = std::fs::File::create(folder.join("log")).map_err(failed)?;
-        let server = command.current_dir(&folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        let postgres = Self { server: server.map_err(failed)?, folder: folder.clone(), port };
-        postgres.wait(&programs)?;
+        command.env("NOTIFY_SOCKET", &told).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let server = command.current_dir(&folder).spawn().map_err(failed)?;
+        let postgres = Self { server, folder, port };
+        postgres.until_ready(&notify)?;
         Ok(postgres)
+    }
+
+    fn until_ready(&self, notify: &UnixDatagram) -> Result<(), String> {
+        let mut told = [0; 1024];
+        let heard = notify.set_read_timeout(Some(PATIENCE)).and_then(|()| notify.recv(&mut told));
+        match heard {
+            Ok(length) if told[..length].starts_with(b"READY=1") => Ok(()),
+            _ => {
+                let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+                Err(format!("PostgreSQL does not say that it is ready: {log}"))
+            }
+        }
     }
 
     /// The address of its database.
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "there is no runtime here, and nothing else to do")]
-    fn wait(&self, programs: &Path) -> Result<(), String> {
-        for _ in 0..LOOKS {
-            let mut ready = Command::new(programs.join("pg_isready"));
-            ready.args(["--quiet", "--host=127.0.0.1", "--port", &self.port.to_string()]);
-            let is_ready = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok()
-                && ready.status().is_ok_and(|status| status.success());
-            if is_ready {
-                return Ok(());
-            }
-            std::thread::sleep(BETWEEN);
-        }
-        let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-        Err(format!("PostgreSQL does not answer: {log}"))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use sqlx::AssertSqlSafe;
 use telemetry::context::with_deadline;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::session::Session;
@@ -120,19 +120,12 @@ async fn session(store: &PostgresStore) -> Session {
     timeout(SOON, patient).await.expect("there is no connection")
 }
 
-/// Waits until nobody has, or waits for, a lock on any table of this store but the connection `but`.
-async fn until_nobody_has_a_lock(store: &PostgresStore, but: i64) {
+/// Waits until nobody has, or waits for, a lock on any table of this store but the connection `but`. It looks by a
+/// connection that is there already: to prepare a new one takes locks too, and waits for others.
+async fn until_nobody_has_a_lock(by: &mut Session, but: i64) {
     let held = "SELECT count(*) AS held FROM pg_locks JOIN pg_class ON pg_class.oid = relation
                 WHERE relnamespace = current_schema()::regnamespace AND pid NOT IN (pg_backend_pid(), $1)";
-    let look = async {
-        loop {
-            let row = session(store).await.one(sqlx::query(held).bind(but)).await.unwrap();
-            if row.number::<i64>("held").unwrap() == 0 {
-                return;
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
+    let look = async { while by.one(sqlx::query(held).bind(but)).await.unwrap().number::<i64>("held").unwrap() > 0 {} };
     timeout(SOON, look).await.expect("a lock is left");
 }
 
@@ -140,6 +133,7 @@ async fn until_nobody_has_a_lock(store: &PostgresStore, but: i64) {
 async fn a_call_that_is_given_up_in_the_middle_leaves_no_lock_and_nothing_half_written() {
     for lets_go_at_once in [true, false] {
         let Some(house) = House::new().await else { return };
+        let mut looker = session(&house.store).await;
         for (what, table) in CALLS {
             let before = house.picture().await;
             let mut other = session(&house.store).await;
@@ -154,9 +148,9 @@ async fn a_call_that_is_given_up_in_the_middle_leaves_no_lock_and_nothing_half_w
             if lets_go_at_once {
                 // The server gets on with the statement, and finds nobody who wants its answer.
                 write.rollback().await.unwrap();
-                until_nobody_has_a_lock(&house.store, me).await;
+                until_nobody_has_a_lock(&mut looker, me).await;
             } else {
-                until_nobody_has_a_lock(&house.store, me).await;
+                until_nobody_has_a_lock(&mut looker, me).await;
                 write.rollback().await.unwrap();
             }
             assert_eq!(house.picture().await, before, "{what}");
@@ -180,6 +174,6 @@ async fn calls_that_are_dropped_at_any_moment_leave_no_lock_and_right_counters()
         dropped += ends.iter().filter(|end| end.is_err()).count();
     }
     assert!(dropped > 10, "only {dropped} calls were dropped");
-    until_nobody_has_a_lock(&store, 0).await;
+    until_nobody_has_a_lock(&mut session(&store).await, 0).await;
     super::loads::tests::assert_counted(&store, "all of it").await;
 }
