@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use supervision::{ChildContext, ChildSpec, Heartbeat};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::pulse::{Park, Pulse, jittered, until_stop};
 use super::settler::extend_leases;
 use super::{Shared, line, settings};
-use crate::model::TenantId;
-use crate::store::{JobCounts, StoreError, Wakeups};
+use crate::model::{Millis, TenantId};
+use crate::store::{JobCounts, StoreError, SweepReport, Wakeups};
 
 telemetry::declare_metrics! {
     /// Jobs that lost their runner and were made ready again.
@@ -50,6 +51,33 @@ pub(super) struct Working {
     heartbeat: Heartbeat,
     /// Whose number of finished jobs was looked at last.
     counted: Option<TenantId>,
+    clocks: Clocks,
+}
+
+/// The store's clock beside our own, which never jumps.
+#[derive(Default)]
+struct Clocks {
+    seen: Option<(Millis, Instant)>,
+    /// When it has jumped ahead, whoever lives needs time to extend its leases.
+    distrusted_until: Option<Instant>,
+}
+
+impl Clocks {
+    /// Whether it says which leases have run out. A jump by less than any lease lasts behind a heartbeat does no harm.
+    fn may_judge(&mut self, now_ms: Millis, lease: Duration) -> bool {
+        let now = Instant::now();
+        if let Some((before_ms, at)) = self.seen.replace((now_ms, now)) {
+            let ahead_ms = now_ms.saturating_sub(before_ms).saturating_sub((now - at).as_millis() as Millis);
+            if ahead_ms > lease.as_millis() as Millis / 4 {
+                tracing::warn!(
+                    ahead_ms,
+                    "the store's clock has jumped ahead, no lease is taken for over until it is extended"
+                );
+                self.distrusted_until = Some(now + lease);
+            }
+        }
+        self.distrusted_until.is_none_or(|until| now >= until)
+    }
 }
 
 impl Actor for Sweeper {
@@ -74,6 +102,7 @@ impl Actor for Sweeper {
             park: Park::new(ID, shared.settings.park_max_ms),
             heartbeat: context.heartbeat(ID, Duration::from_millis(shared.settings.sweep_interval_ms)),
             counted: None,
+            clocks: Clocks::default(),
             shared,
         })
     }
@@ -105,7 +134,11 @@ impl Working {
         // After a jump of the clock, or a pause of the whole process, our own leases look over too. Whoever can sweep
         // is alive, and so are the jobs that it holds.
         extend_leases(&self.shared).await?;
-        let swept = store.sweep(settings.crashes_max, SWEEP_MAX).await?;
+        let may_judge = self.clocks.may_judge(store.now_ms().await?, Duration::from_millis(settings.lease_ms));
+        let swept = match may_judge {
+            true => store.sweep(settings.crashes_max, SWEEP_MAX).await?,
+            false => SweepReport::default(),
+        };
         RESCUED.add(swept.rescued, &[]);
         QUARANTINED.add(swept.quarantined, &[]);
         if swept.rescued > 0 {

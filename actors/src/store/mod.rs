@@ -111,6 +111,9 @@ pub trait Store: Send + Sync + 'static {
     /// has gone back, is cut to what an owner that lives needs to extend it.
     async fn sweep(&self, crashes_max: u32, limit: u32) -> Result<SweepReport>;
 
+    /// The time by which all of this is judged, in milliseconds since 1970: that of the server, if there is one.
+    async fn now_ms(&self) -> Result<Millis>;
+
     /// Forgets finished jobs, and with each its unique key.
     async fn prune(&self, prune: PruneJobs) -> Result<Pruned>;
 

@@ -55,21 +55,31 @@ async fn a_clock_that_jumps_does_not_take_our_own_jobs_from_us() {
     let house = House::with_clock(settings, Handlers::new().with(work.clone()), Clock::manual(START_MS)).await;
     let job = house.enqueue("demo", "work", json!({}), 1).await.remove(0);
     work.until_runs(1).await;
-    let last_sweep_ms = || {
-        let beats = house.tree.heartbeats().snapshot();
-        beats.iter().find(|beat| beat.loop_name == sweeper::ID).and_then(|beat| beat.last_tick_at_ms).unwrap_or(0)
-    };
     for jump_ms in [7_200_000, 7_200_000, -7_200_000, -7_200_000, 7_200_000] {
         house.clock.advance(jump_ms);
-        // The second tick from now is of a sweep that began after the jump.
-        for _ in 0..2 {
-            let before = last_sweep_ms();
-            eventually("a sweep", async || (last_sweep_ms() > before).then_some(())).await;
-        }
+        house.until_swept().await;
     }
     work.open(3);
     let done = house.until(&job, JobState::Done).await;
     assert_eq!((work.runs(), done.attempt, done.crashes), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_ahead_takes_jobs_from_no_process_that_lives_and_later_from_one_that_is_lost() {
+    let settings = Settings { lease_ms: 2_000, ..quick() };
+    let house =
+        House::with_clock(settings, Handlers::new().with(Work::new(Manner::Quick)), Clock::manual(START_MS)).await;
+    house.until_swept().await;
+    // The claimer here is not told.
+    let job = house.store.enqueue(vec![NewJob::new(tenant("demo"), "work", json!({}))]).await.unwrap().remove(0);
+    let (owner, lease_ms) = (Uuid::now_v7(), 30_000);
+    let claim = ClaimJobs { queue: "default", owner, lease_ms, limit: 1, tenant_running_max: 9 };
+    let held = [house.store.claim(claim).await.unwrap().jobs.remove(0).fence()];
+    house.clock.advance(7_200_000);
+    house.until_swept().await;
+    assert_eq!(house.store.heartbeat(owner, lease_ms, &held).await.unwrap(), [], "it was alive, and has lost its job");
+    house.clock.advance(7_200_000);
+    eventually("the job to be lost", async || (house.read(&job).await.crashes == 1).then_some(())).await;
 }
 
 #[tokio::test]

@@ -85,6 +85,18 @@ impl House {
         }
     }
 
+    /// Waits for a sweep that has begun after this: the second tick from now is of one.
+    pub(super) async fn until_swept(&self) {
+        let last_tick_ms = || {
+            let beats = self.tree.heartbeats().snapshot();
+            beats.iter().find(|beat| beat.loop_name == sweeper::ID).and_then(|beat| beat.last_tick_at_ms).unwrap_or(0)
+        };
+        for _ in 0..2 {
+            let before = last_tick_ms();
+            eventually("a sweep", async || (last_tick_ms() > before).then_some(())).await;
+        }
+    }
+
     /// The incarnations of the subsystem and its actors.
     pub(super) fn incarnations(&self) -> Vec<(String, u64)> {
         let snapshot: NodeSnapshot = self.tree.snapshot();

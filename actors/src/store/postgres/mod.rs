@@ -104,6 +104,10 @@ impl PostgresStore {
         within(self.deadline, verb, call).await
     }
 
+    async fn time(&self) -> Inner<Millis> {
+        self.session().await?.one(sqlx::query("SELECT now_ms() AS now_ms")).await?.number("now_ms")
+    }
+
     /// On the way of every other verb, so that it cannot be well when they are not.
     async fn touch(&self) -> Inner<()> {
         let write = "INSERT INTO pings (id, at_ms) VALUES (1, now_ms()) ON CONFLICT (id) DO UPDATE SET at_ms = now_ms()
@@ -166,6 +170,10 @@ impl Store for PostgresStore {
 
     async fn job_standing(&self, tenant: &TenantId, id: Uuid) -> Result<Option<Standing>> {
         self.within("job_standing", standing::standing(self, tenant, id)).await
+    }
+
+    async fn now_ms(&self) -> Result<Millis> {
+        self.within("now_ms", self.time()).await
     }
 
     async fn prune(&self, prune: PruneJobs) -> Result<Pruned> {

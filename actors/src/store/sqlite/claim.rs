@@ -301,20 +301,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_that_cannot_be_read_is_dead_and_stops_no_other() {
-        let directory = tempfile::tempdir().unwrap();
-        let (store, _) = open_in(&directory).await;
-        let jobs = store.enqueue(vec![new_job("demo"), new_job("demo"), new_job("demo")]).await.unwrap();
-        let damage = "UPDATE jobs SET schedule_id = 'no id' WHERE id = ?1";
-        let damaged = sqlx::query(damage).bind(jobs[1].id.to_string());
-        execute(&store, damaged).await;
-        let owner = uuid::Uuid::now_v7();
-        let request = ClaimJobs { queue: "default", owner, lease_ms: LEASE_MS, limit: 9, tenant_running_max: 9 };
-        let claimed = store.claim(request).await.unwrap().jobs;
-        assert_eq!(claimed.iter().map(|job| job.id).collect::<Vec<_>>(), [jobs[0].id, jobs[2].id]);
-        assert_eq!(store.job_counts().await.unwrap().dead, 1);
-        let undamaged = store.get_job(&jobs[0].tenant, jobs[0].id).await.unwrap().unwrap();
-        assert_eq!(undamaged.state, JobState::Running);
-        assert_eq!(store.get_job(&jobs[1].tenant, jobs[1].id).await.unwrap_err().kind(), "corrupt");
+        for damage in ["schedule_id = 'no id'", "attempt = 5000000000"] {
+            let directory = tempfile::tempdir().unwrap();
+            let (store, _) = open_in(&directory).await;
+            let jobs = store.enqueue(vec![new_job("demo"), new_job("demo"), new_job("demo")]).await.unwrap();
+            let damage = sqlx::AssertSqlSafe(format!("UPDATE jobs SET {damage} WHERE id = ?1"));
+            execute(&store, sqlx::query(damage).bind(jobs[1].id.to_string())).await;
+            let owner = uuid::Uuid::now_v7();
+            let request = ClaimJobs { queue: "default", owner, lease_ms: LEASE_MS, limit: 9, tenant_running_max: 9 };
+            let claimed = store.claim(request).await.unwrap().jobs;
+            assert_eq!(claimed.iter().map(|job| job.id).collect::<Vec<_>>(), [jobs[0].id, jobs[2].id]);
+            assert_eq!(store.job_counts().await.unwrap().dead, 1);
+            let undamaged = store.get_job(&jobs[0].tenant, jobs[0].id).await.unwrap().unwrap();
+            assert_eq!(undamaged.state, JobState::Running);
+            assert_eq!(store.get_job(&jobs[1].tenant, jobs[1].id).await.unwrap_err().kind(), "corrupt");
+        }
     }
 
     #[tokio::test]

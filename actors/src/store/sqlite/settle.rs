@@ -233,7 +233,7 @@ async fn cancel_within(
 
 /// Ends a claimed job that cannot be read.
 pub(super) async fn bury(write: &mut Write, row: &SqliteRow, what: &str, now: Millis) -> Inner<()> {
-    let (id, attempt): (&str, u32) = (row.try_get("id")?, row.try_get("attempt")?);
+    let (id, attempt): (&str, i64) = (row.try_get("id")?, row.try_get("attempt")?);
     tracing::error!(id, what, "a job cannot be read, it is dead");
     let reason = ending::unreadable(what);
     finish_as(write, id, attempt, End::Dead { reason: &reason, fault: Fault::Failure }, Ran::default(), now)
@@ -243,10 +243,10 @@ pub(super) async fn bury(write: &mut Write, row: &SqliteRow, what: &str, now: Mi
 
 /// Moves a job to the finished ones, if the fence still holds.
 async fn finish(write: &mut Write, fence: Fence, end: End<'_>, run: Ran, now: Millis) -> Inner<bool> {
-    finish_as(write, &fence.id.to_string(), fence.attempt, end, run, now).await
+    finish_as(write, &fence.id.to_string(), fence.attempt.into(), end, run, now).await
 }
 
-async fn finish_as(write: &mut Write, id: &str, attempt: u32, end: End<'_>, run: Ran, now: Millis) -> Inner<bool> {
+async fn finish_as(write: &mut Write, id: &str, attempt: i64, end: End<'_>, run: Ran, now: Millis) -> Inner<bool> {
     let (state, reason, fault, result) = match end {
         End::Done { result } => ("done", None, Fault::Failure, result.map(|result| result.to_string())),
         End::Dead { reason, fault } => ("dead", Some(reason), fault, None),
@@ -297,7 +297,7 @@ pub(super) async fn sweep(store: &SqliteStore, crashes_max: u32, limit: u32) -> 
     Ok(SweepReport { rescued, quarantined: lost.len() as u64 })
 }
 
-async fn quarantine(write: &mut Write, id: &str, attempt: u32, crashes: i64, now: Millis) -> Inner<bool> {
+async fn quarantine(write: &mut Write, id: &str, attempt: i64, crashes: i64, now: Millis) -> Inner<bool> {
     let reason = ending::quarantined(crashes);
     finish_as(write, id, attempt, End::Dead { reason: &reason, fault: Fault::Crash }, Ran::default(), now).await
 }
