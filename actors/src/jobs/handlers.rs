@@ -1,6 +1,6 @@
 //! The kinds of jobs that a process can run: handlers of all payloads, side by side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,7 +11,10 @@ use super::{JobContext, JobDone, JobError, JobHandler, PayloadFault, RetrySchedu
 
 /// The kinds of jobs that this process can run.
 #[derive(Clone, Default)]
-pub struct Handlers(BTreeMap<&'static str, Arc<dyn AnyHandler>>);
+pub struct Handlers {
+    by_kind: BTreeMap<&'static str, Arc<dyn AnyHandler>>,
+    twice: BTreeSet<&'static str>,
+}
 
 /// Why a job is not worth keeping.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,26 +38,33 @@ impl Handlers {
         Self::default()
     }
 
-    /// Adds a handler; the later one of a kind wins.
+    /// Adds a handler. A scheduler refuses two of one kind: the second is most likely a copy whose name was forgotten.
     #[must_use]
     pub fn with<H: JobHandler>(mut self, handler: H) -> Self {
-        self.0.insert(H::KIND, Arc::new(handler));
+        if self.by_kind.insert(H::KIND, Arc::new(handler)).is_some() {
+            self.twice.insert(H::KIND);
+        }
         self
+    }
+
+    /// Kinds that were added more than once.
+    pub(crate) fn twice(&self) -> impl Iterator<Item = &'static str> {
+        self.twice.iter().copied()
     }
 
     /// The handler of a kind.
     pub(crate) fn get(&self, kind: &str) -> Option<&Arc<dyn AnyHandler>> {
-        self.0.get(kind)
+        self.by_kind.get(kind)
     }
 
     /// All kinds, sorted.
     pub fn kinds(&self) -> impl Iterator<Item = &'static str> {
-        self.0.keys().copied()
+        self.by_kind.keys().copied()
     }
 
     /// The name of this kind, if there is a handler for it.
     pub fn known(&self, kind: &str) -> Option<&'static str> {
-        self.0.get_key_value(kind).map(|(known, _)| *known)
+        self.by_kind.get_key_value(kind).map(|(known, _)| *known)
     }
 
     /// Whether a job of this kind and payload could run here.

@@ -39,6 +39,6 @@ pub use notify::{CHANNELS_MAX, Notify, NotifyPayload, TEXT_MAX_CHARS};
 pub use panic::Panic;
 pub use progress::{NOTE_MAX_CHARS, Progress, ProgressSlot};
 pub use publish::{Publish, PublishPayload};
-pub use retry::{ERROR_MAX, Ending, RetryPolicy, RetrySchedule, SNOOZE_MAX_MS, SNOOZES_MAX};
+pub use retry::{ERROR_MAX, Ending, RetryPolicy, RetrySchedule, SNOOZES_MAX, WAIT_MAX_MS};
 pub use run::{Reins, RunOne, RunSite};
 pub use sleep::Sleep;

@@ -10,8 +10,8 @@ pub const ERROR_MAX: usize = 2_000;
 
 /// How often a job may be put off, so that none waits for ever for what never comes.
 pub const SNOOZES_MAX: u32 = 1_000;
-/// The longest time for which a job is put off at once, in milliseconds: a day.
-pub const SNOOZE_MAX_MS: u64 = 24 * 3_600_000;
+/// The longest time that a handler may put a job off for, or ask for as its wait, in milliseconds: a day.
+pub const WAIT_MAX_MS: u64 = 24 * 3_600_000;
 
 /// How long a failed job waits, and how much it is allowed.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +61,8 @@ pub enum Ending {
     },
     /// The attempt was stopped from outside and is nobody's fault.
     Interrupted,
+    /// There is no handler for its kind here. Another version of the program may know it: this one may only be older.
+    Unknown,
 }
 
 impl RetryPolicy {
@@ -84,6 +86,10 @@ impl RetryPolicy {
                 Outcome::Dead { reason: shortened(reason), fault: Fault::Failure }
             }
             Ending::Failed(JobError::Snooze { after_ms, reason }) => snooze(job, after_ms, reason),
+            Ending::Unknown => {
+                let reason = format!("no handler for the kind {:?}", job.kind);
+                snooze(job, self.wait_ms(job.snoozes + 1, fastrand::f64()).max(self.base_ms), reason)
+            }
             Ending::Failed(JobError::Retry { error, after_ms }) => self.retry(job, error, after_ms),
         }
     }
@@ -100,7 +106,10 @@ impl RetryPolicy {
         if job.charged() >= job.max_attempts {
             return Outcome::Dead { reason: last_attempt(job, &error), fault: Fault::Failure };
         }
-        let after_ms = after_ms.unwrap_or_else(|| self.wait_ms(job.charged(), fastrand::f64())).min(self.cap_ms);
+        let after_ms = match after_ms {
+            Some(asked_ms) => asked_ms.min(WAIT_MAX_MS),
+            None => self.wait_ms(job.charged(), fastrand::f64()),
+        };
         Outcome::Retry { after_ms, error: shortened(error), fault: Fault::Failure }
     }
 
@@ -123,7 +132,7 @@ fn snooze(job: &Job, after_ms: u64, reason: String) -> Outcome {
         let reason = shortened(format!("put off {SNOOZES_MAX} times: {reason}"));
         return Outcome::Dead { reason, fault: Fault::Failure };
     }
-    Outcome::Snooze { after_ms: after_ms.min(SNOOZE_MAX_MS), reason: shortened(reason) }
+    Outcome::Snooze { after_ms: after_ms.min(WAIT_MAX_MS), reason: shortened(reason) }
 }
 
 fn last_attempt(job: &Job, error: &str) -> String {
@@ -184,13 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_may_ask_for_a_wait_but_not_beyond_the_cap() {
+    fn a_handler_may_ask_for_a_wait_of_a_day_whatever_the_backoff() {
         let asked = |after_ms| Ending::Failed(JobError::Retry { error: "429".to_owned(), after_ms: Some(after_ms) });
         let wait = |after_ms| match POLICY.decide(&job().attempt(1), asked(after_ms)) {
             Outcome::Retry { after_ms, .. } => after_ms,
             other => panic!("{other:?}"),
         };
-        assert_eq!((wait(7), wait(u64::MAX)), (7, 60_000));
+        assert_eq!((wait(7), wait(3_600_000), wait(u64::MAX)), (7, 3_600_000, WAIT_MAX_MS));
     }
 
     #[test]
@@ -200,7 +209,7 @@ mod tests {
             POLICY.decide(&Job { snoozes, ..job().attempt(1).max_attempts(1) }, ending)
         };
         let reason = "no file".to_owned();
-        assert_eq!(snooze(SNOOZES_MAX - 1), Outcome::Snooze { after_ms: SNOOZE_MAX_MS, reason });
+        assert_eq!(snooze(SNOOZES_MAX - 1), Outcome::Snooze { after_ms: WAIT_MAX_MS, reason });
         let reason = "put off 1000 times: no file".to_owned();
         assert_eq!(snooze(SNOOZES_MAX), Outcome::Dead { reason, fault: Fault::Failure });
     }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use supervision::{GuardSite, guard};
+use supervision::{GuardSite, Panicked, guard};
 use telemetry::context::{TraceContext, as_follower, link, with_deadline};
 use telemetry::panic::Policy;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::handlers::AnyHandler;
@@ -59,8 +59,7 @@ impl RunOne {
         let handler = self.handlers.get(&job.kind);
         let (ending, effects) = match handler {
             Some(handler) => self.guarded(site, handler.as_ref(), &job, &reins).await,
-            // Another version of the program may know it: this one may only be older.
-            None => (Ending::Failed(JobError::retry(format!("no handler for the kind {:?}", job.kind))), Vec::new()),
+            None => (Ending::Unknown, Vec::new()),
         };
         seam!("after_handler");
         let retry = self.retry.with(handler.and_then(|handler| handler.retry()));
@@ -92,26 +91,32 @@ impl RunOne {
         let deadline = Instant::now() + Duration::from_millis(timeout_ms);
         // The deadline of the request ended with the request: this attempt has one of its own.
         let mut work = Box::pin(guard(guard_site(site, &job), with_deadline(deadline, handler.run(context))));
-        let grace = Duration::from_millis(self.cancel_grace_ms);
         let stopped = tokio::select! {
             biased;
-            ended = &mut work => return match ended {
-                Ok(Ok(JobDone { result, effects })) => (Ending::Done { result }, effects),
-                Ok(Err(JobError::Retry { .. })) if cancelled.is_cancelled() => (Ending::Interrupted, Vec::new()),
-                Ok(Err(error)) => (Ending::Failed(error), Vec::new()),
-                Err(panicked) => (Ending::Panicked { message: panicked.to_string() }, Vec::new()),
-            },
-            () = tokio::time::sleep_until(deadline) => {
-                cancelled.cancel();
-                Ending::TimedOut { timeout_ms }
-            }
-            () = async { cancelled.cancelled().await; tokio::time::sleep(grace).await } => Ending::Interrupted,
+            ended = &mut work => return ending(ended, cancelled.is_cancelled().then_some(Ending::Interrupted)),
+            () = tokio::time::sleep_until(deadline) => Ending::TimedOut { timeout_ms },
+            () = cancelled.cancelled() => Ending::Interrupted,
         };
+        // Whoever listens ends by itself.
+        cancelled.cancel();
+        if let Ok(ended) = timeout(Duration::from_millis(self.cancel_grace_ms), &mut work).await {
+            return ending(ended, Some(stopped));
+        }
         // What is dropped half-way is still the handler's own code.
         match guard(guard_site(site, &job), async move { drop(work) }).await {
             Ok(()) => (stopped, Vec::new()),
             Err(panicked) => (Ending::Panicked { message: panicked.to_string() }, Vec::new()),
         }
+    }
+}
+
+/// How a handler ended that was not dropped. One that gives up when it is stopped has ended as it was `stopped`.
+fn ending(ended: Result<Result<JobDone, JobError>, Panicked>, stopped: Option<Ending>) -> (Ending, Vec<Effect>) {
+    match (ended, stopped) {
+        (Ok(Ok(JobDone { result, effects })), _) => (Ending::Done { result }, effects),
+        (Ok(Err(JobError::Retry { .. })), Some(stopped)) => (stopped, Vec::new()),
+        (Ok(Err(error)), _) => (Ending::Failed(error), Vec::new()),
+        (Err(panicked), _) => (Ending::Panicked { message: panicked.to_string() }, Vec::new()),
     }
 }
 
@@ -234,12 +239,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_attempt_that_hangs_is_dropped_at_its_own_time_limit() {
-        let began = tokio::time::Instant::now();
-        let outcome = outcome_of(job().payload(json!("hang")).timeout_ms(1_500), &CancellationToken::new()).await;
-        assert_eq!(began.elapsed(), Duration::from_millis(1_500));
-        let Outcome::Retry { error, fault: Fault::Failure, .. } = outcome else { panic!("{outcome:?}") };
-        assert_eq!(error, "timed out after 1500 ms");
+    async fn an_attempt_is_cancelled_at_its_own_time_limit_and_dropped_after_the_grace() {
+        for (payload, took_ms) in [("end when cancelled", 1_500), ("hang", 2_000)] {
+            let began = Instant::now();
+            let outcome = outcome_of(job().payload(json!(payload)).timeout_ms(1_500), &CancellationToken::new()).await;
+            assert_eq!(began.elapsed(), Duration::from_millis(took_ms), "{payload}");
+            let Outcome::Retry { error, fault: Fault::Failure, .. } = outcome else { panic!("{outcome:?}") };
+            assert_eq!(error, "timed out after 1500 ms", "{payload}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -270,10 +277,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_kind_that_nobody_knows_is_tried_again_later() {
-        let outcome = outcome_of(job().kind("from a newer version"), &CancellationToken::new()).await;
-        let Outcome::Retry { error, .. } = outcome else { panic!("{outcome:?}") };
-        assert_eq!(error, "no handler for the kind \"from a newer version\"");
+    async fn a_kind_that_nobody_knows_is_put_off_and_charged_nothing() {
+        let last = job().kind("from a newer version").max_attempts(1);
+        let outcome = outcome_of(last, &CancellationToken::new()).await;
+        let Outcome::Snooze { reason, after_ms } = outcome else { panic!("{outcome:?}") };
+        assert_eq!((reason.as_str(), after_ms), ("no handler for the kind \"from a newer version\"", 1_000));
     }
 
     /// Notes what is left of its time, and for which request it runs.
@@ -295,6 +303,9 @@ mod tests {
         async fn run(&self, payload: Value, _: JobContext) -> Result<JobDone, JobError> {
             if payload == json!("fail") {
                 return Err(JobError::Retry { error: "no".to_owned(), after_ms: Some(1_000) });
+            }
+            if payload == json!("fail anyhow") {
+                return Err(JobError::retry("no"));
             }
             let id = TraceContext::current().request_id().map(ToString::to_string).unwrap_or_default();
             *self.0.lock().unwrap() = telemetry::context::remaining().map(|left| (left, id));
@@ -324,7 +335,10 @@ mod tests {
         assert_eq!(left, Some(Duration::from_millis(2_500)));
         let settlement = run.run(&site, job().payload(json!("fail")), reins(&CancellationToken::new())).await;
         let Outcome::Retry { after_ms, .. } = settlement.outcome else { panic!("{settlement:?}") };
-        assert_eq!(after_ms, 7, "capped as its kind says");
+        assert_eq!(after_ms, 1_000, "as the attempt says");
+        let settlement = run.run(&site, job().payload(json!("fail anyhow")), reins(&CancellationToken::new())).await;
+        let Outcome::Retry { after_ms, .. } = settlement.outcome else { panic!("{settlement:?}") };
+        assert!(after_ms <= 7, "{after_ms} ms, and not as its kind says");
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,8 +3,7 @@
 //! It looks when it is poked (a job was enqueued here, a job has ended here, another process tells of jobs), when the next
 //! waiting job comes due, and at the latest after the poll interval, if a call was lost.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -39,13 +38,58 @@ pub(super) struct Claimer;
 #[derive(Debug)]
 pub(super) struct Look;
 
+/// What others see of the claimer without asking it.
+#[derive(Debug, Default)]
+pub(super) struct Seen(Mutex<Option<LastLook>>);
+
+/// Its latest look, if it runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LastLook {
+    pub(super) began: Instant,
+    /// It could not reach the store.
+    pub(super) is_parked: bool,
+}
+
+/// An incarnation is seen from its start to its end, however that comes.
+struct Present(Arc<Shared>);
+
 /// What one incarnation works with.
 pub(super) struct Working {
+    present: Present,
     shared: Arc<Shared>,
     stopped: CancellationToken,
     pulse: Pulse,
     park: Park,
     heartbeat: Heartbeat,
+}
+
+impl Seen {
+    /// Its latest look; `None` if it does not run.
+    pub(super) fn last_look(&self) -> Option<LastLook> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, look: Option<LastLook>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = look;
+    }
+}
+
+impl Present {
+    fn begin(shared: &Arc<Shared>) -> Self {
+        let present = Self(Arc::clone(shared));
+        present.looks(false);
+        present
+    }
+
+    fn looks(&self, is_parked: bool) {
+        self.0.claimer_seen.set(Some(LastLook { began: Instant::now(), is_parked }));
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.claimer_seen.set(None);
+    }
 }
 
 impl Actor for Claimer {
@@ -60,6 +104,7 @@ impl Actor for Claimer {
     ) -> Result<Working, ActorProcessingErr> {
         let interval_ms = shared.settings.poll_interval_ms;
         Ok(Working {
+            present: Present::begin(&shared),
             stopped: context.cancelled(),
             pulse: Pulse::start(&context, myself, shared.claimer.clone(), || Look),
             park: Park::new(ID, shared.settings.park_max_ms),
@@ -87,12 +132,14 @@ impl Working {
     /// Claims from every queue and answers how long to wait.
     async fn claim(&mut self) -> Duration {
         let mut wait = jittered(self.shared.settings.poll_interval_ms);
+        self.present.looks(false);
         for queue in self.queues_in_turn() {
-            let claimed = self.claim_from(&queue).await;
-            self.shared.claimer_parked.store(claimed.is_err(), Ordering::Relaxed);
-            match claimed {
+            match self.claim_from(&queue).await {
                 Ok(next) => wait = wait.min(next),
-                Err(error) => return self.park.failed(&error),
+                Err(error) => {
+                    self.present.looks(true);
+                    return self.park.failed(&error);
+                }
             }
             self.park.ok();
         }

@@ -3,6 +3,8 @@
 //! It is a pure function of what was read at one moment. Several things may stand in a job's way; all are told, what must be
 //! over first comes first.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
@@ -55,6 +57,8 @@ pub enum ReasonCode {
     Suspect,
     /// Jobs of the same tenant and queue come first.
     BehindOthers,
+    /// Whoever takes jobs in this process does not run, or does not get on.
+    ClaimerDown,
     /// This process could not reach the store, and has not tried again yet.
     ClaimerParked,
     /// This process holds as many jobs as it may.
@@ -65,7 +69,7 @@ pub enum ReasonCode {
 
 impl ReasonCode {
     /// All of them, in the order in which they would be told.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Done,
         Self::Dead,
         Self::Cancelled,
@@ -81,6 +85,7 @@ impl ReasonCode {
         Self::TenantAtRate,
         Self::Suspect,
         Self::BehindOthers,
+        Self::ClaimerDown,
         Self::ClaimerParked,
         Self::ProcessFull,
         Self::NextInLine,
@@ -100,8 +105,21 @@ pub(super) struct Here<'a> {
     pub(super) tenant_running_max: u32,
     /// How many more jobs it could hold.
     pub(super) room: usize,
-    /// Whether its claimer waits for the store.
-    pub(super) is_parked: bool,
+    /// What its claimer does.
+    pub(super) claimer: Claimer,
+}
+
+/// What the claimer of this process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claimer {
+    /// It looks for jobs, again and again.
+    Looks,
+    /// It waits for the store.
+    Parked,
+    /// It has not looked for so long.
+    Silent(Duration),
+    /// It does not run.
+    Absent,
 }
 
 pub(super) fn reasons(standing: &Standing, here: &Here<'_>) -> Vec<Reason> {
@@ -144,7 +162,7 @@ fn waiting(standing: &Standing, here: &Here<'_>) -> Vec<Reason> {
         tell(ReasonCode::TenantDisabled, format!("its tenant is disabled since {}", time(since)));
     }
     if !here.knows_kind {
-        let detail = format!("no handler for the kind {:?} in this service: an attempt here would fail", job.kind);
+        let detail = format!("no handler for the kind {:?} in this process: here it would be put off", job.kind);
         tell(ReasonCode::KindUnknown, detail);
     }
     if !here.queues.contains(&job.queue) {
@@ -168,9 +186,20 @@ fn waiting(standing: &Standing, here: &Here<'_>) -> Vec<Reason> {
         let detail = format!("{} {more}jobs of its tenant and queue come first; tenants take turns", standing.ahead);
         tell(ReasonCode::BehindOthers, detail);
     }
-    if here.is_parked {
-        let detail = "this process could not reach the store, and has not tried again yet";
-        tell(ReasonCode::ClaimerParked, detail.to_owned());
+    match here.claimer {
+        Claimer::Looks => {}
+        Claimer::Parked => {
+            let detail = "this process could not reach the store, and has not tried again yet";
+            tell(ReasonCode::ClaimerParked, detail.to_owned());
+        }
+        Claimer::Silent(time) => {
+            let detail = format!("`scheduler.claimer` of this process has not looked for {} s", time.as_secs());
+            tell(ReasonCode::ClaimerDown, detail);
+        }
+        Claimer::Absent => {
+            let detail = "`scheduler.claimer` of this process does not run: its supervision tree says why";
+            tell(ReasonCode::ClaimerDown, detail.to_owned());
+        }
     }
     if here.room == 0 {
         tell(ReasonCode::ProcessFull, "this process holds as many jobs as it may".to_owned());
@@ -240,8 +269,14 @@ mod tests {
 
     fn told(standing: &Standing, change: impl FnOnce(&mut Here<'_>)) -> Vec<(ReasonCode, String)> {
         let queues = ["default".to_owned()];
-        let mut here =
-            Here { owner: OURS, queues: &queues, knows_kind: true, tenant_running_max: 16, room: 9, is_parked: false };
+        let mut here = Here {
+            owner: OURS,
+            queues: &queues,
+            knows_kind: true,
+            tenant_running_max: 16,
+            room: 9,
+            claimer: Claimer::Looks,
+        };
         change(&mut here);
         reasons(standing, &here).into_iter().map(|reason| (reason.code, reason.detail)).collect()
     }
@@ -279,11 +314,12 @@ mod tests {
             ahead: 3,
             ..standing(JobState::Ready)
         };
-        let all =
-            told(&hindered, |here| *here = Here { queues: &[], knows_kind: false, room: 0, is_parked: true, ..*here });
+        let all = told(&hindered, |here| {
+            *here = Here { queues: &[], knows_kind: false, room: 0, claimer: Claimer::Parked, ..*here }
+        });
         let expected = [
             (ReasonCode::TenantDisabled, "its tenant is disabled since 1970-01-01T00:00:00Z"),
-            (ReasonCode::KindUnknown, "no handler for the kind \"test\" in this service: an attempt here would fail"),
+            (ReasonCode::KindUnknown, "no handler for the kind \"test\" in this process: here it would be put off"),
             (ReasonCode::QueueNotServed, "this service takes no jobs from the queue \"default\", only from: "),
             (ReasonCode::TenantAtLimit, "16 jobs of its tenant run, 16 may"),
             (ReasonCode::TenantAtRate, "its tenant has started as many jobs as it may, until 1970-01-01T00:00:02Z"),

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -15,10 +16,16 @@ use crate::jobs::{Progress, ProgressSlot, Reins};
 use crate::model::{Poke, TenantId, TraceContext};
 use crate::store::{Fence, Job, Outcome, Settlement};
 
+/// Of the jobs that have not begun, only so many are held as begin within this time.
+const AHEAD: Duration = Duration::from_millis(100);
+
 /// See the page of this module.
 #[derive(Debug)]
 pub(super) struct Flight {
-    held_max: usize,
+    /// Jobs that may run at a time.
+    concurrency: usize,
+    /// Jobs that may wait beside them, to begin or for their end to be written.
+    batch: usize,
     table: Mutex<Table>,
     idle: Notify,
     /// Running jobs have said how far they are.
@@ -34,6 +41,15 @@ struct Table {
     running: usize,
     /// Ended, not written.
     ended: VecDeque<Settlement>,
+    pace: Pace,
+}
+
+/// How many runs end in a span of [`AHEAD`].
+#[derive(Debug, Default)]
+struct Pace {
+    began: Option<Instant>,
+    ended: usize,
+    ended_before: usize,
 }
 
 #[derive(Debug)]
@@ -68,13 +84,18 @@ pub(super) struct Departure {
 }
 
 impl Flight {
-    pub(super) fn new(held_max: usize) -> Self {
-        Self { held_max, table: Mutex::default(), idle: Notify::new(), reports: Poke::new() }
+    pub(super) fn new(concurrency: u32, batch: u32) -> Self {
+        let (concurrency, batch) = (concurrency as usize, batch as usize);
+        Self { concurrency, batch, table: Mutex::default(), idle: Notify::new(), reports: Poke::new() }
     }
 
-    /// How many more jobs may be claimed.
+    /// How many more jobs may be claimed: those that begin at once, and those that begin as soon as others end, by the pace
+    /// of late. What waits here for longer could have begun in another process, or have let a more urgent job pass.
     pub(super) fn room(&self) -> usize {
-        self.held_max.saturating_sub(self.table().held.len())
+        let mut table = self.table();
+        let soon = self.concurrency + table.pace.of_late(Instant::now()).min(self.batch);
+        let to_begin = soon.saturating_sub(table.running + table.waiting.len());
+        to_begin.min((self.concurrency + self.batch).saturating_sub(table.held.len()))
     }
 
     /// Takes in claimed jobs, whose leases end at `lease_until`.
@@ -113,6 +134,7 @@ impl Flight {
     pub(super) fn ended(&self, settlement: Settlement) {
         let mut table = self.table();
         table.running = table.running.saturating_sub(1);
+        table.pace.ended(Instant::now());
         table.ended.push_back(settlement);
         if table.running == 0 {
             self.idle.notify_waiters();
@@ -179,6 +201,11 @@ impl Flight {
         lost.iter().filter(|fence| table.lose(fence)).count()
     }
 
+    /// When the first lease ends, by our own clock.
+    pub(super) fn earliest_lease(&self) -> Option<Instant> {
+        self.table().held.values().map(|held| held.lease_until).min()
+    }
+
     /// Cancels those whose lease is over by our own clock, because no heartbeat reached the store.
     pub(super) fn expire(&self, now: Instant) -> usize {
         let mut table = self.table();
@@ -239,17 +266,36 @@ impl Table {
     }
 }
 
+impl Pace {
+    fn ended(&mut self, now: Instant) {
+        self.turn(now);
+        self.ended += 1;
+    }
+
+    /// In the last whole span, or already in this one.
+    fn of_late(&mut self, now: Instant) -> usize {
+        self.turn(now);
+        self.ended.max(self.ended_before)
+    }
+
+    fn turn(&mut self, now: Instant) {
+        let age = self.began.map_or(Duration::MAX, |began| now - began);
+        if age >= AHEAD {
+            self.ended_before = if age < 2 * AHEAD { self.ended } else { 0 };
+            (self.began, self.ended) = (Some(now), 0);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::jobs::testing::job;
 
     const LEASE: Duration = Duration::from_secs(30);
 
     fn flight_of(count: usize) -> (Flight, Vec<Fence>) {
-        let flight = Flight::new(10);
+        let flight = Flight::new(8, 2);
         let jobs: Vec<Job> = (0..count).map(|_| job()).collect();
         let fences = jobs.iter().map(Job::fence).collect();
         flight.take_in(jobs, Instant::now() + LEASE);
@@ -262,14 +308,29 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_job_takes_room_until_the_store_has_its_end() {
-        let (flight, fences) = flight_of(1);
-        assert_eq!(flight.room(), 9);
-        flight.depart(8).unwrap();
+        let (flight, fences) = flight_of(8);
+        assert_eq!(flight.room(), 0, "all places to run are taken");
+        for fence in &fences {
+            flight.depart(8).unwrap();
+            flight.ended(done(*fence));
+        }
+        assert_eq!((flight.room(), flight.running(), flight.unwritten()), (2, 0, 8));
+        assert_eq!(flight.oldest_ends(5).len(), 5);
+        flight.written(5);
+        assert_eq!((flight.room(), flight.unwritten()), (7, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_jobs_wait_here_than_begin_in_a_moment() {
+        let (flight, fences) = flight_of(8);
+        let running = std::iter::from_fn(|| flight.depart(8)).count();
+        assert_eq!((running, flight.room()), (8, 0));
+        tokio::time::advance(LEASE / 2).await;
         flight.ended(done(fences[0]));
-        assert_eq!((flight.room(), flight.running(), flight.unwritten()), (9, 0, 1));
-        assert_eq!(flight.oldest_ends(5).len(), 1);
         flight.written(1);
-        assert_eq!((flight.room(), flight.unwritten()), (10, 0));
+        assert_eq!(flight.room(), 2, "the free place, and one more as long as runs end that quickly");
+        tokio::time::advance(3 * AHEAD).await;
+        assert_eq!(flight.room(), 1, "they do not");
     }
 
     #[tokio::test(start_paused = true)]

@@ -34,7 +34,6 @@ mod sweeper;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -93,8 +92,7 @@ struct Shared {
     owner: Uuid,
     run: RunOne,
     flight: Flight,
-    /// Whether the claimer waits for a store that did not answer.
-    claimer_parked: AtomicBool,
+    claimer_seen: claimer::Seen,
     /// Jobs may be due.
     claimer: Poke,
     /// Jobs are waiting to run, or a place is free.
@@ -122,7 +120,13 @@ impl Scheduler {
         handlers: Handlers,
         deliveries: Poke,
     ) -> std::result::Result<Self, BadSettings> {
-        let faults = settings.faults();
+        let mut faults = settings.faults();
+        faults.extend(
+            handlers.twice().map(|kind| SettingsFault {
+                key: "handlers",
+                reason: format!("two of them are for the kind {kind:?}"),
+            }),
+        );
         if !faults.is_empty() {
             return Err(BadSettings(faults));
         }
@@ -136,8 +140,8 @@ impl Scheduler {
             store,
             owner: Uuid::new_v4(),
             run,
-            flight: Flight::new(settings.held_max()),
-            claimer_parked: AtomicBool::new(false),
+            flight: Flight::new(settings.concurrency, settings.batch),
+            claimer_seen: claimer::Seen::default(),
             claimer: Poke::new(),
             runners: Poke::new(),
             settler: Poke::new(),
@@ -241,10 +245,21 @@ impl Scheduler {
             knows_kind: self.handlers().known(&standing.job.kind).is_some(),
             tenant_running_max: self.0.settings.tenant_concurrency,
             room: self.0.flight.room(),
-            is_parked: self.0.claimer_parked.load(Ordering::Relaxed),
+            claimer: self.claimer(),
         };
         let reasons = explain::reasons(&standing, &here);
         Ok(Some(Explanation { standing, reasons }))
+    }
+
+    fn claimer(&self) -> explain::Claimer {
+        match self.0.claimer_seen.last_look() {
+            None => explain::Claimer::Absent,
+            Some(look) if look.began.elapsed() > self.0.settings.silence() => {
+                explain::Claimer::Silent(look.began.elapsed())
+            }
+            Some(look) if look.is_parked => explain::Claimer::Parked,
+            Some(_) => explain::Claimer::Looks,
+        }
     }
 
     /// Lets a paused schedule fire again, and wakes the firer.

@@ -118,6 +118,9 @@ pub struct SettingsFault {
     pub reason: String,
 }
 
+/// More than any call to the store takes.
+const SILENT_AFTER: Duration = Duration::from_secs(30);
+
 impl Settings {
     /// Every contradiction at once.
     #[must_use]
@@ -167,6 +170,12 @@ impl Settings {
         }
     }
 
+    /// A claimer that runs has looked within this time: it waits for its poll or is parked, and then for a store that answers
+    /// or is away.
+    pub(super) fn silence(&self) -> Duration {
+        Duration::from_millis(2 * self.poll_interval_ms.max(self.park_max_ms)) + SILENT_AFTER
+    }
+
     /// What the whole subtree may take to stop.
     #[must_use]
     pub fn stop_budget(&self) -> Duration {
@@ -181,11 +190,6 @@ impl Settings {
     /// How long running jobs may go on after the stop has begun.
     pub(super) fn drain(&self) -> Duration {
         self.runners_stop().saturating_sub(Duration::from_millis(self.cancel_grace_ms) + RUNNERS_MARGIN)
-    }
-
-    /// Jobs that this process holds at a time: those that run, and one batch that waits or has ended.
-    pub(super) fn held_max(&self) -> usize {
-        self.concurrency.saturating_add(self.batch) as usize
     }
 }
 

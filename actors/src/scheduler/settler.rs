@@ -2,12 +2,13 @@
 //!
 //! It is the last of the way to stop: what the runners report on their way out is still written.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use supervision::{ChildContext, ChildSpec, Heartbeat};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::pulse::{Park, Pulse, until_stop};
@@ -66,6 +67,8 @@ impl Actor for Settler {
         }
         LATE.born(&[]);
         LEASE_LOST.born(&[]);
+        let (watch, ended) = (watch_leases(Arc::clone(&shared)), context.tasks().token());
+        context.tasks().spawn("leases", async move { drop(ended.run_until_cancelled(watch).await) });
         Ok(Working {
             stopped: context.cancelled(),
             pulse: Pulse::start(&context, myself, shared.settler.clone(), || Look),
@@ -196,20 +199,32 @@ impl Working {
     }
 }
 
-/// One heartbeat for all that is held. When it fails, our own clock cancels what can no longer be ours.
+/// One heartbeat for all that is held.
 pub(super) async fn extend_leases(shared: &Shared) -> Result<(), StoreError> {
     let lease = Duration::from_millis(shared.settings.lease_ms);
     let (held, asked) = (shared.flight.held(), Instant::now());
-    let answer = shared.store.heartbeat(shared.owner, shared.settings.lease_ms, &held).await;
-    let lost = match &answer {
-        Ok(lost) => shared.flight.extend(&held, lost, asked + lease),
-        Err(_) => shared.flight.expire(Instant::now()),
-    };
+    let lost = shared.store.heartbeat(shared.owner, shared.settings.lease_ms, &held).await?;
+    tell_of_lost(shared.flight.extend(&held, &lost, asked + lease));
+    Ok(())
+}
+
+/// By our own clock, cancels what can no longer be ours, however long a heartbeat is under way.
+async fn watch_leases(shared: Arc<Shared>) -> Infallible {
+    // Whatever is claimed meanwhile ends later. An end that is not written yet may be there long after its lease.
+    let (lease, at_least) = (Duration::from_millis(shared.settings.lease_ms), Duration::from_millis(100));
+    loop {
+        let now = Instant::now();
+        tell_of_lost(shared.flight.expire(now));
+        let first = shared.flight.earliest_lease().unwrap_or(now + lease);
+        sleep_until(first.clamp(now + at_least, now + lease.max(at_least))).await;
+    }
+}
+
+fn tell_of_lost(lost: usize) {
     if lost > 0 {
         LEASE_LOST.add(lost as u64, &[]);
         tracing::warn!(lost, "leases were lost, the jobs are cancelled");
     }
-    answer.map(drop)
 }
 
 fn report(settlement: &Settlement, answer: &Settled) {

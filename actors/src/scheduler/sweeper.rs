@@ -58,25 +58,25 @@ pub(super) struct Working {
 #[derive(Default)]
 struct Clocks {
     seen: Option<(Millis, Instant)>,
-    /// When it has jumped ahead, whoever lives needs time to extend its leases.
-    distrusted_until: Option<Instant>,
+    trusted_from: Option<Instant>,
 }
 
 impl Clocks {
-    /// Whether it says which leases have run out. A jump by less than any lease lasts behind a heartbeat does no harm.
+    /// Whether it says which leases have run out. After it has jumped ahead, or may have before we came, whoever lives needs
+    /// time to extend its leases: two of their heartbeats come in the time of one. A smaller jump does no harm.
     fn may_judge(&mut self, now_ms: Millis, lease: Duration) -> bool {
         let now = Instant::now();
-        if let Some((before_ms, at)) = self.seen.replace((now_ms, now)) {
-            let ahead_ms = now_ms.saturating_sub(before_ms).saturating_sub((now - at).as_millis() as Millis);
-            if ahead_ms > lease.as_millis() as Millis / 4 {
-                tracing::warn!(
-                    ahead_ms,
-                    "the store's clock has jumped ahead, no lease is taken for over until it is extended"
-                );
-                self.distrusted_until = Some(now + lease);
-            }
+        let ahead_ms = self
+            .seen
+            .replace((now_ms, now))
+            .map(|(before_ms, at)| now_ms.saturating_sub(before_ms).saturating_sub((now - at).as_millis() as Millis));
+        if ahead_ms.is_none_or(|ahead_ms| ahead_ms > lease.as_millis() as Millis / 4) {
+            self.trusted_from = Some(now + lease / 2);
         }
-        self.distrusted_until.is_none_or(|until| now >= until)
+        if let Some(ahead_ms @ 1_000..) = ahead_ms {
+            tracing::warn!(ahead_ms, "the store's clock has jumped ahead");
+        }
+        self.trusted_from.is_some_and(|from| now >= from)
     }
 }
 

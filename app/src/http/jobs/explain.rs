@@ -27,7 +27,7 @@ pub struct ExplanationResource {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ReasonResource {
     /// `done`, `dead`, `cancelled`, `running`, `runner_lost`, `not_due`, `backoff`, `snoozed`, `tenant_disabled`, `kind_unknown`,
-    /// `queue_not_served`, `tenant_at_limit`, `tenant_at_rate`, `suspect`, `behind_others`, `claimer_parked`, `process_full` or `next_in_line`.
+    /// `queue_not_served`, `tenant_at_limit`, `tenant_at_rate`, `suspect`, `behind_others`, `claimer_down`, `claimer_parked`, `process_full` or `next_in_line`.
     #[schema(value_type = String)]
     code: ReasonCode,
     /// In words.
