@@ -68,7 +68,9 @@ impl Actor for Settler {
         LATE.born(&[]);
         LEASE_LOST.born(&[]);
         let (watch, ended) = (watch_leases(Arc::clone(&shared)), context.tasks().token());
-        context.tasks().spawn("leases", async move { drop(ended.run_until_cancelled(watch).await) });
+        context.tasks().spawn("leases", async move {
+            let _ = ended.run_until_cancelled(watch).await;
+        });
         Ok(Working {
             stopped: context.cancelled(),
             pulse: Pulse::start(&context, myself, shared.settler.clone(), || Look),

@@ -12,6 +12,39 @@ use crate::model::{Millis, TenantId, new_id};
 /// The last error of a job that makes room for the next fire of its schedule.
 pub(super) const OVERTAKEN: &str = "cancelled: a later fire of its schedule took its place";
 
+/// So many jobs one transaction cancels at most to make room for fires. If there are more, nothing fires in their place before
+/// the last of them is cancelled: those of other schedules are not to wait for it.
+pub(super) const CANCEL_MAX: usize = 1_000;
+
+/// What a transaction did that was to fire.
+pub(super) enum Tried<T> {
+    /// It has cancelled so many that another one must fire.
+    Cancelled(Vec<Fence>),
+    /// Its answer.
+    Fired(T),
+}
+
+impl Triggered {
+    /// With jobs that were cancelled before.
+    pub(super) fn after(self, mut before: Vec<Fence>) -> Self {
+        match self {
+            Self::Started { fired, cancelled } => {
+                before.extend(cancelled);
+                Self::Started { fired, cancelled: before }
+            }
+            other => other,
+        }
+    }
+}
+
+impl Backfilled {
+    /// With jobs that were cancelled before.
+    pub(super) fn after(self, mut before: Vec<Fence>) -> Self {
+        before.extend(self.cancelled);
+        Self { cancelled: before, ..self }
+    }
+}
+
 /// How many due schedules of each of so many tenants to read. Beside others nobody can have more than twice its share anyway.
 pub(super) fn of_each(limit: u32, tenants: usize) -> u32 {
     let tenants = u32::try_from(tenants).unwrap_or(u32::MAX).max(1);
@@ -88,13 +121,12 @@ pub(super) fn meet(
 }
 
 impl FireReport {
-    /// Counts in what one schedule did.
-    pub(super) fn add(&mut self, meeting: &Meeting, change: &Change, fired: Vec<Fired>, cancelled: Vec<Fence>) {
+    /// Counts in what one schedule did, beside those that it cancelled.
+    pub(super) fn add(&mut self, meeting: &Meeting, change: &Change, fired: Vec<Fired>) {
         self.missed += change.missed;
         self.overlapped += meeting.overlapped;
         self.buffered += u64::from(meeting.is_newly_buffered);
         self.fired.extend(fired);
-        self.cancelled.extend(cancelled);
     }
 }
 

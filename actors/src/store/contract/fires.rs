@@ -3,6 +3,7 @@
 use super::schedules::{HOUR_MS, fire};
 use super::*;
 use crate::jobs::Cadence;
+use crate::model::new_id;
 use crate::store::{
     Cancelled, Fault, FireDue, JobState, Misfire, NewSchedule, Overlap, Policies, Schedule, Tally, Triggered,
 };
@@ -356,4 +357,55 @@ pub(crate) async fn concurrent_fires_triggers_and_backfills_make_each_job_once(f
         fixture.store.cancel_job(&tenant("demo"), jobs[0].id, "").await.unwrap(),
         Some(Cancelled::Now(_) | Cancelled::TooLate(_))
     ));
+}
+
+/// More than one look cancels.
+const PILE: i64 = 2_500;
+
+/// A schedule whose jobs pile up, and another tenant's that is due.
+async fn pile(fixture: &Fixture) -> Schedule {
+    let piled = schedule(fixture, policies(Overlap::Allow)).await;
+    fire(fixture).await;
+    let past: Vec<Millis> = (1..PILE).map(|n| START_MS - n * EVERY_MS as i64).collect();
+    for slice in past.chunks(500) {
+        fixture.store.backfill_schedule(&piled.tenant, piled.id, slice, Overlap::Allow).await.unwrap();
+    }
+    assert_eq!(fixture.store.job_counts().await.unwrap().ready, PILE as u64);
+    piled
+}
+
+pub(crate) async fn jobs_that_pile_up_before_they_are_cancelled_hold_up_no_other_schedule(fixture: &Fixture) {
+    let piled = pile(fixture).await;
+    let cadence = piled.cadence.clone();
+    let kind = (piled.kind.clone(), piled.payload.clone());
+    let again = NewSchedule { id: piled.id, ..NewSchedule::new(tenant("demo"), cadence.clone(), kind.0, kind.1) };
+    fixture.store.update_schedule(NewSchedule { policies: policies(Overlap::CancelPrevious), ..again }).await.unwrap();
+    let other = NewSchedule::new(tenant("zoe"), cadence, "publish", json!({}));
+    let other = fixture.store.create_schedule(other).await.unwrap();
+    fixture.advance(EVERY_MS);
+    let first = fire(fixture).await;
+    let fired: Vec<Uuid> = first.fired.iter().map(|fired| fired.schedule).collect();
+    assert_eq!((fired, first.next_due_in_ms), (vec![other.id], Some(0)));
+    let (mut cancelled, mut fired) = (first.cancelled.len(), Vec::new());
+    while fired.is_empty() {
+        let report = fire(fixture).await;
+        assert!(!report.cancelled.is_empty() || !report.fired.is_empty(), "it does not get on");
+        cancelled += report.cancelled.len();
+        fired.extend(report.fired);
+    }
+    assert_eq!((cancelled, fired.len(), fired[0].schedule), (PILE as usize, 1, piled.id));
+    let counts = fixture.store.job_counts().await.unwrap();
+    assert_eq!((counts.ready, counts.cancelled), (2, PILE as u64));
+}
+
+pub(crate) async fn a_trigger_may_cancel_however_many_jobs(fixture: &Fixture) {
+    let piled = pile(fixture).await;
+    fixture.advance(1);
+    let job = new_id();
+    let overlap = Some(Overlap::CancelPrevious);
+    let triggered = fixture.store.trigger_schedule(&piled.tenant, piled.id, job, overlap).await.unwrap().unwrap();
+    let Triggered::Started { fired, cancelled } = triggered else { panic!("{triggered:?}") };
+    assert_eq!((fired.job, cancelled.len()), (job, PILE as usize));
+    let counts = fixture.store.job_counts().await.unwrap();
+    assert_eq!((counts.ready, counts.cancelled), (1, PILE as u64));
 }

@@ -122,6 +122,7 @@ macro_rules! contract_tests {
             a_batch_with_a_key_twice_keeps_one
             a_forgotten_job_has_its_key_no_longer
             tenants_do_not_meet_in_their_unique_keys
+            several_with_one_key_take_the_place_of_one
         );
         crate::store::contract::contract_tests!(@ $open; schedules:
             a_schedule_fires_once_for_each_time_it_is_due
@@ -148,6 +149,8 @@ macro_rules! contract_tests {
             a_paused_schedule_can_be_triggered_and_stays_paused
             past_fires_are_made_once_each
             concurrent_fires_triggers_and_backfills_make_each_job_once
+            jobs_that_pile_up_before_they_are_cancelled_hold_up_no_other_schedule
+            a_trigger_may_cancel_however_many_jobs
         );
         crate::store::contract::contract_tests!(@ $open; lists:
             jobs_are_listed_newest_first_whatever_state_they_are_in

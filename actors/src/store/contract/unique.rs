@@ -2,7 +2,7 @@
 
 use super::jobs::prune;
 use super::*;
-use crate::store::{Fault, JobState, PruneJobs, Unique, UniqueStates};
+use crate::store::{Fault, JobState, KeyHash, PruneJobs, Quotas, Unique, UniqueStates};
 
 const DONE: Outcome = Outcome::Done { result: None };
 
@@ -114,4 +114,16 @@ pub(crate) async fn tenants_do_not_meet_in_their_unique_keys(fixture: &Fixture) 
     let theirs = NewJob { unique: Some(Unique::new("k", None)), ..new_job("other") };
     let theirs = fixture.enqueue(vec![theirs]).await.remove(0);
     assert!(theirs.id != first && theirs.tenant == tenant("other") && theirs.state == JobState::Ready);
+}
+
+pub(crate) async fn several_with_one_key_take_the_place_of_one(fixture: &Fixture) {
+    let demo = tenant("demo");
+    fixture.store.create_tenant(&demo, &KeyHash::of("demo")).await.unwrap();
+    let one = Quotas { jobs_queued: Some(1), ..Quotas::default() };
+    fixture.store.set_tenant_quotas(&demo, one).await.unwrap();
+    let same = || NewJob { unique: Some(Unique::new("k", None)), ..new_job("demo") };
+    let kept = fixture.enqueue(vec![same(), same(), same()]).await;
+    assert!(kept.iter().all(|job| job.id == kept[0].id), "{kept:?}");
+    let other = NewJob { unique: Some(Unique::new("other", None)), ..new_job("demo") };
+    assert_eq!(fixture.store.enqueue(vec![same(), other]).await.unwrap_err().kind(), "limit");
 }

@@ -31,8 +31,20 @@ const LITTLE: Duration = Duration::from_millis(300);
 const SOON: Duration = Duration::from_secs(30);
 
 /// What a call may write.
-const TABLES: [&str; 10] =
-    ["jobs", "jobs_done", "job_keys", "schedules", "channels", "deliveries", "loads", "shares", "queues", "paces"];
+const TABLES: [&str; 12] = [
+    "jobs",
+    "jobs_done",
+    "job_keys",
+    "schedules",
+    "channels",
+    "deliveries",
+    "loads",
+    "shares",
+    "queues",
+    "paces",
+    "arrivals",
+    "departures",
+];
 
 /// The calls, each with a table on which it is held when it has locked, and written, something else before.
 const CALLS: [(&str, &str); 5] =

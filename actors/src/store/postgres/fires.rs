@@ -4,7 +4,7 @@
 //! A schedule is locked before it is looked at, so that each fire happens once. Those that another process has locked are
 //! its own. A schedule is locked before its jobs; whoever ends a job locks no schedule.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use super::{PostgresStore, Run, Write, clean, jobs, loads, settle};
 use crate::model::{Millis, TenantId};
 use crate::seam::seam;
 use crate::store::error::{Inner, Trouble};
-use crate::store::firing::{self, Change, OVERTAKEN};
+use crate::store::firing::{self, CANCEL_MAX, Change, OVERTAKEN, Tried};
 use crate::store::policy::{Meeting, Plan, Standing, Terms};
 use crate::store::rows::{self, Columns};
 use crate::store::{Backfilled, Fence, FireDue, FireReport, Fired, Overlap, Schedule, Triggered};
@@ -54,7 +54,9 @@ const LIVE: &str = "
     WHERE EXISTS (SELECT 1 FROM jobs WHERE schedule_id = asked.id)";
 
 // Rows are locked in the order of their ids by all who lock several, so that no two wait for each other.
-const LOCK_JOBS: &str = "SELECT id FROM jobs WHERE schedule_id = ANY ($1) ORDER BY id FOR UPDATE";
+const LOCK_JOBS: &str = "
+    SELECT id, schedule_id FROM jobs
+    WHERE id = ANY (ARRAY(SELECT id FROM jobs WHERE schedule_id = ANY ($1) LIMIT $2)) ORDER BY id FOR UPDATE";
 
 // Of these fires, those that have made a job which is still kept.
 const PRESENT: &str = "
@@ -71,9 +73,9 @@ const WRITE_DOWN: &str = "
 const BREAK: &str = "
     UPDATE schedules SET next_fire_at_ms = NULL, buffered_fire_at_ms = NULL, last_error = $2 WHERE id = $1";
 
+// Those that are due and were not taken belong to another process at this moment.
 const NEXT: &str = "
-    SELECT now_ms() AS now_ms,
-           (SELECT min(next_fire_at_ms) FROM schedules WHERE next_fire_at_ms IS NOT NULL) AS next_ms";
+    SELECT now_ms() AS now_ms, (SELECT min(next_fire_at_ms) FROM schedules WHERE next_fire_at_ms > $1) AS next_ms";
 
 /// What `plans` looks at.
 #[cfg(test)]
@@ -89,14 +91,14 @@ pub(super) async fn fire_due(store: &PostgresStore, fire: FireDue) -> Inner<Fire
 
 async fn fire_within(write: &mut Write<'_>, fire: FireDue, queued_max: u32) -> Inner<FireReport> {
     let now = now(write).await?;
-    let (rows, is_more) = due(write, fire.limit, now).await?;
+    let (rows, mut is_more) = due(write, fire.limit, now).await?;
     let share = (fire.limit as usize).checked_div(rows.len()).unwrap_or(0);
     let terms = Terms { now, catch_up_window_ms: fire.catch_up_window_ms, most: share, rests: false };
     let mut report = FireReport::default();
     if !rows.is_empty() {
-        apply(write, &rows, terms, queued_max, &mut report).await?;
+        is_more |= apply(write, &rows, terms, queued_max, &mut report).await?;
     }
-    let next = write.one(sqlx::query(NEXT)).await?;
+    let next = write.one(sqlx::query(NEXT).bind(now)).await?;
     let next_due_in_ms = rows::until(next.integer_or_none("next_ms")?, next.number("now_ms")?);
     report.next_due_in_ms = if is_more { Some(0) } else { next_due_in_ms };
     Ok(report)
@@ -137,13 +139,14 @@ async fn shares(write: &mut Write<'_>, limit: u32, now: Millis) -> Inner<Vec<PgR
     Ok(firing::by_turns(queues, limit as usize))
 }
 
+/// Fires all of them. Answers whether one of them is to be looked at once more.
 async fn apply(
     write: &mut Write<'_>,
     rows: &[PgRow],
     terms: Terms,
     queued_max: u32,
     report: &mut FireReport,
-) -> Inner<()> {
+) -> Inner<bool> {
     let mut planned: Vec<(Box<Schedule>, Plan)> = Vec::with_capacity(rows.len());
     for row in rows {
         match rows::schedule(row) {
@@ -163,24 +166,36 @@ async fn apply(
     let live = live(write, planned.iter().map(|(schedule, _)| schedule.id).collect()).await?;
     let cancels = |schedule: &Schedule| schedule.policies.overlap == Overlap::CancelPrevious;
     let may_cancel = planned.iter().filter(|(schedule, _)| cancels(schedule)).map(|(schedule, _)| schedule.id);
-    lock_jobs(write, may_cancel.collect()).await?;
+    let mut victims = Victims::lock(write, may_cancel.collect()).await?;
     let tenants: BTreeSet<String> = planned.iter().map(|(schedule, _)| schedule.tenant.to_string()).collect();
     let tenants: Vec<String> = tenants.into_iter().collect();
     // Or a tenant might fill its room meanwhile, and no schedule would fire.
     loads::lock(write, tenants.clone()).await?;
+    if !victims.of.is_empty() {
+        loads::touch(write, tenants.clone()).await?;
+    }
     let limits = loads::Room::ask(write, tenants, queued_max).await?;
     let mut rooms = firing::Rooms::default();
     let mut inserts = jobs::Inserts::default();
+    let mut is_more = false;
     for (schedule, plan) in planned {
         let standing = standing(&schedule, live.contains(&schedule.id));
         let room = rooms.left(&schedule.tenant).unwrap_or_else(|| limits.of(schedule.tenant.as_str()));
         let (meeting, change) = firing::meet(&schedule, &plan, standing, &present, room, &mut rooms);
-        let (fired, cancelled) = perform(write, &mut inserts, &schedule, &meeting, None, terms.now).await?;
+        if meeting.cancels {
+            report.cancelled.extend(victims.cancel(write, &schedule).await?);
+            if victims.are_more {
+                is_more = true;
+                continue;
+            }
+        }
+        is_more |= change.next.is_some_and(|next| next <= terms.now);
         write_down(write, schedule.id, &meeting, &change).await?;
-        report.add(&meeting, &change, fired, cancelled);
+        report.add(&meeting, &change, start(&mut inserts, &schedule, &meeting, None, terms.now));
     }
     seam!("inside_fire");
-    keep(write, inserts).await
+    keep(write, inserts).await?;
+    Ok(is_more)
 }
 
 /// All jobs of all fires in one statement.
@@ -201,12 +216,32 @@ async fn live(write: &mut Write<'_>, ids: Vec<Uuid>) -> Inner<HashSet<Uuid>> {
     write.all(sqlx::query(LIVE).bind(ids)).await?.iter().map(|row| row.id("id")).collect()
 }
 
-/// Keeps all others from ending jobs of these schedules: for who may cancel them, before it has changed any number.
-async fn lock_jobs(write: &mut Write<'_>, schedules: Vec<Uuid>) -> Inner<()> {
-    if !schedules.is_empty() {
-        write.execute(sqlx::query(LOCK_JOBS).bind(schedules)).await?;
+/// Jobs that may be cancelled to make room for fires. All others are kept from ending them, before any number is changed.
+struct Victims {
+    of: HashMap<Uuid, Vec<Uuid>>,
+    /// So many are live that these are not all.
+    are_more: bool,
+}
+
+impl Victims {
+    async fn lock(write: &mut Write<'_>, schedules: Vec<Uuid>) -> Inner<Self> {
+        let mut victims = Self { of: HashMap::new(), are_more: false };
+        if !schedules.is_empty() {
+            let rows = write.all(sqlx::query(LOCK_JOBS).bind(schedules).bind(CANCEL_MAX as i64)).await?;
+            victims.are_more = rows.len() == CANCEL_MAX;
+            for row in rows {
+                victims.of.entry(row.id("schedule_id")?).or_default().push(row.id("id")?);
+            }
+        }
+        Ok(victims)
     }
-    Ok(())
+
+    async fn cancel(&mut self, write: &mut Write<'_>, schedule: &Schedule) -> Inner<Vec<Fence>> {
+        match self.of.remove(&schedule.id) {
+            Some(jobs) => settle::cancel_live(write, &schedule.tenant, jobs, OVERTAKEN).await,
+            None => Ok(Vec::new()),
+        }
+    }
 }
 
 /// Of these fires, and those that are buffered, the ones that have made a job before.
@@ -219,29 +254,20 @@ async fn present<'a>(
     found.iter().map(|row| Ok((row.id("fire_schedule")?, row.number("fire_at")?))).collect()
 }
 
-/// Cancels jobs as was decided, and notes those that are to be made. The job of the last fire has the id `last`, if there
-/// is one.
-async fn perform(
-    write: &mut Write<'_>,
+/// Notes jobs that are to be made as was decided. That of the last fire has the id `last`, if there is one.
+fn start(
     inserts: &mut jobs::Inserts,
     schedule: &Schedule,
     meeting: &Meeting,
     last: Option<Uuid>,
     now: Millis,
-) -> Inner<(Vec<Fired>, Vec<Fence>)> {
-    let mut cancelled = Vec::new();
-    if meeting.cancels {
-        let live = sqlx::query("SELECT id FROM jobs WHERE schedule_id = $1 ORDER BY fire_at_ms").bind(schedule.id);
-        for row in write.all(live).await? {
-            cancelled.extend(settle::cancel_live(write, &schedule.tenant, row.id("id")?, OVERTAKEN).await?);
-        }
-    }
+) -> Vec<Fired> {
     let mut fired = Vec::with_capacity(meeting.starts.len());
     for (job, run_at, told) in firing::jobs_of(schedule, &meeting.starts, last, now) {
         inserts.add(&job, Some(run_at), Some((schedule.id, told.fire_at_ms)));
         fired.push(told);
     }
-    Ok((fired, cancelled))
+    fired
 }
 
 async fn write_down(write: &mut Write<'_>, id: Uuid, meeting: &Meeting, change: &Change) -> Inner<()> {
@@ -265,9 +291,15 @@ pub(super) async fn trigger(
     overlap: Option<Overlap>,
 ) -> Inner<Option<Triggered>> {
     let mut session = store.session().await?;
-    let mut write = session.begin().await?;
-    let answer = trigger_within(&mut write, tenant, id, job, overlap, store.tenant_queued_max).await;
-    write.end(answer).await
+    let mut cancelled = Vec::new();
+    loop {
+        let mut write = session.begin().await?;
+        let tried = trigger_within(&mut write, tenant, id, job, overlap, store.tenant_queued_max).await;
+        match write.end(tried).await? {
+            Tried::Cancelled(some) => cancelled.extend(some),
+            Tried::Fired(answer) => return Ok(answer.map(|triggered| triggered.after(cancelled))),
+        }
+    }
 }
 
 async fn trigger_within(
@@ -277,8 +309,8 @@ async fn trigger_within(
     job: Uuid,
     overlap: Option<Overlap>,
     queued_max: u32,
-) -> Inner<Option<Triggered>> {
-    let Some((schedule, now)) = locked(write, tenant, id).await? else { return Ok(None) };
+) -> Inner<Tried<Option<Triggered>>> {
+    let Some((schedule, now)) = locked(write, tenant, id).await? else { return Ok(Tried::Fired(None)) };
     // Two in the same millisecond are two fires all the same.
     let mut fire_at = now;
     while present(write, [(&schedule, [fire_at].as_slice())].into_iter()).await?.contains(&(id, fire_at)) {
@@ -290,22 +322,30 @@ async fn trigger_within(
     let meeting = standing.meet(&[fire_at], overlap.unwrap_or(schedule.policies.overlap));
     let is_started = meeting.starts.last() == Some(&fire_at);
     if !is_started && !meeting.is_newly_buffered {
-        return Ok(Some(Triggered::Overlapped));
+        return Ok(Tried::Fired(Some(Triggered::Overlapped)));
     }
-    if meeting.cancels {
-        lock_jobs(write, vec![id]).await?;
-    }
-    loads::lock(write, vec![tenant.to_string()]).await?;
+    let cancelled = match cancel(write, &schedule, &meeting).await? {
+        Tried::Fired(cancelled) => cancelled,
+        Tried::Cancelled(some) => return Ok(Tried::Cancelled(some)),
+    };
     loads::check_more(write, tenant.as_str(), meeting.starts.len(), queued_max).await?;
     let (next, remaining) = (schedule.next_fire_at_ms, schedule.policies.remaining_fires);
     let unjittered = Schedule { jitter_ms: 0, ..schedule };
     let mut inserts = jobs::Inserts::default();
-    let named = Some(job).filter(|_| is_started);
-    let (fired, cancelled) = perform(write, &mut inserts, &unjittered, &meeting, named, now).await?;
+    let fired = start(&mut inserts, &unjittered, &meeting, Some(job).filter(|_| is_started), now);
     let change = Change { next, last: meeting.starts.last().copied(), missed: 0, remaining };
     write_down(write, id, &meeting, &change).await?;
     keep(write, inserts).await?;
-    Ok(Some(firing::triggered(fire_at, is_started, fired, cancelled)))
+    Ok(Tried::Fired(Some(firing::triggered(fire_at, is_started, fired, cancelled))))
+}
+
+/// Cancels for one schedule as was decided, and keeps its tenant's room as it is; too many are not all of them.
+async fn cancel(write: &mut Write<'_>, schedule: &Schedule, meeting: &Meeting) -> Inner<Tried<Vec<Fence>>> {
+    let of: Vec<Uuid> = meeting.cancels.then_some(schedule.id).into_iter().collect();
+    let mut victims = Victims::lock(write, of).await?;
+    loads::lock(write, vec![schedule.tenant.to_string()]).await?;
+    let cancelled = victims.cancel(write, schedule).await?;
+    Ok(if victims.are_more { Tried::Cancelled(cancelled) } else { Tried::Fired(cancelled) })
 }
 
 pub(super) async fn backfill(
@@ -316,9 +356,15 @@ pub(super) async fn backfill(
     overlap: Overlap,
 ) -> Inner<Option<Backfilled>> {
     let mut session = store.session().await?;
-    let mut write = session.begin().await?;
-    let answer = backfill_within(&mut write, tenant, id, fires, overlap, store.tenant_queued_max).await;
-    write.end(answer).await
+    let mut cancelled = Vec::new();
+    loop {
+        let mut write = session.begin().await?;
+        let tried = backfill_within(&mut write, tenant, id, fires, overlap, store.tenant_queued_max).await;
+        match write.end(tried).await? {
+            Tried::Cancelled(some) => cancelled.extend(some),
+            Tried::Fired(answer) => return Ok(answer.map(|backfilled| backfilled.after(cancelled))),
+        }
+    }
 }
 
 async fn backfill_within(
@@ -328,24 +374,24 @@ async fn backfill_within(
     fires: &[Millis],
     overlap: Overlap,
     queued_max: u32,
-) -> Inner<Option<Backfilled>> {
-    let Some((schedule, now)) = locked(write, tenant, id).await? else { return Ok(None) };
+) -> Inner<Tried<Option<Backfilled>>> {
+    let Some((schedule, now)) = locked(write, tenant, id).await? else { return Ok(Tried::Fired(None)) };
     let present = present(write, [(&schedule, fires)].into_iter()).await?;
     let is_new = |fire: &Millis| !present.contains(&(id, *fire)) && schedule.buffered_fire_at_ms != Some(*fire);
     let new: Vec<Millis> = fires.iter().copied().filter(is_new).collect();
     let is_live = !live(write, vec![id]).await?.is_empty();
     let meeting = Standing { remaining: None, ..standing(&schedule, is_live) }.meet(&new, overlap);
-    if meeting.cancels {
-        lock_jobs(write, vec![id]).await?;
-    }
-    loads::lock(write, vec![tenant.to_string()]).await?;
+    let cancelled = match cancel(write, &schedule, &meeting).await? {
+        Tried::Fired(cancelled) => cancelled,
+        Tried::Cancelled(some) => return Ok(Tried::Cancelled(some)),
+    };
     loads::check_more(write, tenant.as_str(), meeting.starts.len(), queued_max).await?;
     let mut inserts = jobs::Inserts::default();
-    let (fired, cancelled) = perform(write, &mut inserts, &schedule, &meeting, None, now).await?;
+    let fired = start(&mut inserts, &schedule, &meeting, None, now);
     let (next, remaining) = (schedule.next_fire_at_ms, schedule.policies.remaining_fires);
     write_down(write, id, &meeting, &Change { next, last: None, missed: 0, remaining }).await?;
     keep(write, inserts).await?;
-    Ok(Some(firing::backfilled(&meeting, fires.len() - new.len(), fired, cancelled)))
+    Ok(Tried::Fired(Some(firing::backfilled(&meeting, fires.len() - new.len(), fired, cancelled))))
 }
 
 /// A tenant's schedule, and the time, within a transaction that is about to fire it.

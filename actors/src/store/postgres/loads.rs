@@ -30,6 +30,12 @@ pub(super) const QUEUED_MAX: &str = "perennial.jobs_queued";
 const LOCK: &str = "
     SELECT pg_advisory_xact_lock(queued_lock(tenant)) FROM (SELECT unnest($1::text[]) AS tenant ORDER BY 1) AS asked";
 
+// For who changes numbers of several tenants in more than one statement: the rows are locked in their order by all.
+const TOUCH: &str = "
+    INSERT INTO loads AS kept (tenant, part, queued)
+    SELECT tenant, pg_backend_pid() % 16, 0 FROM unnest($1::text[]) AS touched (tenant) ORDER BY tenant
+    ON CONFLICT (tenant, part) DO UPDATE SET queued = kept.queued";
+
 /// What `plans` looks at.
 #[cfg(test)]
 pub(super) const HOT: &[&str] = &[QUEUED, FORGET_IDLE];
@@ -55,6 +61,16 @@ impl Room {
         Ok(Self(room))
     }
 
+    /// How many more jobs a tenant may have queued, `new` at least; or it is refused.
+    fn for_more(&self, tenant: &str, new: usize) -> Inner<usize> {
+        match self.0.get(tenant) {
+            Some((queued, most)) if *queued + new as i64 > *most => {
+                Err(Trouble::Limit(JOBS_QUEUED, ending::too_many_queued(*queued, *most)))
+            }
+            _ => Ok(self.of(tenant)),
+        }
+    }
+
     /// How many more jobs a tenant may have queued.
     pub(super) fn of(&self, tenant: &str) -> usize {
         self.0.get(tenant).map_or(0, |(queued, most)| usize::try_from(most - queued).unwrap_or(0))
@@ -64,17 +80,17 @@ impl Room {
 /// Refuses `new` jobs that would be more than their tenant may have queued.
 pub(super) async fn check_more(on: &mut impl Run, tenant: &str, new: usize, queued_max: u32) -> Inner<()> {
     let room = Room::ask(on, vec![tenant.to_owned()], queued_max).await?;
-    match room.0.get(tenant) {
-        Some((queued, most)) if *queued + new as i64 > *most => {
-            Err(Trouble::Limit(JOBS_QUEUED, ending::too_many_queued(*queued, *most)))
-        }
-        _ => Ok(()),
-    }
+    room.for_more(tenant, new).map(drop)
 }
 
 /// Keeps all others from adding jobs of these tenants while this transaction lasts.
 pub(super) async fn lock(write: &mut Write<'_>, tenants: Vec<String>) -> Inner<()> {
     write.execute(sqlx::query(LOCK).bind(tenants)).await.map(drop)
+}
+
+/// Locks the numbers of these tenants that this connection changes.
+pub(super) async fn touch(write: &mut Write<'_>, tenants: Vec<String>) -> Inner<()> {
+    write.execute(sqlx::query(TOUCH).bind(tenants)).await.map(drop)
 }
 
 /// Forgets shares that are of no use any more, so that their number follows that of live jobs.
@@ -84,9 +100,8 @@ pub(super) async fn forget_idle(on: &mut impl Run, limit: u32) -> Inner<()> {
 
 /// How many more jobs a tenant may have queued: one at least, or it is refused.
 pub(super) async fn room_for_one(on: &mut impl Run, tenant: &TenantId, queued_max: u32) -> Inner<u32> {
-    check_more(on, tenant.as_str(), 1, queued_max).await?;
-    let room = Room::ask(on, vec![tenant.to_string()], queued_max).await?;
-    Ok(u32::try_from(room.of(tenant.as_str())).unwrap_or(u32::MAX))
+    let room = Room::ask(on, vec![tenant.to_string()], queued_max).await?.for_more(tenant.as_str(), 1)?;
+    Ok(u32::try_from(room).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -109,8 +124,16 @@ pub(super) mod tests {
              ON there.tenant = kept.tenant
         WHERE coalesce(kept.queued, 0) <> coalesce(there.queued, 0)";
 
+    /// Who has a job to claim, and waits nowhere: nobody would ever look.
+    const FORGOTTEN: &str = "
+        SELECT queue || ' of ' || tenant || ' is forgotten' AS told FROM (
+            SELECT queue, tenant FROM jobs WHERE state = 'ready' AND NOT suspect
+            EXCEPT (SELECT queue, tenant FROM shares WHERE waits UNION SELECT queue, tenant FROM arrivals)) AS lost";
+
     pub(in crate::store::postgres) async fn assert_counted(store: &PostgresStore, after: &str) {
-        let wrong = store.session().await.unwrap().all(sqlx::query(MISCOUNTED)).await.unwrap();
+        let mut session = store.session().await.unwrap();
+        let mut wrong = session.all(sqlx::query(MISCOUNTED)).await.unwrap();
+        wrong.extend(session.all(sqlx::query(FORGOTTEN)).await.unwrap());
         let told: Vec<String> = wrong.iter().map(|row| row.string("told").unwrap()).collect();
         assert!(told.is_empty(), "after {after}: {told:?}");
     }

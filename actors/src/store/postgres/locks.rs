@@ -31,7 +31,7 @@ async fn a_job_that_ends_while_it_is_redriven_is_found() {
     write.execute(sqlx::query("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")).await.unwrap();
     let end_it = async {
         until_somebody_waits(&mut write).await;
-        settle::cancel_live(&mut write, &demo, id, "too late").await.unwrap().unwrap();
+        settle::cancel_live(&mut write, &demo, vec![id], "too late").await.unwrap();
         write.commit().await.unwrap();
     };
     let (redriven, ()) = tokio::join!(store.redrive_job(&demo, id), end_it);

@@ -11,7 +11,8 @@ use crate::store::{PruneJobs, Pruned};
 /// Tenants whose number of jobs one call looks at.
 const TENANTS_MAX: usize = 20;
 
-// What another process forgets or redrives at this moment is left to it. A job that is forgotten has its key no longer.
+// What another process forgets or redrives at this moment is left to it. A job that is forgotten has its key no longer; keys
+// are locked in their order, as by all.
 const OVER: &str = "
     WITH late AS MATERIALIZED (
         SELECT id FROM jobs_done WHERE state = $1 AND forget_at_ms IS NULL AND finished_at_ms < (SELECT now_ms()) - $2
@@ -23,9 +24,12 @@ const OVER: &str = "
     ), gone AS (
         DELETE FROM jobs_done WHERE id IN (SELECT id FROM late UNION ALL SELECT id FROM over)
         RETURNING tenant, unique_key, id
+    ), theirs AS MATERIALIZED (
+        SELECT job_keys.tenant, key FROM job_keys JOIN gone
+            ON job_keys.tenant = gone.tenant AND key = gone.unique_key AND job_id = gone.id
+        ORDER BY job_keys.tenant, key FOR UPDATE OF job_keys
     ), freed AS (
-        DELETE FROM job_keys USING gone
-        WHERE job_keys.tenant = gone.tenant AND job_keys.key = gone.unique_key AND job_keys.job_id = gone.id
+        DELETE FROM job_keys USING theirs WHERE job_keys.tenant = theirs.tenant AND job_keys.key = theirs.key
     )
     SELECT count(*) AS number FROM gone";
 
@@ -40,9 +44,12 @@ const FORGET: &str = "
     ), gone AS (
         DELETE FROM jobs_done USING old WHERE jobs_done.id = old.id
         RETURNING jobs_done.tenant, jobs_done.unique_key, jobs_done.id
+    ), theirs AS MATERIALIZED (
+        SELECT job_keys.tenant, key FROM job_keys JOIN gone
+            ON job_keys.tenant = gone.tenant AND key = gone.unique_key AND job_id = gone.id
+        ORDER BY job_keys.tenant, key FOR UPDATE OF job_keys
     ), freed AS (
-        DELETE FROM job_keys USING gone
-        WHERE job_keys.tenant = gone.tenant AND job_keys.key = gone.unique_key AND job_keys.job_id = gone.id
+        DELETE FROM job_keys USING theirs WHERE job_keys.tenant = theirs.tenant AND job_keys.key = theirs.key
     )
     SELECT count(*) AS number FROM gone";
 

@@ -52,6 +52,7 @@ async fn one_within(write: &mut Write<'_>, tenant: &TenantId, id: Uuid, queued_m
     if let Some(holder) = take_key(write, &ended, now).await? {
         return Err(Trouble::Conflict(ending::key_of(holder)));
     }
+    loads::lock(write, vec![tenant.to_string()]).await?;
     loads::room_for_one(write, tenant, queued_max).await?;
     redrive(write, &ended, now).await
 }
@@ -82,22 +83,37 @@ async fn many_within(
     let last = ended.last().filter(|_| ended.len() == limit as usize);
     let next = last.map(|job| Place { at_ms: job.created_at_ms, id: job.id });
     let mut redriven = Redriven { count: 0, skipped: 0, next };
-    let (mut mine, mut keys) = (Vec::with_capacity(ended.len()), HashSet::new());
+    let mut locked_jobs = Vec::with_capacity(ended.len());
     for job in &ended {
         // Redriven, or forgotten, by somebody else since: then it is theirs.
-        let Some((ended, now)) = locked(write, tenant, job.id).await? else { continue };
-        let is_taken = ended.unique_key.as_ref().is_some_and(|key| !keys.insert(key.clone()));
-        if is_taken || take_key(write, &ended, now).await?.is_some() {
-            redriven.skipped += 1;
-        } else {
-            mine.push((ended, now));
+        locked_jobs.extend(locked(write, tenant, job.id).await?);
+    }
+    // Keys are taken in their order, by all who take several; the newest of several jobs with one key has it.
+    let mut by_key: Vec<usize> = (0..locked_jobs.len()).collect();
+    by_key.sort_by_key(|place| &locked_jobs[*place].0.unique_key);
+    let (mut keys, mut taken) = (HashSet::new(), HashSet::new());
+    for place in by_key {
+        let (job, now) = &locked_jobs[place];
+        let is_mine = job.unique_key.as_ref().is_none_or(|key| keys.insert(key));
+        if !is_mine || take_key(write, job, *now).await?.is_some() {
+            taken.insert(job.id);
         }
     }
     // Numbers of the tenant are changed when nobody is waited for any more.
     loads::lock(write, vec![tenant.to_string()]).await?;
-    for (ended, now) in &mine {
-        redrive(write, ended, *now).await?;
-        redriven.count += 1;
+    let room = loads::Room::ask(write, vec![tenant.to_string()], queued_max).await?.of(tenant.as_str());
+    let mut looked_at = after;
+    for (job, now) in &locked_jobs {
+        if taken.contains(&job.id) {
+            redriven.skipped += 1;
+        } else if redriven.count as usize == room {
+            redriven.next = looked_at;
+            break;
+        } else {
+            redrive(write, job, *now).await?;
+            redriven.count += 1;
+        }
+        looked_at = Some(Place { at_ms: job.created_at_ms, id: job.id });
     }
     Ok(redriven)
 }

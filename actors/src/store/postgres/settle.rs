@@ -100,7 +100,7 @@ const SHORTEN: &str = "
 
 const CANCEL: &str = concat!(
     "WITH clock AS MATERIALIZED (SELECT now_ms() AS now),
-     ended AS (DELETE FROM jobs WHERE id = $1 AND tenant = $2 RETURNING *)
+     ended AS (DELETE FROM jobs WHERE id = ANY ($1) AND tenant = $2 RETURNING *)
      INSERT INTO jobs_done (",
     kept!(),
     ", state, refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, finished_at_ms, forget_at_ms,
@@ -265,7 +265,7 @@ pub(super) async fn cancel(
     let mut session = store.session().await?;
     // A job that is redriven between the two looks is in neither place at the time of each: it is looked for again.
     for _ in 0..2 {
-        let cancel = sqlx::query(CANCEL).bind(id).bind(tenant.as_str()).bind(clean(reason));
+        let cancel = sqlx::query(CANCEL).bind(vec![id]).bind(tenant.as_str()).bind(clean(reason));
         if let Some(row) = session.optional(cancel).await? {
             return Ok(Some(Cancelled::Now(Box::new(rows::finished_job(&row)?))));
         }
@@ -277,19 +277,17 @@ pub(super) async fn cancel(
     Ok(None)
 }
 
-/// Ends a job that has not ended, within the transaction of someone else, who is not stopped by one that cannot be read.
+/// Ends jobs of a tenant that have not ended, within the transaction of someone else, who is not stopped by one that cannot
+/// be read.
 pub(super) async fn cancel_live(
     write: &mut Write<'_>,
     tenant: &TenantId,
-    id: Uuid,
+    ids: Vec<Uuid>,
     reason: &str,
-) -> Inner<Option<Fence>> {
-    let cancel = sqlx::query(CANCEL).bind(id).bind(tenant.as_str()).bind(clean(reason));
-    write
-        .optional(cancel)
-        .await?
-        .map(|row| Ok(Fence { id: row.id("id")?, attempt: row.number("attempt")? }))
-        .transpose()
+) -> Inner<Vec<Fence>> {
+    let cancel = sqlx::query(CANCEL).bind(ids).bind(tenant.as_str()).bind(clean(reason));
+    let cancelled = write.all(cancel).await?;
+    cancelled.iter().map(|row| Ok(Fence { id: row.id("id")?, attempt: row.number("attempt")? })).collect()
 }
 
 pub(super) async fn sweep(store: &PostgresStore, crashes_max: u32, limit: u32) -> Inner<SweepReport> {

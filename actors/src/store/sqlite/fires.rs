@@ -12,7 +12,7 @@ use super::{Inner, SqliteStore, Write, jobs, loads, rows, settle};
 use crate::model::{Millis, TenantId};
 use crate::seam::seam;
 use crate::store::error::Trouble;
-use crate::store::firing::{self, Change, OVERTAKEN};
+use crate::store::firing::{self, CANCEL_MAX, Change, OVERTAKEN, Tried};
 use crate::store::policy::{Meeting, Plan, Standing, Terms};
 use crate::store::rows::Columns;
 use crate::store::{Backfilled, Fence, FireDue, FireReport, Fired, Overlap, Schedule, Triggered};
@@ -68,7 +68,7 @@ const RELEASE: &str = "UPDATE schedules SET released = 1 WHERE id = ?1 AND buffe
 
 pub(super) async fn fire_due(store: &SqliteStore, fire: FireDue) -> Inner<FireReport> {
     let now = store.now();
-    let (rows, is_more) = due(store, fire.limit, now).await?;
+    let (rows, mut is_more) = due(store, fire.limit, now).await?;
     let share = (fire.limit as usize).checked_div(rows.len()).unwrap_or(0);
     let terms = Terms { now, catch_up_window_ms: fire.catch_up_window_ms, most: share, rests: false };
     // Patterns are evaluated here, before the file is locked.
@@ -76,7 +76,7 @@ pub(super) async fn fire_due(store: &SqliteStore, fire: FireDue) -> Inner<FireRe
     let mut report = FireReport::default();
     if !steps.is_empty() {
         let mut write = store.write_alone().await?;
-        apply(&mut write, steps, store.tenant_queued_max, now, &mut report).await?;
+        is_more |= apply(&mut write, steps, store.tenant_queued_max, now, &mut report).await?;
         write.commit().await?;
     }
     let next = "SELECT min(next_fire_at_ms) FROM schedules WHERE next_fire_at_ms IS NOT NULL";
@@ -137,13 +137,14 @@ fn step(row: &SqliteRow, terms: Terms) -> Inner<Step> {
     Ok(Step::Fire { schedule, revision: row.try_get("revision")?, plan })
 }
 
+/// Fires what is as it was planned. Answers whether a schedule is to be looked at once more.
 async fn apply(
     write: &mut Write,
     steps: Vec<Step>,
     queued_max: u32,
     now: Millis,
     report: &mut FireReport,
-) -> Inner<()> {
+) -> Inner<bool> {
     let mut planned = Vec::with_capacity(steps.len());
     for step in steps {
         match step {
@@ -158,6 +159,7 @@ async fn apply(
         present(write, planned.iter().map(|(schedule, _, plan)| (&**schedule, plan.fires.as_slice()))).await?;
     let mut standings = standings(write, &ids).await?;
     let mut rooms = firing::Rooms::default();
+    let (mut may_cancel, mut is_more) = (CANCEL_MAX, false);
     for (schedule, revision, plan) in planned {
         // Only the one who finds it as it was planned moves it on.
         let as_planned = |row: &Found| row.revision == revision && row.next == schedule.next_fire_at_ms;
@@ -167,12 +169,21 @@ async fn apply(
             None => loads::room(write, &schedule.tenant, queued_max).await?,
         };
         let (meeting, change) = firing::meet(&schedule, &plan, row.standing, &present, room, &mut rooms);
-        let (fired, cancelled) = perform(write, &schedule, &meeting, None, now).await?;
+        if meeting.cancels {
+            let cancelled = settle::cancel_live(write, &schedule, may_cancel, OVERTAKEN, now).await?;
+            may_cancel -= cancelled.len();
+            report.cancelled.extend(cancelled);
+            if may_cancel == 0 {
+                is_more = true;
+                continue;
+            }
+        }
+        let fired = start(write, &schedule, &meeting, None, now).await?;
         seam!("inside_fire");
         write_down(write, schedule.id, &meeting, &change).await?;
-        report.add(&meeting, &change, fired, cancelled);
+        report.add(&meeting, &change, fired);
     }
-    Ok(())
+    Ok(is_more)
 }
 
 /// What a row says inside the transaction.
@@ -208,28 +219,20 @@ async fn present<'a>(
     found.iter().map(|row| Ok((row.id("fire_schedule")?, row.try_get("fire_at")?))).collect()
 }
 
-/// Cancels and makes jobs as was decided. The job of the last fire has the id `last`, if there is one.
-async fn perform(
+/// Makes jobs as was decided. That of the last fire has the id `last`, if there is one.
+async fn start(
     write: &mut Write,
     schedule: &Schedule,
     meeting: &Meeting,
     last: Option<Uuid>,
     now: Millis,
-) -> Inner<(Vec<Fired>, Vec<Fence>)> {
-    let mut cancelled = Vec::new();
-    if meeting.cancels {
-        let live = sqlx::query("SELECT id FROM jobs WHERE schedule_id = ?1 ORDER BY fire_at_ms");
-        let live = live.bind(schedule.id.to_string()).fetch_all(&mut **write).await?;
-        for row in live {
-            cancelled.extend(settle::cancel_live(write, &schedule.tenant, row.id("id")?, OVERTAKEN, now).await?);
-        }
-    }
+) -> Inner<Vec<Fired>> {
     let mut fired = Vec::with_capacity(meeting.starts.len());
     for (job, run_at, told) in firing::jobs_of(schedule, &meeting.starts, last, now) {
         jobs::insert(write, &job, run_at, Some((schedule.id, told.fire_at_ms)), now).await?;
         fired.push(told);
     }
-    Ok((fired, cancelled))
+    Ok(fired)
 }
 
 async fn write_down(write: &mut Write, id: Uuid, meeting: &Meeting, change: &Change) -> Inner<()> {
@@ -259,10 +262,15 @@ pub(super) async fn trigger(
     job: Uuid,
     overlap: Option<Overlap>,
 ) -> Inner<Option<Triggered>> {
-    let now = store.now();
-    let mut write = store.write().await?;
-    let answer = trigger_within(&mut write, tenant, id, job, overlap, store.tenant_queued_max, now).await;
-    write.end(answer).await
+    let mut cancelled = Vec::new();
+    loop {
+        let mut write = store.write().await?;
+        let tried = trigger_within(&mut write, tenant, id, job, overlap, store.tenant_queued_max, store.now()).await;
+        match write.end(tried).await? {
+            Tried::Cancelled(some) => cancelled.extend(some),
+            Tried::Fired(answer) => return Ok(answer.map(|triggered| triggered.after(cancelled))),
+        }
+    }
 }
 
 async fn trigger_within(
@@ -273,8 +281,8 @@ async fn trigger_within(
     overlap: Option<Overlap>,
     queued_max: u32,
     now: Millis,
-) -> Inner<Option<Triggered>> {
-    let Some((schedule, row)) = locked(write, tenant, id).await? else { return Ok(None) };
+) -> Inner<Tried<Option<Triggered>>> {
+    let Some((schedule, row)) = locked(write, tenant, id).await? else { return Ok(Tried::Fired(None)) };
     // Two in the same millisecond are two fires all the same.
     let mut fire_at = now;
     while present(write, [(&schedule, [fire_at].as_slice())].into_iter()).await?.contains(&(id, fire_at)) {
@@ -285,15 +293,28 @@ async fn trigger_within(
     let meeting = standing.meet(&[fire_at], overlap.unwrap_or(schedule.policies.overlap));
     let is_started = meeting.starts.last() == Some(&fire_at);
     if !is_started && !meeting.is_newly_buffered {
-        return Ok(Some(Triggered::Overlapped));
+        return Ok(Tried::Fired(Some(Triggered::Overlapped)));
     }
+    let cancelled = match cancel(write, &schedule, &meeting, now).await? {
+        Tried::Fired(cancelled) => cancelled,
+        Tried::Cancelled(some) => return Ok(Tried::Cancelled(some)),
+    };
     loads::check_more(write, tenant.as_str(), meeting.starts.len() as i64, queued_max).await?;
     let unjittered = Schedule { jitter_ms: 0, ..schedule };
-    let (fired, cancelled) = perform(write, &unjittered, &meeting, Some(job).filter(|_| is_started), now).await?;
+    let fired = start(write, &unjittered, &meeting, Some(job).filter(|_| is_started), now).await?;
     let last = meeting.starts.last().copied();
     let change = Change { next: row.next, last, missed: 0, remaining: row.standing.remaining };
     write_down(write, id, &meeting, &change).await?;
-    Ok(Some(firing::triggered(fire_at, is_started, fired, cancelled)))
+    Ok(Tried::Fired(Some(firing::triggered(fire_at, is_started, fired, cancelled))))
+}
+
+/// Cancels for one schedule as was decided; too many are not all of them.
+async fn cancel(write: &mut Write, schedule: &Schedule, meeting: &Meeting, now: Millis) -> Inner<Tried<Vec<Fence>>> {
+    if !meeting.cancels {
+        return Ok(Tried::Fired(Vec::new()));
+    }
+    let cancelled = settle::cancel_live(write, schedule, CANCEL_MAX, OVERTAKEN, now).await?;
+    Ok(if cancelled.len() < CANCEL_MAX { Tried::Fired(cancelled) } else { Tried::Cancelled(cancelled) })
 }
 
 pub(super) async fn backfill(
@@ -303,19 +324,40 @@ pub(super) async fn backfill(
     fires: &[Millis],
     overlap: Overlap,
 ) -> Inner<Option<Backfilled>> {
-    let now = store.now();
-    let mut write = store.write_alone().await?;
-    let Some((schedule, row)) = locked(&mut write, tenant, id).await? else { return Ok(None) };
-    let present = present(&mut write, [(&schedule, fires)].into_iter()).await?;
+    let mut cancelled = Vec::new();
+    loop {
+        let mut write = store.write_alone().await?;
+        let tried = backfill_within(&mut write, tenant, id, fires, overlap, store.tenant_queued_max, store.now()).await;
+        match write.end(tried).await? {
+            Tried::Cancelled(some) => cancelled.extend(some),
+            Tried::Fired(answer) => return Ok(answer.map(|backfilled| backfilled.after(cancelled))),
+        }
+    }
+}
+
+async fn backfill_within(
+    write: &mut Write,
+    tenant: &TenantId,
+    id: Uuid,
+    fires: &[Millis],
+    overlap: Overlap,
+    queued_max: u32,
+    now: Millis,
+) -> Inner<Tried<Option<Backfilled>>> {
+    let Some((schedule, row)) = locked(write, tenant, id).await? else { return Ok(Tried::Fired(None)) };
+    let present = present(write, [(&schedule, fires)].into_iter()).await?;
     let is_new = |fire: &Millis| !present.contains(&(id, *fire)) && row.standing.buffered != Some(*fire);
     let new: Vec<Millis> = fires.iter().copied().filter(is_new).collect();
     let meeting = Standing { remaining: None, ..row.standing }.meet(&new, overlap);
-    loads::check_more(&mut write, tenant.as_str(), meeting.starts.len() as i64, store.tenant_queued_max).await?;
-    let (fired, cancelled) = perform(&mut write, &schedule, &meeting, None, now).await?;
+    let cancelled = match cancel(write, &schedule, &meeting, now).await? {
+        Tried::Fired(cancelled) => cancelled,
+        Tried::Cancelled(some) => return Ok(Tried::Cancelled(some)),
+    };
+    loads::check_more(write, tenant.as_str(), meeting.starts.len() as i64, queued_max).await?;
+    let fired = start(write, &schedule, &meeting, None, now).await?;
     let change = Change { next: row.next, last: None, missed: 0, remaining: row.standing.remaining };
-    write_down(&mut write, id, &meeting, &change).await?;
-    write.commit().await?;
-    Ok(Some(firing::backfilled(&meeting, fires.len() - new.len(), fired, cancelled)))
+    write_down(write, id, &meeting, &change).await?;
+    Ok(Tried::Fired(Some(firing::backfilled(&meeting, fires.len() - new.len(), fired, cancelled))))
 }
 
 /// A tenant's schedule, and how it stands, within a transaction that is about to fire it.

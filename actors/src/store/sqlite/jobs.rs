@@ -34,10 +34,14 @@ const REPORT: &str = "
 pub(super) async fn enqueue(store: &SqliteStore, jobs: Vec<NewJob>) -> Inner<Vec<Job>> {
     let now = store.now();
     let mut write = store.write().await?;
-    let mut wanted = Vec::with_capacity(jobs.len());
+    let (mut wanted, mut keys) = (Vec::with_capacity(jobs.len()), HashSet::new());
     for job in &jobs {
         let is_held = match &job.unique {
-            Some(unique) => unique::holder(&mut write, &job.tenant, &unique.key, now).await?.is_some(),
+            // The first of several with one key is kept, at most.
+            Some(unique) => {
+                !keys.insert((&job.tenant, &unique.key))
+                    || unique::holder(&mut write, &job.tenant, &unique.key, now).await?.is_some()
+            }
             None => false,
         };
         wanted.extend((!is_held).then_some(job));

@@ -65,7 +65,7 @@ pub(super) async fn room_for_one(write: &mut Write, tenant: &TenantId, queued_ma
     let (queued, most) = queued(write, tenant.as_str(), queued_max).await?;
     match u32::try_from(most - queued) {
         Ok(room @ 1..) => Ok(room),
-        _ => Err(Trouble::Limit(JOBS_QUEUED, format!("the tenant may have {most} jobs queued, it has {queued}"))),
+        _ => Err(Trouble::Limit(JOBS_QUEUED, ending::too_many_queued(queued, most))),
     }
 }
 

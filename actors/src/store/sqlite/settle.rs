@@ -11,7 +11,9 @@ use crate::store::delivery::CHANNEL_PENDING;
 use crate::store::ending::{self, End, crashes};
 use crate::store::error::Trouble;
 use crate::store::rows::Columns;
-use crate::store::{Cancelled, Effect, FULL_RETRY_MS, Fault, Fence, Outcome, Settled, Settlement, SweepReport};
+use crate::store::{
+    Cancelled, Effect, FULL_RETRY_MS, Fault, Fence, Outcome, Schedule, Settled, Settlement, SweepReport,
+};
 
 // What a job takes along when it ends, and when it is redriven.
 macro_rules! kept {
@@ -43,9 +45,11 @@ const CANCEL: &str = concat!(
     kept!(),
     ", 'cancelled', refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, ?3, ?3 + keep_ms,
       run_traceparent, ?4
-     FROM jobs WHERE id = ?1 AND tenant = ?2
+     FROM jobs WHERE id IN (SELECT value FROM json_each(?1)) AND tenant = ?2
      RETURNING *"
 );
+
+const LIVE_OF: &str = "SELECT id, attempt FROM jobs WHERE schedule_id = ?1 ORDER BY fire_at_ms LIMIT ?2";
 
 const RETRY: &str = "
     UPDATE jobs SET state = 'waiting', run_at_ms = ?3, last_error = ?4, crashes = crashes + ?5, suspect = 0,
@@ -206,16 +210,23 @@ pub(super) async fn cancel(store: &SqliteStore, tenant: &TenantId, id: Uuid, rea
     Ok(cancelled)
 }
 
-/// Ends a job that has not ended, within the transaction of someone else, who is not stopped by one that cannot be read.
+/// Ends jobs of a schedule that have not ended, the oldest ones, within the transaction of someone else, who is not stopped
+/// by one that cannot be read.
 pub(super) async fn cancel_live(
     write: &mut Write,
-    tenant: &TenantId,
-    id: Uuid,
+    schedule: &Schedule,
+    most: usize,
     reason: &str,
     now: Millis,
-) -> Inner<Option<Fence>> {
-    let row = cancel_within(write, tenant, id, reason, now).await?;
-    row.map(|row| Ok(Fence { id: row.id("id")?, attempt: row.number("attempt")? })).transpose()
+) -> Inner<Vec<Fence>> {
+    let live = sqlx::query(LIVE_OF).bind(schedule.id.to_string()).bind(most as i64).fetch_all(&mut **write).await?;
+    let ids = live.iter().map(|row| row.try_get("id")).collect::<sqlx::Result<Vec<&str>>>()?;
+    let ids = json!(ids).to_string();
+    let cancel = sqlx::query(CANCEL).bind(&ids).bind(schedule.tenant.as_str()).bind(now).bind(reason);
+    cancel.execute(&mut **write).await?;
+    let leave = sqlx::query("DELETE FROM jobs WHERE id IN (SELECT value FROM json_each(?1))").bind(&ids);
+    leave.execute(&mut **write).await?;
+    live.iter().map(|row| Ok(Fence { id: row.id("id")?, attempt: row.number("attempt")? })).collect()
 }
 
 async fn cancel_within(
@@ -225,7 +236,8 @@ async fn cancel_within(
     reason: &str,
     now: Millis,
 ) -> Inner<Option<SqliteRow>> {
-    let cancel = sqlx::query(CANCEL).bind(id.to_string()).bind(tenant.as_str()).bind(now).bind(reason);
+    let one = json!([id]).to_string();
+    let cancel = sqlx::query(CANCEL).bind(one).bind(tenant.as_str()).bind(now).bind(reason);
     let Some(row) = cancel.fetch_optional(&mut **write).await? else { return Ok(None) };
     leave(write, &id.to_string()).await?;
     Ok(Some(row))

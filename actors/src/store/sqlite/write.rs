@@ -80,12 +80,25 @@ impl Writer {
     /// Waits for its turn, and shares its transaction with nobody: for what may take long.
     pub(super) async fn begin_alone(self: Arc<Self>) -> Inner<Write> {
         let mut turn = Turn(Arc::clone(&self.group).lock_owned().await);
-        turn.0.mend().await?;
         if !turn.0.members.is_empty() {
-            turn.0.commit().await?;
+            turn = self.commit_others(turn).await?;
         }
         turn.0.begin().await?;
         Ok(Write { writer: self, turn, is_alone: true })
+    }
+
+    /// Commits for those who have left the transaction open, though who needs it to be over gives up waiting.
+    async fn commit_others(&self, mut turn: Turn) -> sqlx::Result<Turn> {
+        let (tell, told) = oneshot::channel();
+        self.tasks.spawn("commit", async move {
+            let done = async {
+                turn.0.mend().await?;
+                if !turn.0.members.is_empty() { turn.0.commit().await } else { Ok(()) }
+            };
+            let done = done.await;
+            let _ = tell.send(done.map(|()| turn));
+        });
+        told.await.unwrap_or_else(|_| Err(undone()))
     }
 
     /// Ends a part of a transaction: with a commit for all, or by waiting for one.

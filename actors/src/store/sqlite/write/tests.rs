@@ -76,6 +76,25 @@ async fn a_caller_that_gives_up_waiting_takes_the_commit_from_nobody() {
 }
 
 #[tokio::test]
+async fn who_wants_to_be_alone_and_gives_up_takes_the_commit_from_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = open_in(&directory).await;
+    let mut first = store.write().await.unwrap();
+    insert(&mut first, 1).await;
+    let mut second = Box::pin(store.write());
+    let mut alone = Box::pin(store.write_alone());
+    assert!((&mut second).now_or_never().is_none() && (&mut alone).now_or_never().is_none());
+    let mut first = Box::pin(first.commit());
+    assert!((&mut first).now_or_never().is_none());
+    drop(second);
+    // It commits for the first one.
+    assert!((&mut alone).now_or_never().is_none());
+    drop(alone);
+    first.await.unwrap();
+    assert_eq!(kept(&store).await, ["1"]);
+}
+
+#[tokio::test]
 async fn a_transaction_ends_though_all_who_shared_it_have_gone() {
     let directory = tempfile::tempdir().unwrap();
     let ((store, _), (other, _)) = (open_in(&directory).await, open_in(&directory).await);
