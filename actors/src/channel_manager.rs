@@ -22,17 +22,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use supervision::{Address, Backoff, ChildSpec, Intensity, Policy, Shutdown, Strategy, SupervisorSpec, Tree};
-use telemetry::panic::PANIC_RECOVERED;
+use telemetry::panic::{PANIC_RECOVERED, Recovery};
 use uuid::Uuid;
 
 use self::couriers::Couriers;
 use self::dispatcher::{Dispatcher, NO_PLACE, PRUNED};
 use self::roster::Roster;
 pub use self::settings::{Settings, SettingsFault};
-use crate::channels::attempt::{ATTEMPTS, DISABLED, Desk, UNSETTLED};
+use crate::channels::attempt::{ATTEMPTS, Attempted, DISABLED, Desk, OfKind, UNSETTLED};
 use crate::channels::board::Board;
 use crate::channels::pace::Senders;
-use crate::channels::{Adapters, Bases, WORDS};
+use crate::channels::{Adapters, Bases, Word};
 use crate::model::Poke;
 use crate::outbound::{BuildError, Outbound, TargetRules};
 use crate::store::SharedStore;
@@ -207,17 +207,16 @@ fn dispatcher(shared: Arc<Shared>) -> ChildSpec {
 
 /// Exports the counters as 0: one that is born at its first increment hides the first failure from `increase()`.
 fn bear_counters(manager: &ChannelManager) {
-    let policy = Policy::KeepRunning.as_str();
-    PANIC_RECOVERED.born(&[("component", ID), ("actor", COURIER_ACTOR), ("policy", policy)]);
+    PANIC_RECOVERED.born(Recovery { component: ID, actor: COURIER_ACTOR, policy: Policy::KeepRunning });
     for kind in manager.kinds() {
-        DISABLED.born(&[("kind", kind)]);
-        for outcome in WORDS {
-            ATTEMPTS.born(&[("kind", kind), ("outcome", outcome)]);
+        DISABLED.born(OfKind { kind });
+        for outcome in Word::ALL {
+            ATTEMPTS.born(Attempted { kind, outcome });
         }
     }
-    UNSETTLED.born(&[]);
-    NO_PLACE.born(&[]);
-    PRUNED.born(&[]);
+    UNSETTLED.born(());
+    NO_PLACE.born(());
+    PRUNED.born(());
 }
 
 impl Shared {

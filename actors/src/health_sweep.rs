@@ -23,11 +23,16 @@ use self::status::{Health, Sample, State, Status, Thresholds};
 use crate::model::now_ms;
 use crate::pulse::after;
 
+telemetry::labels! {
+    /// A dependency that is asked.
+    pub struct Asked<'a> { probe: &'a str }
+}
+
 telemetry::declare_metrics! {
     /// Whether a dependency is healthy, after hysteresis: 1 or 0.
-    pub static STATUS: Gauge = ("health.status", "{dependency}");
+    pub static STATUS: Gauge<Asked> = ("health.status", "{dependency}");
     /// How long a dependency took to answer a probe.
-    pub static PROBE_DURATION: Histogram = ("health.probe.duration", "s", [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 2.0, 5.0]);
+    pub static PROBE_DURATION: Histogram<Asked> = ("health.probe.duration", "s", [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 2.0, 5.0]);
 }
 
 /// Where it stands in the tree.
@@ -119,7 +124,7 @@ impl Sweep {
             Err(_) => Some(format!("no answer within {} ms", limit.as_millis())),
         };
         let took = asked.elapsed();
-        PROBE_DURATION.record(took.as_secs_f64(), &[("probe", probe.name())]);
+        PROBE_DURATION.record(took.as_secs_f64(), Asked { probe: probe.name() });
         Sample { at_ms: now_ms(), took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX), fault }
     }
 }
@@ -127,7 +132,7 @@ impl Sweep {
 /// The metric always, the log only when the verdict changes.
 fn report(before: &Status, after: &Status) {
     let healthy = after.state == State::Healthy;
-    STATUS.set(if healthy { 1.0 } else { 0.0 }, &[("probe", after.name)]);
+    STATUS.set(if healthy { 1.0 } else { 0.0 }, Asked { probe: after.name });
     if before.state == after.state {
         return;
     }

@@ -19,13 +19,28 @@ use crate::pulse::after;
 
 use self::view::{Liveness, LivenessView, Loop, State};
 
+telemetry::labels! {
+    /// Loops of one name.
+    pub struct OfLoop<'a> {
+        component: &'a str,
+        #[name = "loop"]
+        name: &'a str,
+    }
+    /// All loops of a child of the root.
+    pub struct Component<'a> { component: &'a str }
+    /// How late a loop became.
+    pub struct Late<'a> { component: &'a str, state: State }
+}
+
+telemetry::label_values! { State, |state: &State| state.as_str(), [State::Stale.as_str(), State::Wedged.as_str()] }
+
 telemetry::declare_metrics! {
     /// Time since the last tick of a loop; of several loops of one name, the oldest.
-    pub static AGE: Gauge = ("heartbeat.age", "s");
+    pub static AGE: Gauge<OfLoop> = ("heartbeat.age", "s");
     /// Loops that are late now: stale or wedged.
-    pub static STUCK: Gauge = ("heartbeat.stuck", "{loop}");
+    pub static STUCK: Gauge<Component> = ("heartbeat.stuck", "{loop}");
     /// Times that a loop became late, by how late.
-    pub static BECAME_STUCK: Counter = ("heartbeat.became_stuck", "{loop}");
+    pub static BECAME_STUCK: Counter<Late> = ("heartbeat.became_stuck", "{loop}");
 }
 
 /// Where it stands in the tree.
@@ -121,7 +136,7 @@ impl Change {
         if *state < State::Stale {
             return tracing::info!(%path, name, "loop beats again");
         }
-        BECAME_STUCK.add(1, &[("component", component), ("state", state.as_str())]);
+        BECAME_STUCK.add(1, Late { component, state: *state });
         tracing::warn!(%path, name, state = state.as_str(), seconds_ago, "loop is stuck");
     }
 }
@@ -164,11 +179,11 @@ fn measure(liveness: &Liveness) {
         *age = age.max(each.seconds_ago);
     }
     for ((component, name), age) in ages {
-        AGE.set(age, &[("component", component), ("loop", name)]);
+        AGE.set(age, OfLoop { component, name });
     }
     for part in &liveness.subsystems {
         let stuck = part.loops.iter().filter(|each| each.state >= State::Stale).count();
-        STUCK.set(stuck as f64, &[("component", &part.name)]);
+        STUCK.set(stuck as f64, Component { component: &part.name });
     }
 }
 

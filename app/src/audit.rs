@@ -16,6 +16,17 @@ use telemetry::context::RequestId;
 
 use crate::http::serve::Peer;
 
+telemetry::declare_events! {
+    /// Somebody did something to the service, or was kept from it.
+    struct Audit<'a> = ("audit", info, "audit") {
+        action: &'a str,
+        subject: &'a str,
+        outcome: &'a str,
+        client: &'a str,
+        request_id: Option<&'a str>,
+    }
+}
+
 /// The names of the actions on the admin listener. What is missing here is named by method and route.
 const ACTIONS: [(&str, &str, &str); 13] = [
     ("POST", "/admin/tenants", "tenant.create"),
@@ -80,7 +91,7 @@ pub async fn audit(
 
 /// What a command of the command line did.
 pub fn command(action: &str, subject: &str, outcome: &str) {
-    tracing::info!(target: "audit", action, subject, outcome, client = "command line", "audit");
+    Audit { action, subject, outcome, client: "command line", request_id: None }.log(format_args!("audit"));
 }
 
 fn action(method: &Method, route: &str) -> String {
@@ -113,9 +124,9 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let Some(outcome) = self.outcome else { return };
-        let (action, subject) = (self.action.as_str(), self.subject.text());
-        let (client, request_id) = (self.client.as_str(), self.request_id.as_str());
-        tracing::info!(target: "audit", action, subject, outcome, client, request_id, "audit");
+        let (action, subject) = (self.action.as_str(), &*self.subject.text());
+        let (client, request_id) = (self.client.as_str(), Some(self.request_id.as_str()));
+        Audit { action, subject, outcome, client, request_id }.log(format_args!("audit"));
     }
 }
 

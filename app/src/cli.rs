@@ -1,5 +1,6 @@
 //! The command line. Without a command the service runs; every other command answers and ends.
 
+mod catalogue;
 mod tenants;
 
 use std::fmt::Display;
@@ -54,6 +55,12 @@ pub enum Command {
     },
     /// Ask a running service whether it is ready: exit code 0 if it is, 1 if not
     Healthcheck,
+    /// Say what the service tells of itself
+    Telemetry {
+        /// What to say of it
+        #[command(subcommand)]
+        action: TelemetryAction,
+    },
     /// Look after tenants
     Tenant {
         /// What to do with them
@@ -67,6 +74,17 @@ pub enum Command {
 pub enum ConfigAction {
     /// Say whether they are right: exit code 0, or 78 with every fault
     Check,
+}
+
+/// What to say of the telemetry.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum TelemetryAction {
+    /// Print every metric, span and event there is, with labels and attributes
+    Catalogue {
+        /// As JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 impl Cli {
@@ -98,6 +116,10 @@ pub async fn answer(command: &Command, loaded: &Loaded) -> Option<u8> {
                 std::io::stdout(),
                 format_args!("the configuration is right, profile {}", loaded.settings.profile.name()),
             );
+            Some(exit::CLEAN)
+        }
+        Command::Telemetry { action: TelemetryAction::Catalogue { json } } => {
+            say(std::io::stdout(), if *json { catalogue::as_json() } else { catalogue::as_text() });
             Some(exit::CLEAN)
         }
         Command::Healthcheck => Some(told(healthcheck(loaded.settings.admin.listen).await)),

@@ -23,6 +23,19 @@ use crate::{
     tree,
 };
 
+telemetry::declare_spans! {
+    /// From the first part to ready.
+    struct BootSpan<'a> = ("boot", internal, root) {
+        profile: &'a str,
+    }
+    /// The wait, at the end of the boot, for the loops that make the service useful.
+    struct WarmSpan = ("warm", internal, child) {}
+    /// From the wish to stop until every child is gone.
+    struct ShutdownSpan<'a> = ("shutdown", internal, root) {
+        reason: &'a str,
+    }
+}
+
 telemetry::declare_metrics! {
     /// Time from the wish to stop until every child was gone.
     pub static SHUTDOWN_DURATION: Histogram = ("shutdown.duration", "s", [0.1, 0.5, 1.0, 5.0, 10.0, 30.0]);
@@ -62,7 +75,7 @@ async fn live(settings: &Settings, telemetry: Arc<Telemetry>, signals: Signals, 
     // Outlives the tree: a second signal must be heard while the tree stops.
     let watchers = TaskGroup::new("process");
     watchers.spawn("signals", watch_signals(signals, shutdown.clone()));
-    let boot = tracing::info_span!(parent: None, "boot", profile = settings.profile.name());
+    let boot = BootSpan { profile: settings.profile.name() }.open();
     let booted = boot_up(settings, telemetry, &shutdown, &watchers, began).instrument(boot).await;
     let code = match booted {
         Ok((parts, tree, watchdog)) => {
@@ -96,7 +109,7 @@ async fn boot_up(
     parts.attach(&tree);
     let lifecycle = parts.lifecycle.clone();
     watchers.spawn("runtime", async move { lifecycle.watch_runtime().await });
-    warm(&parts).instrument(tracing::info_span!("warm")).await;
+    warm(&parts).instrument(WarmSpan {}.open()).await;
     parts.lifecycle.set_started();
     announce(&parts, &order, began);
     Ok((parts, tree, watchdog))
@@ -142,7 +155,7 @@ async fn serve_until_stopped(parts: &Parts, tree: &Tree, shutdown: &Shutdown) ->
             gave_up(&ended.exit, &ended.report)
         }
         reason = shutdown.requested() => {
-            let span = tracing::info_span!(parent: None, "shutdown", reason = reason.0);
+            let span = ShutdownSpan { reason: &reason.0 }.open();
             stop(parts, tree, &reason).instrument(span).await
         }
     }
@@ -159,7 +172,7 @@ async fn stop(parts: &Parts, tree: &Tree, reason: &Reason) -> u8 {
         ended = tree.ended() => return gave_up(&ended.exit, &ended.report),
     }
     let report = tree.stop().await;
-    SHUTDOWN_DURATION.record(asked.elapsed().as_secs_f64(), &[]);
+    SHUTDOWN_DURATION.record(asked.elapsed().as_secs_f64(), ());
     log_report(&report);
     if report.is_clean() { exit::CLEAN } else { exit::UNCLEAN_STOP }
 }

@@ -22,9 +22,14 @@ use crate::{
     mailbox::{CAPACITY_MAX, KeptMailbox, Mailbox, Refused},
 };
 
+telemetry::labels! {
+    /// An actor, by the name of its address.
+    pub struct AtAddress<'a> { actor: &'a str }
+}
+
 telemetry::declare_metrics! {
     /// Messages refused because the actor's mailbox was at its limit.
-    pub static REJECTED: Counter = ("actor.mailbox.rejected", "{message}");
+    pub static REJECTED: Counter<AtAddress> = ("actor.mailbox.rejected", "{message}");
 }
 
 /// Messages that may wait for one actor unless [`Address::with_capacity`] says otherwise.
@@ -218,7 +223,7 @@ impl<M: Message> Address<M> {
     }
 
     fn full(&self, message: M) -> SendError<M> {
-        REJECTED.add(1, &[("actor", &self.cell.name)]);
+        REJECTED.add(1, AtAddress { actor: &self.cell.name });
         SendError::Full { message }
     }
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use telemetry::panic::{PANIC_RECOVERED, Policy};
+use telemetry::panic::{PANIC_RECOVERED, Policy, Recovery};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +41,13 @@ struct Inner {
     probe: OnceLock<Arc<crate::battery::Probe>>,
 }
 
+telemetry::labels! {
+    /// A child, by the component that it belongs to and by its path with labels in place of ids.
+    pub struct Child<'a> { component: &'a str, actor: &'a str }
+    /// A child of the root.
+    pub struct Component<'a> { component: &'a str }
+}
+
 /// Who a child is, in each place where it is named.
 #[derive(Debug)]
 pub(crate) struct Identity {
@@ -55,10 +62,20 @@ impl Identity {
         first_of(&self.label)
     }
 
+    /// Its labels.
+    pub(crate) fn as_child(&self) -> Child<'_> {
+        Child { component: self.component(), actor: &self.label }
+    }
+
+    /// The labels of what is told of a whole component.
+    pub(crate) fn as_component(&self) -> Component<'_> {
+        Component { component: self.component() }
+    }
+
     /// Exports the panic counter of this child as 0: one that is born at its first increment hides the first panic.
     pub(crate) fn bear_counters(&self) {
-        let policy = Policy::Restart.as_str();
-        PANIC_RECOVERED.born(&[("component", self.component()), ("actor", &self.label), ("policy", policy)]);
+        let Child { component, actor } = self.as_child();
+        PANIC_RECOVERED.born(Recovery { component, actor, policy: Policy::Restart });
     }
 }
 

@@ -6,9 +6,16 @@ use telemetry::panic::{PanicSite, Policy, catch_sync};
 
 use crate::Exit;
 
+telemetry::labels! {
+    /// Whose messages were lost, and why.
+    pub struct Loss<'a> { actor: &'a str, reason: LossReason }
+}
+
+telemetry::label_values! { LossReason, |reason: &LossReason| reason.as_str(), LossReason::ALL.map(LossReason::as_str) }
+
 telemetry::declare_metrics! {
     /// Messages that an address had accepted and that were never handled.
-    pub static LOST: Counter = ("actor.messages.lost", "{message}");
+    pub static LOST: Counter<Loss> = ("actor.messages.lost", "{message}");
 }
 
 /// Messages that an [`Address`](crate::Address) had accepted and that were never handled. What `try_send` gives back is
@@ -143,13 +150,13 @@ impl<M> fmt::Debug for DeadLetters<M> {
 /// Exports the counters of an address as 0.
 pub(crate) fn bear_counters(name: &str) {
     for reason in LossReason::ALL {
-        LOST.born(&[("actor", name), ("reason", reason.as_str())]);
+        LOST.born(Loss { actor: name, reason });
     }
 }
 
 fn count(name: &str, messages: usize, reason: LossReason) {
     if messages > 0 {
-        LOST.add(u64::try_from(messages).unwrap_or(u64::MAX), &[("actor", name), ("reason", reason.as_str())]);
+        LOST.add(u64::try_from(messages).unwrap_or(u64::MAX), Loss { actor: name, reason });
     }
 }
 

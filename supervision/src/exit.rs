@@ -46,16 +46,34 @@ impl Exit {
     /// One word for metrics: `normal`, `shutdown`, `error`, `panic`, `kill`, `start_timeout`, `stuck` or
     /// `gave_up`.
     pub fn cause(&self) -> &'static str {
+        self.word().as_str()
+    }
+
+    pub(crate) fn word(&self) -> Cause {
         match self {
-            Self::Normal => "normal",
-            Self::Shutdown | Self::ShutdownWith(_) => "shutdown",
-            Self::Error(_) => "error",
-            Self::Panic(_) => "panic",
-            Self::Killed => "kill",
-            Self::StartTimeout => "start_timeout",
-            Self::Stuck(_) => "stuck",
-            Self::GaveUp { .. } => "gave_up",
+            Self::Normal => Cause::Normal,
+            Self::Shutdown | Self::ShutdownWith(_) => Cause::Shutdown,
+            Self::Error(_) => Cause::Error,
+            Self::Panic(_) => Cause::Panic,
+            Self::Killed => Cause::Kill,
+            Self::StartTimeout => Cause::StartTimeout,
+            Self::Stuck(_) => Cause::Stuck,
+            Self::GaveUp { .. } => Cause::GaveUp,
         }
+    }
+}
+
+telemetry::label_values! {
+    /// How a child ended, in one word.
+    pub enum Cause {
+        Normal = "normal",
+        Shutdown = "shutdown",
+        Error = "error",
+        Panic = "panic",
+        Kill = "kill",
+        StartTimeout = "start_timeout",
+        Stuck = "stuck",
+        GaveUp = "gave_up",
     }
 }
 

@@ -174,10 +174,7 @@ impl NodeSnapshot {
 impl Node {
     /// `shared` is where a neighbour of the same label counts the times of its messages.
     pub(crate) fn new(identity: Identity, spec: &ChildSpec, shared: Option<Arc<BoundHistogram>>) -> Arc<Self> {
-        let bind = || {
-            let labels = [("component", identity.component()), ("actor", &*identity.label)];
-            Arc::new(MESSAGE_DURATION.bind(&labels))
-        };
+        let bind = || Arc::new(MESSAGE_DURATION.bind(identity.as_child()));
         let is_timed = spec.is_metered && spec.kind == Kind::Actor;
         let message_duration = is_timed.then(|| shared.unwrap_or_else(bind));
         let data = NodeData {

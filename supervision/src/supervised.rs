@@ -23,14 +23,24 @@ use telemetry::{
 use crate::{
     ChildContext, Exit,
     activity::{Activity, Entered, shown},
+    context::Child,
     fault::{self, Life},
     mailbox::{KeptMailbox, Mailbox},
     process::LastWords,
 };
 
+telemetry::declare_spans! {
+    /// The handling of a message whose sender was traced, below the sender's span.
+    struct MessageSpan<'a> = ("actor.message", internal, child) {
+        actor: &'a str,
+        message_type: &'static str,
+        incarnation: i64,
+    }
+}
+
 telemetry::declare_metrics! {
     /// Time to handle one message.
-    pub static MESSAGE_DURATION: Histogram = ("actor.message.duration", "s", [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0]);
+    pub static MESSAGE_DURATION: Histogram<Child> = ("actor.message.duration", "s", [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0]);
 }
 
 /// Reads the sender's trace context from a message.
@@ -193,17 +203,16 @@ impl<A: Actor> Supervised<A> {
         sender: Option<TraceContext>,
     ) -> Result<(), ActorProcessingErr> {
         let live = live?;
-        let span = tracing::info_span!(
-            "actor.message",
-            actor = self.context.path().as_str(),
-            message_type = type_name::<A::Msg>(),
-            incarnation = i64::try_from(self.context.incarnation()).unwrap_or(i64::MAX),
-        );
+        let span = MessageSpan {
+            actor: self.context.path().as_str(),
+            message_type: type_name::<A::Msg>(),
+            incarnation: i64::try_from(self.context.incarnation()).unwrap_or(i64::MAX),
+        };
         let handling = async {
             fault::strike(&self.context, "handle");
             self.inner.handle(myself, message, live).await
         };
-        telemetry::context::as_child(span, &sender.unwrap_or_default(), handling).await
+        telemetry::context::as_child(span.open(), &sender.unwrap_or_default(), handling).await
     }
 }
 

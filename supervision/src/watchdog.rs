@@ -118,8 +118,8 @@ impl Heartbeats {
         if self.the_watch().is_on.swap(true, AcqRel) {
             return Err(WatchdogError::AlreadyWatched);
         }
-        FOUND.born(&[]);
-        NOT_YIELDING.set(0.0, &[]);
+        FOUND.born(());
+        NOT_YIELDING.set(0.0, ());
         let (stop, stopped) = mpsc::channel();
         let heartbeats = self.clone();
         let thread = door::spawn_thread("watchdog", move || watch(&heartbeats, settings, &stopped))
@@ -141,7 +141,7 @@ fn watch(heartbeats: &Heartbeats, settings: WatchdogSettings, stopped: &Receiver
         let round = catch_sync(|| {
             let findings = rounds.next(Instant::now(), heartbeats.polled());
             let found = rounds.reported();
-            NOT_YIELDING.set(found.len() as f64, &[]);
+            NOT_YIELDING.set(found.len() as f64, ());
             heartbeats.the_watch().publish(found);
             findings.iter().for_each(Finding::report);
         });
@@ -150,7 +150,7 @@ fn watch(heartbeats: &Heartbeats, settings: WatchdogSettings, stopped: &Receiver
         }
     }
     heartbeats.the_watch().publish(Vec::new());
-    NOT_YIELDING.set(0.0, &[]);
+    NOT_YIELDING.set(0.0, ());
     heartbeats.the_watch().is_on.store(false, Release);
 }
 
@@ -229,7 +229,7 @@ impl Finding {
     fn report(&self) {
         match self {
             Self::Began(NotYielding { path, message_type, for_ms }) => {
-                FOUND.add(1, &[]);
+                FOUND.add(1, ());
                 tracing::error!(%path, message_type, for_ms, "callback does not yield: it keeps its thread");
             }
             Self::Over(NotYielding { path, message_type, for_ms }) => {

@@ -1,6 +1,7 @@
 //! What happened, told three ways: traces, metrics and logs, joined by one trace id.
 //!
 //! - [`metrics`]: instruments declared beside what they measure, collected into one catalogue.
+//! - [`spans`] and [`events`]: the same for spans, and for log records with a name.
 //! - [`context`]: how a trace, a request's id and its deadline cross a mailbox, a header, a row in a table.
 //! - [`mod@panic`]: a panic is caught, recorded exactly once, and survives as an incident.
 //! - [`incidents`]: the last of them, kept in the process.
@@ -12,11 +13,13 @@
 pub mod context;
 mod crash;
 mod door;
+pub mod events;
 #[cfg(feature = "export")]
 pub mod export;
 pub mod incidents;
 pub mod metrics;
 pub mod panic;
+pub mod spans;
 #[cfg(all(test, feature = "export"))]
 mod testing;
 
@@ -27,6 +30,8 @@ pub use crash::crash;
 pub mod __private {
     pub use crate::panic::{broken, count};
     pub use linkme;
+    pub use opentelemetry::{KeyValue, StringValue};
+    pub use tracing;
 }
 
 /// Name of the instrumentation scope of everything this crate reports for the house.

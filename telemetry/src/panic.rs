@@ -12,6 +12,7 @@
 
 mod catch;
 mod ensure;
+mod event;
 mod frames;
 mod hook;
 mod limit;
@@ -27,7 +28,7 @@ pub use frames::Backtrace;
 pub use hook::install_hook;
 #[cfg(feature = "export")]
 pub(crate) use hook::log_is_live;
-pub use record::{PANIC_RECOVERED, PANIC_UNCAUGHT, PanicSite, Policy, record};
+pub use record::{PANIC_RECOVERED, PANIC_UNCAUGHT, PanicSite, Policy, Recovery, record};
 pub use recorder::settle;
 pub use report::{ErrorReporter, set_reporters};
 

@@ -26,7 +26,7 @@ fn nothing_is_lost_over_grpc_though_the_applications_runtime_went_first() {
         let variables = Variables::of_pairs(variables.iter().map(|(name, value)| (*name, value.as_str())));
         let telemetry = telemetry::export::start_with(settings(), &variables).unwrap();
         info_span!("over grpc").in_scope(|| tracing::info!("inside"));
-        COUNTED.add(3, &[]);
+        COUNTED.add(3, ());
         (collector, telemetry)
     });
     drop(application);

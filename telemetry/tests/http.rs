@@ -8,7 +8,7 @@ use collector::{Collector, attribute};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use std::time::Duration;
 use telemetry::export::{Endpoint, LogFormat, Settings, Variables};
-use telemetry::panic::{PANIC_RECOVERED, PanicSite, Policy};
+use telemetry::panic::{PANIC_RECOVERED, PanicSite, Policy, Recovery};
 use tracing::{Instrument as _, info_span};
 
 fn settings(url: String) -> Settings {
@@ -25,7 +25,7 @@ fn settings(url: String) -> Settings {
     }
 }
 
-const QUIET: [(&str, &str); 3] = [("component", "quiet"), ("actor", "quiet"), ("policy", "restart")];
+const QUIET: Recovery<'_> = Recovery { component: "quiet", actor: "quiet", policy: Policy::Restart };
 
 // One worker only: there the application's runtime and the exporters would dead-lock if they shared anything.
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn a_panic_and_all_around_it_arrive_at_the_collector_exactly_once() {
     let no_variables = Variables::of_pairs([]);
     let telemetry = telemetry::export::start_with(settings(format!("http://{address}")), &no_variables).unwrap();
     telemetry::panic::install_hook();
-    PANIC_RECOVERED.born(&QUIET);
+    PANIC_RECOVERED.born(QUIET);
 
     let line = line!() + 1;
     let work = async { info_span!("work").in_scope(|| panic!("the wheel broke")) };

@@ -9,8 +9,8 @@ use serde::Serialize;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    CloseReason, DROPPED, Encoder, JsonEncoder, Limits, OutboxLimits, REFUSED, Refused, SOCKETS_CLOSED, Subscriber,
-    Topic,
+    CloseReason, Closed, DROPPED, Encoder, JsonEncoder, Limits, OutboxLimits, REFUSED, Refusal, Refused,
+    SOCKETS_CLOSED, Subscriber, Topic,
     index::Index,
     lock, metrics_born,
     outbox::Outbox,
@@ -101,7 +101,7 @@ impl Hub {
         let slot = self
             .registry()
             .add(Arc::clone(&connection), self.settings.sockets_max)
-            .inspect_err(|refused| REFUSED.add(1, &[("reason", refused.name())]))?;
+            .inspect_err(|refused| REFUSED.add(1, Refusal { reason: refused }))?;
         let subscriber = Subscriber::new(Arc::clone(self), connection, slot);
         subscriber.subscribe(topics)?;
         Ok(subscriber)
@@ -157,8 +157,8 @@ impl Hub {
 
     /// Counts a connection that began to close, and spares the fan-out from it.
     pub(super) fn closed(&self, connection: &Connection, reason: CloseReason, dropped: usize) {
-        SOCKETS_CLOSED.add(1, &[("reason", reason.name())]);
-        DROPPED.add(dropped as u64, &[("reason", reason.name())]);
+        SOCKETS_CLOSED.add(1, Closed { reason });
+        DROPPED.add(dropped as u64, Closed { reason });
         tracing::debug!(tenant = %connection.tenant, reason = reason.name(), dropped, "closing a connection");
         if reason.is_at_once() {
             self.retire(connection);

@@ -49,13 +49,28 @@ pub use topic::{InvalidTopic, TOPIC_MAX, Topic};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+telemetry::labels! {
+    /// Why a socket was closed.
+    pub struct Closed { reason: CloseReason }
+    /// Why a connection or a subscription was refused.
+    pub struct Refusal<'a> { reason: &'a Refused }
+}
+
+telemetry::label_values! { CloseReason, |reason: &CloseReason| reason.name(), ["slow", "unresponsive", "revoked", "draining"] }
+
+telemetry::label_values! {
+    Refused,
+    Refused::name,
+    ["draining", "full", "tenant_sockets", "tenant_subscriptions", "socket_topics", "closed"],
+}
+
 telemetry::declare_metrics! {
     /// Sockets open now.
     pub static SOCKETS_OPEN: UpDownCounter = ("broadcaster.socket.open", "{socket}");
     /// Sockets closed by us, by reason.
-    pub static SOCKETS_CLOSED: Counter = ("broadcaster.socket.closed", "{socket}");
+    pub static SOCKETS_CLOSED: Counter<Closed> = ("broadcaster.socket.closed", "{socket}");
     /// Connections and subscriptions refused, by reason.
-    pub static REFUSED: Counter = ("broadcaster.refused", "{request}");
+    pub static REFUSED: Counter<Refusal> = ("broadcaster.refused", "{request}");
     /// Subscriptions held now.
     pub static SUBSCRIPTIONS: UpDownCounter = ("broadcaster.subscription.open", "{subscription}");
     /// Events that came from the bus.
@@ -65,7 +80,7 @@ telemetry::declare_metrics! {
     /// Frames put into the outboxes of subscribers.
     pub static DELIVERED: Counter = ("broadcaster.frame.delivered", "{frame}");
     /// Frames thrown away with the outbox of a subscriber that was closed, by reason.
-    pub static DROPPED: Counter = ("broadcaster.frame.dropped", "{frame}");
+    pub static DROPPED: Counter<Closed> = ("broadcaster.frame.dropped", "{frame}");
     /// Times that events were missing on the bus, as told to every subscriber.
     pub static GAPS: Counter = ("broadcaster.gap", "{gap}");
     /// Time from publishing an event to its frame in the last outbox.
@@ -77,10 +92,10 @@ telemetry::declare_metrics! {
 pub(crate) fn metrics_born() {
     use CloseReason::{Draining, Revoked, Slow, Unresponsive};
     for reason in [Slow, Unresponsive, Revoked, Draining { after_ms: 0 }] {
-        SOCKETS_CLOSED.born(&[("reason", reason.name())]);
-        DROPPED.born(&[("reason", reason.name())]);
+        SOCKETS_CLOSED.born(Closed { reason });
+        DROPPED.born(Closed { reason });
     }
-    [&EVENTS, &POISONED, &DELIVERED, &GAPS].iter().for_each(|counter| counter.born(&[]));
+    [&EVENTS, &POISONED, &DELIVERED, &GAPS].iter().for_each(|counter| counter.born(()));
 }
 
 /// No critical section here can panic half-way through a change, so a poisoned lock is as good as any.

@@ -13,6 +13,7 @@ use std::{
 use telemetry::{
     context::follow,
     panic::{PanicSite, Policy},
+    spans::{Shown, shown},
 };
 use tokio::time::Instant;
 use tracing::Span;
@@ -130,7 +131,7 @@ impl Hub {
 
     /// Everyone is told that something is missing, because nobody knows whose it was.
     fn gap_run(&self, missed: u64) -> Run {
-        GAPS.add(1, &[]);
+        GAPS.add(1, ());
         tracing::warn!(missed, "events were lost on the bus, every subscriber is told");
         let mut run = Run { targets: self.registry().all(), ..Run::default() };
         run.add(frame::gap());
@@ -148,7 +149,7 @@ impl Hub {
             let is_full = taken == RUN_EVENTS_MAX || run.bytes >= RUN_BYTES_MAX;
             next = if is_full { None } else { pump.next_alike(&first) };
         }
-        EVENTS.add(taken as u64, &[]);
+        EVENTS.add(taken as u64, ());
         run
     }
 
@@ -162,7 +163,7 @@ impl Hub {
                 run.spans.push(span);
             }
             Err(why) => {
-                POISONED.add(1, &[]);
+                POISONED.add(1, ());
                 span.in_scope(|| tracing::warn!(tenant = %event.tenant, topic = event.topic, event = %event.id, why, "event given up"));
             }
         }
@@ -197,7 +198,7 @@ impl Hub {
                 Pushed::Closed => {}
             }
         }
-        DELIVERED.add(delivered, &[]);
+        DELIVERED.add(delivered, ());
         run.targets.is_empty()
     }
 }
@@ -212,8 +213,19 @@ impl Run {
     fn end(self) {
         let now = now_ms();
         for published_at in &self.published_at {
-            FANOUT_LATENCY.record((now - published_at).max(0) as f64 / 1_000.0, &[]);
+            FANOUT_LATENCY.record((now - published_at).max(0) as f64 / 1_000.0, ());
         }
+    }
+}
+
+telemetry::declare_spans! {
+    /// One event on its way from the bus into the outboxes of all its subscribers.
+    struct DeliverSpan<'a> = ("event.deliver", internal, follower) {
+        tenant: &'a str,
+        topic: &'a str,
+        #[name = "event.id"]
+        event: Shown<'a, Uuid>,
+        subscribers: i64,
     }
 }
 
@@ -222,14 +234,13 @@ fn deliver_span(event: &Event, subscribers: usize) -> Span {
     if event.context.is_empty() {
         return Span::none();
     }
-    let span = tracing::info_span!(
-        parent: None,
-        "event.deliver",
-        tenant = %event.tenant,
-        topic = event.topic,
-        event.id = %event.id,
-        subscribers = subscribers as i64,
-    );
+    let span = DeliverSpan {
+        tenant: event.tenant.as_str(),
+        topic: &event.topic,
+        event: shown(&event.id),
+        subscribers: subscribers as i64,
+    };
+    let span = span.open();
     follow(&span, &event.context);
     span
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, future::poll_fn, sync::Arc, time::Duration};
 
 use super::{
-    Batch, CloseReason, Hub, REFUSED, SOCKETS_OPEN, SUBSCRIPTIONS, Topic, lock,
+    Batch, CloseReason, Hub, REFUSED, Refusal, SOCKETS_OPEN, SUBSCRIPTIONS, Topic, lock,
     registry::{Connection, Usage},
 };
 use crate::model::TenantId;
@@ -90,7 +90,7 @@ pub struct Subscriber {
 
 impl Subscriber {
     pub(super) fn new(hub: Arc<Hub>, connection: Arc<Connection>, slot: usize) -> Self {
-        SOCKETS_OPEN.add(1, &[]);
+        SOCKETS_OPEN.add(1, ());
         Self { hub, connection, slot }
     }
 
@@ -131,7 +131,7 @@ impl Subscriber {
     /// # Errors
     /// When a limit would be passed or the connection is being closed; then nothing has changed.
     pub fn subscribe(&self, topics: &[Topic]) -> Result<(), Refused> {
-        self.try_subscribe(topics).inspect_err(|refused| REFUSED.add(1, &[("reason", refused.name())]))
+        self.try_subscribe(topics).inspect_err(|refused| REFUSED.add(1, Refusal { reason: refused }))
     }
 
     fn try_subscribe(&self, topics: &[Topic]) -> Result<(), Refused> {
@@ -144,7 +144,7 @@ impl Subscriber {
             return Err(Refused::SocketTopics { limit });
         }
         self.hub.registry().reserve(tenant, new.len(), limits.subscriptions_max)?;
-        SUBSCRIPTIONS.add(new.len() as i64, &[]);
+        SUBSCRIPTIONS.add(new.len() as i64, ());
         for topic in new {
             held.insert(topic.clone(), self.hub.index().insert(&self.connection, topic));
         }
@@ -165,7 +165,7 @@ impl Drop for Subscriber {
     fn drop(&mut self) {
         self.hub.retire(&self.connection);
         self.hub.remove(self.slot);
-        SOCKETS_OPEN.add(-1, &[]);
+        SOCKETS_OPEN.add(-1, ());
     }
 }
 
@@ -184,7 +184,7 @@ impl Hub {
         }
         if subscriptions > 0 {
             self.registry().release(tenant, Usage { sockets: 0, subscriptions });
-            SUBSCRIPTIONS.add(-(subscriptions as i64), &[]);
+            SUBSCRIPTIONS.add(-(subscriptions as i64), ());
         }
     }
 }

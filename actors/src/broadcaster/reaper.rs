@@ -70,7 +70,7 @@ impl Actor for Reaper {
             yield_now().await;
             next = hub.sweep(from);
         }
-        TENANTS.set(hub.stats().tenants as f64, &[]);
+        TENANTS.set(hub.stats().tenants as f64, ());
         heartbeat.beat();
         // The asker may be gone, which is nothing to us.
         let _ = reply.send(());

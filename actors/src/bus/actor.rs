@@ -56,7 +56,7 @@ pub enum BusMessage {
 
 /// The child `bus`, to stand in the tree before everyone who publishes or relays.
 pub fn bus(bus: Arc<dyn Bus>, settings: BusSettings) -> ChildSpec {
-    PING_FAILED.born(&[]);
+    PING_FAILED.born(());
     ChildSpec::actor("bus", &Address::new("bus"), move |context| {
         (Prober, ProberArguments { bus: Arc::clone(&bus), settings, context })
     })
@@ -120,14 +120,14 @@ impl ProberState {
         let was_up = std::mem::replace(&mut self.is_up, outcome.is_ok());
         match outcome {
             Ok(took) => {
-                PING_DURATION.record(took.as_secs_f64(), &[]);
+                PING_DURATION.record(took.as_secs_f64(), ());
                 self.heartbeat.beat();
                 if !was_up {
                     tracing::info!("the bus carries events again");
                 }
             }
             Err(error) => {
-                PING_FAILED.add(1, &[]);
+                PING_FAILED.add(1, ());
                 if matches!(error, BusError::Unavailable(_)) {
                     self.heartbeat.beat();
                 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{Bus, BusError, BusItem, BusReceiver, EVENT_BYTES_MAX, PUBLISHED, REFUSED, Ring, RingLimits, measure};
+use super::{
+    Bus, BusError, BusItem, BusReceiver, EVENT_BYTES_MAX, PUBLISHED, REFUSED, Refusal, Ring, RingLimits, measure,
+};
 use crate::model::Event;
 
 /// The limits of a [`MemoryBus`].
@@ -45,10 +47,10 @@ impl MemoryBus {
 #[async_trait]
 impl Bus for MemoryBus {
     async fn publish(&self, event: Event) -> Result<(), BusError> {
-        let bytes = measure(&event, self.event_bytes_max)
-            .inspect_err(|refused| REFUSED.add(1, &[("reason", refused.kind())]))?;
+        let bytes =
+            measure(&event, self.event_bytes_max).inspect_err(|refused| REFUSED.add(1, Refusal { reason: refused }))?;
         self.ring.push(BusItem::Event(Arc::new(event)), bytes);
-        PUBLISHED.add(1, &[]);
+        PUBLISHED.add(1, ());
         Ok(())
     }
 

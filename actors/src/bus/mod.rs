@@ -36,11 +36,18 @@ use crate::model::Event;
 /// How long a backend that is away at the start is waited for, at most.
 const START_WITHIN: Duration = Duration::from_secs(15);
 
+telemetry::labels! {
+    /// Why an event was refused.
+    pub struct Refusal<'a> { reason: &'a BusError }
+}
+
+telemetry::label_values! { BusError, BusError::kind, ["too_large", "encode", "unavailable", "timed_out"] }
+
 telemetry::declare_metrics! {
     /// Events accepted by the bus for publishing.
     pub static PUBLISHED: Counter = ("bus.published", "{event}");
     /// Events that the bus refused to publish, by reason.
-    pub static REFUSED: Counter = ("bus.refused", "{event}");
+    pub static REFUSED: Counter<Refusal> = ("bus.refused", "{event}");
     /// Events that a receiver missed because it fell behind; each gap is also shown to that receiver.
     pub static MISSED: Counter = ("bus.missed", "{event}");
     /// Probes that did not come back through the bus in time.

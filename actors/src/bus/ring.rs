@@ -147,7 +147,7 @@ impl State {
         if cursor.next < first {
             let missed = passed - cursor.read;
             (cursor.next, cursor.read) = (first, passed);
-            MISSED.add(missed, &[]);
+            MISSED.add(missed, ());
             return Some(BusItem::Gap { missed });
         }
         let (item, _) = self.items.get((cursor.next - first) as usize)?;

@@ -140,7 +140,7 @@ impl Working {
                 Seated::Before(address) => drop(address.try_send(Word::Wake)),
                 Seated::Now(address) => self.start(channel, &address).await,
                 Seated::Full => {
-                    NO_PLACE.add(1, &[]);
+                    NO_PLACE.add(1, ());
                     seats = Seats::Wanted;
                 }
             }
@@ -200,7 +200,7 @@ impl Working {
         self.shared.senders.forget_idle();
         let pruned = self.shared.desk.store.prune_deliveries(self.shared.settings.prune(PRUNE_MAX)).await;
         match &pruned {
-            Ok(pruned) => PRUNED.add(*pruned, &[]),
+            Ok(pruned) => PRUNED.add(*pruned, ()),
             Err(error) => tracing::warn!(%error, "old deliveries could not be forgotten"),
         }
         let full = pruned.is_ok_and(|pruned| pruned >= u64::from(PRUNE_MAX));
@@ -239,8 +239,8 @@ impl Working {
 
     fn measure(&self) {
         let tally = self.shared.board.tally();
-        IN_USE.set(tally.in_use as f64, &[]);
-        BREAKERS_OPEN.set(tally.open as f64, &[]);
+        IN_USE.set(tally.in_use as f64, ());
+        BREAKERS_OPEN.set(tally.open as f64, ());
     }
 
     /// The next look: after `pause`, or when somebody has written a delivery. There is one such task at a time, so there

@@ -10,29 +10,60 @@ use std::time::Duration;
 use supervision::{GuardSite, Panicked, guard};
 use telemetry::context::with_deadline;
 use telemetry::panic::Policy;
+use telemetry::spans::{Shown, shown};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
-use tracing::field::Empty;
+use uuid::Uuid;
 
 use super::board::Entry;
 use super::schedule::RetrySchedule;
-use super::{Channel, Message, Outcome, Report};
+use super::{Channel, Message, Outcome, Report, Word};
 use crate::model::now_ms;
 use crate::store::{
     self, ChannelNews, Delivery, DeliveryOutcome, DeliverySettled, DeliverySettlement, DisableRules, Failing,
     NewAttempt, Settled, SharedStore,
 };
 
+telemetry::declare_spans! {
+    /// One attempt to deliver, from its claim to its settled row.
+    struct AttemptSpan<'a> = ("channel.deliver", client, follower) {
+        #[name = "delivery.id"]
+        delivery: Shown<'a, Uuid>,
+        #[name = "delivery.attempt"]
+        attempt: i64,
+        #[name = "channel.id"]
+        channel: Shown<'a, Uuid>,
+        #[name = "channel.kind"]
+        kind: &'a str,
+        tenant: &'a str,
+    } later {
+        outcome: &str,
+        #[name = "http.response.status_code"]
+        status: i64,
+        #[name = "error.type"]
+        error: &str,
+        #[name = "otel.status_code"]
+        end: &str,
+    }
+}
+
+telemetry::labels! {
+    /// Channels of one kind.
+    pub struct OfKind<'a> { kind: &'a str }
+    /// An attempt, by the kind of its channel and by how it ended.
+    pub struct Attempted<'a> { kind: &'a str, outcome: Word }
+}
+
 telemetry::declare_metrics! {
     /// Attempts to deliver, by the kind of channel and by how they ended.
-    pub static ATTEMPTS: Counter = ("channel.delivery.attempts", "{attempt}");
+    pub static ATTEMPTS: Counter<Attempted> = ("channel.delivery.attempts", "{attempt}");
     /// Time one attempt took, without its settling.
-    pub static DURATION: Histogram = ("channel.delivery.duration", "s", [0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
+    pub static DURATION: Histogram<OfKind> = ("channel.delivery.duration", "s", [0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
     /// Time from the moment a delivery was accepted until the receiver said OK.
     pub static LATENCY: Histogram = ("channel.delivery.latency", "s", [0.05, 0.1, 0.5, 1.0, 5.0, 60.0, 600.0, 3600.0, 86400.0]);
     /// Channels that were disabled because of what their receivers answered.
-    pub static DISABLED: Counter = ("channel.disabled", "{channel}");
+    pub static DISABLED: Counter<OfKind> = ("channel.disabled", "{channel}");
     /// Attempts whose end could not be written down: the lease was lost, or the store stayed away.
     pub static UNSETTLED: Counter = ("channel.delivery.unsettled", "{attempt}");
 }
@@ -81,21 +112,14 @@ pub struct Attempt {
 impl Attempt {
     /// Sends and settles. Never panics because of the adapter, never takes longer than the lease.
     pub async fn run(self) {
-        let span = tracing::info_span!(
-            parent: None,
-            "channel.deliver",
-            otel.kind = "client",
-            otel.status_code = Empty,
-            error.r#type = Empty,
-            http.response.status_code = Empty,
-            delivery.id = %self.delivery.id,
-            delivery.attempt = i64::from(self.delivery.charged()),
-            channel.id = %self.channel.id,
-            channel.kind = %self.channel.kind,
-            tenant = %self.delivery.tenant,
-            outcome = Empty,
-        );
-        let context = self.delivery.context.clone();
+        let span = AttemptSpan {
+            delivery: shown(&self.delivery.id),
+            attempt: self.delivery.charged().into(),
+            channel: shown(&self.channel.id),
+            kind: &self.channel.kind,
+            tenant: self.delivery.tenant.as_str(),
+        };
+        let (span, context) = (span.open(), self.delivery.context.clone());
         telemetry::context::as_follower(span, &context, self.send_and_settle()).await;
     }
 
@@ -111,7 +135,7 @@ impl Attempt {
             return self.give_back(OWN_LIMIT_PAUSE.mul_f64(1.0 + fastrand::f64())).await;
         }
         let took = started.elapsed();
-        DURATION.record(took.as_secs_f64(), &[("kind", &self.channel.kind)]);
+        DURATION.record(took.as_secs_f64(), OfKind { kind: &self.channel.kind });
         self.report(&report.outcome);
         let settlement = DeliverySettlement {
             fence: self.delivery.fence(),
@@ -191,23 +215,23 @@ impl Attempt {
 
     /// Tells the breaker, the metrics, the span and the log.
     fn report(&self, outcome: &Outcome) {
-        ATTEMPTS.add(1, &[("kind", &self.channel.kind), ("outcome", outcome.word())]);
+        ATTEMPTS.add(1, Attempted { kind: &self.channel.kind, outcome: outcome.word() });
         let span = Span::current();
-        span.record("outcome", outcome.word());
+        AttemptSpan::outcome(&span, outcome.word().as_str());
         if let Some(status) = outcome.status() {
-            span.record("http.response.status_code", i64::from(status));
+            AttemptSpan::status(&span, status.into());
         }
         let Some(fault) = outcome.fault() else {
             self.entry.succeeded();
             let waited_ms = now_ms().saturating_sub(self.delivery.created_at_ms).max(0).unsigned_abs();
-            return LATENCY.record(Duration::from_millis(waited_ms).as_secs_f64(), &[]);
+            return LATENCY.record(Duration::from_millis(waited_ms).as_secs_f64(), ());
         };
         // A message that the receiver cannot take says nothing about the receiver.
         if !matches!(outcome, Outcome::Dead { .. }) {
             self.entry.failed();
         }
-        span.record("otel.status_code", "ERROR");
-        span.record("error.type", outcome.class());
+        AttemptSpan::end(&span, "ERROR");
+        AttemptSpan::error(&span, outcome.class());
         let (tenant, attempt) = (self.delivery.tenant.as_str(), i64::from(self.delivery.charged()));
         tracing::warn!(delivery.id = %self.delivery.id, channel.id = %self.channel.id, tenant, delivery.attempt = attempt,
             error.r#type = outcome.class(), fault, "delivery failed");
@@ -273,7 +297,7 @@ impl Attempt {
                 }
                 Err(error) => error.to_string(),
             };
-            UNSETTLED.add(1, &[]);
+            UNSETTLED.add(1, ());
             tracing::warn!(delivery.id = %self.delivery.id, fault, "the end of a delivery could not be written down");
             return;
         }
@@ -281,7 +305,7 @@ impl Attempt {
 
     fn tell(&self, disabled: Option<&str>) {
         if let Some(reason) = disabled {
-            DISABLED.add(1, &[("kind", &self.channel.kind)]);
+            DISABLED.add(1, OfKind { kind: &self.channel.kind });
             tracing::warn!(channel.id = %self.channel.id, tenant = %self.channel.tenant, reason, "channel disabled");
         }
     }
@@ -293,7 +317,7 @@ fn logged(report: &Report, took: Duration) -> NewAttempt {
     let failed = outcome.fault().is_some();
     NewAttempt {
         took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        outcome: outcome.word().to_owned(),
+        outcome: outcome.word().as_str().to_owned(),
         class: failed.then(|| outcome.class().to_owned()),
         status: outcome.status(),
         error: outcome.fault().map(str::to_owned),

@@ -104,7 +104,7 @@ impl Entry {
     #[must_use = "the delivery counts as under way until this is dropped"]
     pub fn begin(&self) -> InFlight {
         self.0.in_flight.fetch_add(1, Ordering::SeqCst);
-        IN_FLIGHT.add(1, &[]);
+        IN_FLIGHT.add(1, ());
         InFlight(self.clone())
     }
 
@@ -132,7 +132,7 @@ pub struct InFlight(Entry);
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.0.in_flight.fetch_sub(1, Ordering::SeqCst);
-        IN_FLIGHT.add(-1, &[]);
+        IN_FLIGHT.add(-1, ());
     }
 }
 

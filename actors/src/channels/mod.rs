@@ -39,7 +39,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-pub(crate) use self::outcome::WORDS;
+pub(crate) use self::outcome::Word;
 pub use self::outcome::{Outcome, Report};
 pub use self::pace::Pace;
 use self::slack::HookError;

@@ -55,8 +55,17 @@ pub enum Outcome {
     },
 }
 
-/// Every word that [`Outcome::word`] can say.
-pub(crate) const WORDS: [&str; 6] = ["sent", "retry", "refused", "dead", "gone", "ambiguous"];
+telemetry::label_values! {
+    /// How a request ended, in one word.
+    pub enum Word {
+        Sent = "sent",
+        Retry = "retry",
+        Refused = "refused",
+        Dead = "dead",
+        Gone = "gone",
+        Ambiguous = "ambiguous",
+    }
+}
 
 /// What an adapter tells about its one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,16 +97,16 @@ impl From<OutboundError> for Outcome {
 }
 
 impl Outcome {
-    /// One word for the label of a metric: `sent`, `retry`, `refused`, `dead`, `gone` or `ambiguous`.
+    /// One word for the label of a metric.
     #[must_use]
-    pub fn word(&self) -> &'static str {
+    pub fn word(&self) -> Word {
         match self {
-            Self::Delivered { .. } => "sent",
-            Self::Retry { .. } => "retry",
-            Self::Refused { .. } => "refused",
-            Self::Dead { .. } => "dead",
-            Self::Gone { .. } => "gone",
-            Self::Ambiguous { .. } => "ambiguous",
+            Self::Delivered { .. } => Word::Sent,
+            Self::Retry { .. } => Word::Retry,
+            Self::Refused { .. } => Word::Refused,
+            Self::Dead { .. } => Word::Dead,
+            Self::Gone { .. } => Word::Gone,
+            Self::Ambiguous { .. } => Word::Ambiguous,
         }
     }
 
@@ -106,7 +115,7 @@ impl Outcome {
     pub fn class(&self) -> &'static str {
         match self {
             Self::Retry { class, .. } => class,
-            other => other.word(),
+            other => other.word().as_str(),
         }
     }
 

@@ -6,13 +6,39 @@ use std::time::Duration;
 use supervision::{GuardSite, Panicked, guard};
 use telemetry::context::{TraceContext, as_follower, link, with_deadline};
 use telemetry::panic::Policy;
+use telemetry::spans::{Shown, shown};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::handlers::AnyHandler;
 use super::{Ending, Handlers, JobContext, JobDone, JobError, ProgressSlot, RetryPolicy};
 use crate::seam::seam;
 use crate::store::{Effect, Job, Outcome, Settlement};
+
+telemetry::declare_spans! {
+    /// One attempt of a job, in its handler.
+    struct RunSpan<'a> = ("job.run", consumer, follower) {
+        #[name = "job.id"]
+        id: Shown<'a, Uuid>,
+        #[name = "job.kind"]
+        kind: &'a str,
+        #[name = "job.queue"]
+        queue: &'a str,
+        #[name = "job.attempt"]
+        attempt: i64,
+        #[name = "job.waited_ms"]
+        waited_ms: i64,
+        tenant: &'a str,
+    } later {
+        #[name = "job.outcome"]
+        outcome: &str,
+        #[name = "otel.status_code"]
+        end: &str,
+        #[name = "otel.status_description"]
+        reason: &str,
+    }
+}
 
 /// Runs jobs, one at a time for each call. It knows no store and no queue: a job goes in, how it ended comes out.
 #[derive(Debug, Clone)]
@@ -64,9 +90,10 @@ impl RunOne {
         seam!("after_handler");
         let retry = self.retry.with(handler.and_then(|handler| handler.retry()));
         let outcome = retry.decide(&job, ending);
-        span.record("job.outcome", outcome.as_str());
+        RunSpan::outcome(&span, outcome.as_str());
         if let Outcome::Retry { error: why, .. } | Outcome::Dead { reason: why, .. } = &outcome {
-            span.record("otel.status_code", "ERROR").record("otel.status_description", why.as_str());
+            RunSpan::end(&span, "ERROR");
+            RunSpan::reason(&span, why);
         }
         Settlement {
             fence: job.fence(),
@@ -123,20 +150,15 @@ fn ending(ended: Result<Result<JobDone, JobError>, Panicked>, stopped: Option<En
 /// A new root: the run belongs to the story that asked for it, and links to it, but is no part of that request.
 fn run_span(job: &Job) -> tracing::Span {
     let waited_ms = job.claimed_at_ms.map_or(0, |claimed| claimed.saturating_sub(job.run_at_ms));
-    tracing::info_span!(
-        parent: None,
-        "job.run",
-        otel.kind = "consumer",
-        otel.status_code = tracing::field::Empty,
-        otel.status_description = tracing::field::Empty,
-        job.id = %job.id,
-        job.kind = job.kind,
-        job.queue = job.queue,
-        job.attempt = job.charged(),
-        job.waited_ms = waited_ms,
-        job.outcome = tracing::field::Empty,
-        tenant = %job.tenant,
-    )
+    let span = RunSpan {
+        id: shown(&job.id),
+        kind: &job.kind,
+        queue: &job.queue,
+        attempt: job.charged().into(),
+        waited_ms,
+        tenant: job.tenant.as_str(),
+    };
+    span.open()
 }
 
 fn guard_site<'a>(site: &'a RunSite, job: &'a Job) -> GuardSite<'a> {

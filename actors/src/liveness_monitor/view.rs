@@ -33,7 +33,7 @@ pub enum State {
 impl State {
     /// The name, as in the JSON.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Beating => "beating",
             Self::Protected => "protected",

@@ -114,6 +114,15 @@ pub enum Repeat {
     Useless,
 }
 
+telemetry::label_values! {
+    OutboundError,
+    OutboundError::class,
+    [
+        "refused", "denied", "invalid", "not_begun", "open", "busy", "connect", "timeout", "out_of_time", "broken", "too_long",
+        "unreadable", "status",
+    ],
+}
+
 impl OutboundError {
     /// Whether it helps to repeat the call.
     #[must_use]

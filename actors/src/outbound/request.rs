@@ -7,9 +7,8 @@ use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method};
 use serde::Serialize;
 use telemetry::context::{TraceContext, budget, inject, with_deadline};
-use telemetry::metrics::{method_in_name, method_label};
+use telemetry::metrics::Method as MethodLabel;
 use tokio::time::Instant;
-use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 use url::Url;
 
@@ -18,15 +17,58 @@ use super::client::Outbound;
 use super::error::OutboundError;
 use super::lines::{Limits, Ticket};
 
+telemetry::declare_spans! {
+    /// One call over HTTP, to the head of its answer.
+    struct CallSpan<'a> = ("{http.request.method}" as "http.client", client, child) {
+        #[name = "otel.name"]
+        name: &'a str,
+        #[name = "http.request.method"]
+        method: &'a str,
+        #[name = "server.address"]
+        address: Option<&'a str>,
+        #[name = "server.port"]
+        port: Option<i64>,
+    } later {
+        #[name = "http.response.status_code"]
+        status: i64,
+        #[name = "error.type"]
+        error: &str,
+        #[name = "otel.status_code"]
+        end: &str,
+    }
+}
+
+telemetry::labels! {
+    /// Calls of one method.
+    pub struct OfMethod {
+        #[name = "http.request.method"]
+        method: MethodLabel,
+    }
+    /// A call that was sent: with the status of its answer, or with what failed.
+    pub struct Call<'a> {
+        #[name = "http.request.method"]
+        method: MethodLabel,
+        #[name = "http.response.status_code"]
+        status: Option<&'a str>,
+        #[name = "error.type"]
+        error: Option<&'a OutboundError>,
+    }
+    /// A call that was not sent, and why.
+    pub struct NotSent<'a> {
+        #[name = "error.type"]
+        error: &'a OutboundError,
+    }
+}
+
 telemetry::declare_metrics! {
     /// Time from the start of a call to the head of its answer, by method and status, or by what failed. Not by host:
     /// tenants choose hosts, and there is no end of them.
-    pub static DURATION: Histogram = ("http.client.request.duration", "s",
+    pub static DURATION: Histogram<Call> = ("http.client.request.duration", "s",
         [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0]);
     /// Calls that were not sent, by reason.
-    pub static NOT_SENT: Counter = ("http.client.not_sent", "{request}");
+    pub static NOT_SENT: Counter<NotSent> = ("http.client.not_sent", "{request}");
     /// Calls that wait for a place or for the head of an answer.
-    pub static ACTIVE: UpDownCounter = ("http.client.active_requests", "{request}");
+    pub static ACTIVE: UpDownCounter<OfMethod> = ("http.client.active_requests", "{request}");
 }
 
 /// A call that is not sent yet. What is wrong with it is told by [`Request::send`].
@@ -137,7 +179,7 @@ impl Request {
     /// [`OutboundError`]; [`OutboundError::repeat`] says whether it helps to try again.
     pub async fn send(self) -> Result<Answer, OutboundError> {
         let span = self.span();
-        let method = method_label(&self.method);
+        let method = MethodLabel::from(&self.method);
         async {
             let active = Active::start(method);
             let result = self.exchange().await;
@@ -150,22 +192,13 @@ impl Request {
 
     /// A client span by the conventions of OpenTelemetry, but for `url.full`: a path or a query may be a secret.
     fn span(&self) -> Span {
-        let method = method_label(&self.method);
+        let method = MethodLabel::from(&self.method);
         let (address, port) = match &self.url {
             Ok(url) => (url.host_str(), url.port_or_known_default()),
             Err(_) => (None, None),
         };
-        tracing::info_span!(
-            "http.client",
-            otel.name = method_in_name(method),
-            otel.kind = "client",
-            otel.status_code = Empty,
-            "error.type" = Empty,
-            http.request.method = method,
-            http.response.status_code = Empty,
-            server.address = address,
-            server.port = port.map(i64::from),
-        )
+        let span = CallSpan { name: method.in_name(), method: method.as_str(), address, port: port.map(i64::from) };
+        span.open()
     }
 
     async fn exchange(self) -> Result<Answer, OutboundError> {
@@ -232,20 +265,19 @@ fn tell(span: &Span, active: &Active, result: &Result<Answer, OutboundError>) {
     match result {
         Ok(answer) => {
             let status = answer.status();
-            span.record("http.response.status_code", i64::from(status.as_u16()));
+            CallSpan::status(span, status.as_u16().into());
             if status.is_client_error() || status.is_server_error() {
-                span.record("otel.status_code", "ERROR").record("error.type", status.as_str());
+                CallSpan::end(span, "ERROR");
+                CallSpan::error(span, status.as_str());
             }
-            let labels = [("http.request.method", active.method), ("http.response.status_code", status.as_str())];
-            DURATION.record(seconds, &labels);
+            DURATION.record(seconds, Call { method: active.method, status: Some(status.as_str()), error: None });
         }
         Err(error) => {
-            span.record("otel.status_code", "ERROR").record("error.type", error.class());
+            CallSpan::end(span, "ERROR");
+            CallSpan::error(span, error.class());
             match error.was_sent() {
-                true => {
-                    DURATION.record(seconds, &[("http.request.method", active.method), ("error.type", error.class())])
-                }
-                false => NOT_SENT.add(1, &[("error.type", error.class())]),
+                true => DURATION.record(seconds, Call { method: active.method, status: None, error: Some(error) }),
+                false => NOT_SENT.add(1, NotSent { error }),
             }
         }
     }
@@ -253,20 +285,20 @@ fn tell(span: &Span, active: &Active, result: &Result<Answer, OutboundError>) {
 
 /// One call in the metrics, also when its future is dropped.
 struct Active {
-    method: &'static str,
+    method: MethodLabel,
     began: Instant,
 }
 
 impl Active {
-    fn start(method: &'static str) -> Self {
-        ACTIVE.add(1, &[("http.request.method", method)]);
+    fn start(method: MethodLabel) -> Self {
+        ACTIVE.add(1, OfMethod { method });
         Self { method, began: Instant::now() }
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        ACTIVE.add(-1, &[("http.request.method", self.method)]);
+        ACTIVE.add(-1, OfMethod { method: self.method });
     }
 }
 

@@ -16,13 +16,18 @@ use super::{Shared, settings};
 use crate::seam::seam;
 use crate::store::{ClaimJobs, Job, StoreError};
 
+telemetry::labels! {
+    /// Jobs of one queue.
+    pub struct OfQueue<'a> { queue: &'a str }
+}
+
 telemetry::declare_metrics! {
     /// Jobs claimed by this process.
-    pub static CLAIMED: Counter = ("job.claimed", "{job}");
+    pub static CLAIMED: Counter<OfQueue> = ("job.claimed", "{job}");
     /// Time that one claim took, whether it found jobs or not.
-    pub static CLAIM_DURATION: Histogram = ("job.claim.duration", "s", [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 5.0]);
+    pub static CLAIM_DURATION: Histogram<OfQueue> = ("job.claim.duration", "s", [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 5.0]);
     /// Time from when a job was due to when it was claimed.
-    pub static START_LATENCY: Histogram = ("job.start.latency", "s", [0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0]);
+    pub static START_LATENCY: Histogram<OfQueue> = ("job.start.latency", "s", [0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0]);
 }
 
 pub(super) const ID: &str = "claimer";
@@ -170,7 +175,7 @@ impl Working {
             tenant_running_max: shared.settings.tenant_concurrency,
         };
         let claimed = shared.store.claim(request).await?;
-        CLAIM_DURATION.record(asked.elapsed().as_secs_f64(), &[("queue", queue)]);
+        CLAIM_DURATION.record(asked.elapsed().as_secs_f64(), OfQueue { queue });
         let full = claimed.jobs.len() as u32 == limit;
         if !claimed.jobs.is_empty() {
             seam!("after_claim");
@@ -185,10 +190,9 @@ impl Working {
 }
 
 fn measure(queue: &str, jobs: &[Job]) {
-    let labels = [("queue", queue)];
-    CLAIMED.add(jobs.len() as u64, &labels);
+    CLAIMED.add(jobs.len() as u64, OfQueue { queue });
     for job in jobs {
         let waited_ms = job.claimed_at_ms.map_or(0, |claimed| claimed.saturating_sub(job.run_at_ms)).max(0);
-        START_LATENCY.record(waited_ms as f64 / 1_000.0, &labels);
+        START_LATENCY.record(waited_ms as f64 / 1_000.0, OfQueue { queue });
     }
 }

@@ -61,7 +61,7 @@ impl Actor for Firer {
         (context, shared): Self::Arguments,
     ) -> Result<Working, ActorProcessingErr> {
         for counter in [&FIRED, &MISSED, &OVERLAPPED, &BUFFERED, &OVERTAKEN] {
-            counter.born(&[]);
+            counter.born(());
         }
         Ok(Working {
             stopped: context.cancelled(),
@@ -99,12 +99,12 @@ impl Working {
     }
 
     fn tell(&self, report: &FireReport) {
-        MISSED.add(report.missed, &[]);
-        OVERLAPPED.add(report.overlapped, &[]);
-        BUFFERED.add(report.buffered, &[]);
+        MISSED.add(report.missed, ());
+        OVERLAPPED.add(report.overlapped, ());
+        BUFFERED.add(report.buffered, ());
         started(&self.shared, &report.fired, &report.cancelled);
         for fired in &report.fired {
-            FIRE_LATENESS.record(fired.late_ms as f64 / 1_000.0, &[]);
+            FIRE_LATENESS.record(fired.late_ms as f64 / 1_000.0, ());
         }
     }
 }
@@ -112,8 +112,8 @@ impl Working {
 /// Jobs that were made by fires, and those that were cancelled for them. What runs here is told at once, what runs in
 /// another process with its next heartbeat.
 pub(super) fn started(shared: &Shared, fired: &[Fired], cancelled: &[Fence]) {
-    FIRED.add(fired.len() as u64, &[]);
-    OVERTAKEN.add(cancelled.len() as u64, &[]);
+    FIRED.add(fired.len() as u64, ());
+    OVERTAKEN.add(cancelled.len() as u64, ());
     for fence in cancelled {
         shared.flight.lose(fence);
     }

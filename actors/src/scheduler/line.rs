@@ -20,7 +20,7 @@ const AGAIN_BASE: Duration = Duration::from_millis(100);
 
 /// Keeps the line for as long as the incarnation of this child lives.
 pub(super) fn keep(context: &ChildContext, shared: Arc<Shared>) {
-    LOST.born(&[]);
+    LOST.born(());
     let ended = context.tasks().token();
     context.tasks().spawn("line", async move {
         tokio::select! {
@@ -47,7 +47,7 @@ async fn keep_up(shared: &Shared) {
             losses = 0;
         }
         losses += 1;
-        LOST.add(1, &[]);
+        LOST.add(1, ());
         match losses {
             1 => tracing::warn!(%error, "the line to other processes is lost, they are heard by the poll only"),
             _ => tracing::debug!(%error, losses, "there is still no line to other processes"),

@@ -38,7 +38,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use supervision::{Address, Backoff, ChildSpec, Intensity, Policy, Shutdown, Strategy, SupervisorSpec};
-use telemetry::panic::PANIC_RECOVERED;
+use telemetry::panic::{PANIC_RECOVERED, Recovery};
 use uuid::Uuid;
 
 use self::explain::Here;
@@ -187,7 +187,7 @@ impl Scheduler {
     pub async fn cancel(&self, tenant: &TenantId, id: Uuid, reason: &str) -> Result<Option<Cancelled>> {
         let cancelled = self.0.store.cancel_job(tenant, id, reason).await?;
         if let Some(Cancelled::Now(job)) = &cancelled {
-            CANCELLED.add(1, &[]);
+            CANCELLED.add(1, ());
             if job.fired.is_some() {
                 // Its schedule may have a fire that waits for its end.
                 self.0.firer.poke();
@@ -206,7 +206,7 @@ impl Scheduler {
     /// As [`Store::redrive_job`](crate::store::Store::redrive_job).
     pub async fn redrive(&self, tenant: &TenantId, id: Uuid) -> Result<Job> {
         let job = self.0.store.redrive_job(tenant, id).await?;
-        REDRIVEN.add(1, &[]);
+        REDRIVEN.add(1, ());
         self.0.claimer.poke();
         self.0.wakeups.tell(&job.queue);
         Ok(job)
@@ -224,7 +224,7 @@ impl Scheduler {
         limit: u32,
     ) -> Result<Redriven> {
         let redriven = self.0.store.redrive_jobs(tenant, filter, after, limit).await?;
-        REDRIVEN.add(redriven.count.into(), &[]);
+        REDRIVEN.add(redriven.count.into(), ());
         if redriven.count > 0 {
             self.0.claimer.poke();
             self.0.wakeups.tell(filter.queue.as_deref().unwrap_or(Wakeups::ALL));
@@ -339,10 +339,9 @@ impl Scheduler {
 #[must_use]
 pub fn scheduler(scheduler: &Scheduler, restart: Intensity, backoff: Backoff) -> ChildSpec {
     // Born at 0, or the first panic of a job would be hidden from `increase()`.
-    let policy = Policy::KeepRunning.as_str();
-    PANIC_RECOVERED.born(&[("component", ID), ("actor", RUNNERS_PATH), ("policy", policy)]);
-    CANCELLED.born(&[]);
-    REDRIVEN.born(&[]);
+    PANIC_RECOVERED.born(Recovery { component: ID, actor: RUNNERS_PATH, policy: Policy::KeepRunning });
+    CANCELLED.born(());
+    REDRIVEN.born(());
     let shared = || Arc::clone(&scheduler.0);
     let children = [
         sweeper::child(shared()),

@@ -10,9 +10,17 @@ use tokio_util::sync::CancellationToken;
 use crate::model::Poke;
 use crate::store::StoreError;
 
+telemetry::labels! {
+    /// A loop of the scheduler.
+    pub struct OfLoop<'a> {
+        #[name = "loop"]
+        name: &'a str,
+    }
+}
+
 telemetry::declare_metrics! {
     /// Calls to the store that failed and made a loop of the scheduler wait.
-    pub static PARKED: Counter = ("scheduler.parked", "{call}");
+    pub static PARKED: Counter<OfLoop> = ("scheduler.parked", "{call}");
 }
 
 /// Park for this long after the first failure.
@@ -77,14 +85,14 @@ pub(super) struct Park {
 
 impl Park {
     pub(super) fn new(name: &'static str, longest_ms: u64) -> Self {
-        PARKED.born(&[("loop", name)]);
+        PARKED.born(OfLoop { name });
         Self { name, longest: Duration::from_millis(longest_ms), failures: 0 }
     }
 
     /// How long to wait after this error: between half and all of a ceiling that doubles.
     pub(super) fn failed(&mut self, error: &StoreError) -> Duration {
         self.failures = self.failures.saturating_add(1);
-        PARKED.add(1, &[("loop", self.name)]);
+        PARKED.add(1, OfLoop { name: self.name });
         match (error.is_retryable(), self.failures) {
             (false, _) => tracing::error!(name = self.name, %error, "the store cannot be used"),
             (true, 1) => tracing::warn!(name = self.name, %error, "the store is away, waiting for it"),

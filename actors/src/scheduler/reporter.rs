@@ -61,8 +61,8 @@ impl Actor for Reporter {
         myself: ActorRef<Look>,
         (context, shared): Self::Arguments,
     ) -> Result<Working, ActorProcessingErr> {
-        REPORTED.born(&[]);
-        UNTOLD.born(&[]);
+        REPORTED.born(());
+        UNTOLD.born(());
         let interval_ms = shared.settings.poll_interval_ms;
         Ok(Working {
             stopped: context.cancelled(),
@@ -111,7 +111,7 @@ impl Working {
         let answers = self.shared.store.report_progress(&batch).await?;
         let written = reports.iter().zip(answers).filter(|(_, answer)| *answer == Settled::Applied);
         let written: Vec<&Report> = written.map(|(report, _)| report).collect();
-        REPORTED.add(written.len() as u64, &[]);
+        REPORTED.add(written.len() as u64, ());
         self.tell(&written).await;
         Ok(())
     }
@@ -121,7 +121,7 @@ impl Working {
         let Some(bus) = self.shared.bus.get() else { return };
         for (told, report) in written.iter().enumerate() {
             if let Err(error) = bus.publish(event(report)).await {
-                UNTOLD.add((written.len() - told) as u64, &[]);
+                UNTOLD.add((written.len() - told) as u64, ());
                 tracing::debug!(%error, "progress of jobs is not told");
                 return;
             }

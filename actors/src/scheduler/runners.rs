@@ -14,13 +14,18 @@ use super::flight::Departure;
 use super::pulse::{Pulse, jittered};
 use super::{Shared, settings};
 use crate::jobs::RunSite;
-use crate::store::{Fence, Outcome, Settlement};
+use crate::store::{Fence, Outcome, OutcomeName, Settlement};
+
+telemetry::labels! {
+    /// An attempt, by the kind of its job and by how it ended. A kind that no handler knows is `unknown`.
+    pub struct RunOf<'a> { kind: &'a str, outcome: OutcomeName }
+}
 
 telemetry::declare_metrics! {
     /// Jobs that run in this process now.
     pub static RUNNING: UpDownCounter = ("job.running", "{job}");
     /// Time that one attempt took, by kind and outcome.
-    pub static RUN_DURATION: Histogram = ("job.run.duration", "s", [0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0]);
+    pub static RUN_DURATION: Histogram<RunOf> = ("job.run.duration", "s", [0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0]);
 }
 
 pub(super) const ID: &str = "runners";
@@ -58,7 +63,7 @@ impl Actor for Runners {
     ) -> Result<Working, ActorProcessingErr> {
         let interval = Duration::from_millis(shared.settings.poll_interval_ms);
         let site = RunSite { component: context.component().to_owned(), actor: context.path().to_string() };
-        RUNNING.born(&[]);
+        RUNNING.born(());
         Ok(Working {
             site: Arc::new(site),
             pulse: Pulse::start(&context, myself, shared.runners.clone(), || Look),
@@ -113,7 +118,7 @@ struct Run {
 
 impl Run {
     fn begin(shared: Arc<Shared>, fence: Fence) -> Self {
-        RUNNING.add(1, &[]);
+        RUNNING.add(1, ());
         Self { shared, fence, reported: false }
     }
 
@@ -122,8 +127,7 @@ impl Run {
         // A tenant chooses the kind freely; only those that there is a handler for become a label.
         let kind = self.shared.run.handlers.known(&job.kind).unwrap_or("unknown");
         let settlement = self.shared.run.run(&site, job, reins).await;
-        let labels = [("kind", kind), ("outcome", settlement.outcome.as_str())];
-        RUN_DURATION.record(began.elapsed().as_secs_f64(), &labels);
+        RUN_DURATION.record(began.elapsed().as_secs_f64(), RunOf { kind, outcome: settlement.outcome.name() });
         self.report(settlement);
     }
 
@@ -138,7 +142,7 @@ impl Drop for Run {
         if !self.reported {
             self.shared.flight.ended(Settlement::new(self.fence, Outcome::Release));
         }
-        RUNNING.add(-1, &[]);
+        RUNNING.add(-1, ());
         self.shared.settler.poke();
         self.shared.runners.poke();
     }

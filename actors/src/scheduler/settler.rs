@@ -14,11 +14,16 @@ use tokio_util::sync::CancellationToken;
 use super::pulse::{Park, Pulse, until_stop};
 use super::{Shared, settings};
 use crate::seam::seam;
-use crate::store::{Fault, Outcome, Settled, Settlement, StoreError};
+use crate::store::{Fault, Outcome, OutcomeName, Settled, Settlement, StoreError};
+
+telemetry::labels! {
+    /// How an attempt ended.
+    pub struct Ended { outcome: OutcomeName }
+}
 
 telemetry::declare_metrics! {
     /// Ends of jobs that were written, by outcome.
-    pub static SETTLED: Counter = ("job.settled", "{job}");
+    pub static SETTLED: Counter<Ended> = ("job.settled", "{job}");
     /// Ends of jobs that were refused, because the claim had been lost before.
     pub static LATE: Counter = ("job.settle.late", "{job}");
     /// Time that one transaction of ends took.
@@ -62,11 +67,9 @@ impl Actor for Settler {
         (context, shared): Self::Arguments,
     ) -> Result<Working, ActorProcessingErr> {
         let interval = Duration::from_millis(shared.settings.heartbeat_ms);
-        for outcome in ["done", "retry", "snooze", "dead", "release"] {
-            SETTLED.born(&[("outcome", outcome)]);
-        }
-        LATE.born(&[]);
-        LEASE_LOST.born(&[]);
+        OutcomeName::ALL.into_iter().for_each(|outcome| SETTLED.born(Ended { outcome }));
+        LATE.born(());
+        LEASE_LOST.born(());
         let (watch, ended) = (watch_leases(Arc::clone(&shared)), context.tasks().token());
         context.tasks().spawn("leases", async move {
             let _ = ended.run_until_cancelled(watch).await;
@@ -156,7 +159,7 @@ impl Working {
             answer => answer?,
         };
         seam!("after_settle");
-        SETTLE_DURATION.record(began.elapsed().as_secs_f64(), &[]);
+        SETTLE_DURATION.record(began.elapsed().as_secs_f64(), ());
         if shared.flight.written(batch.len()) {
             shared.firer.poke();
         }
@@ -224,7 +227,7 @@ async fn watch_leases(shared: Arc<Shared>) -> Infallible {
 
 fn tell_of_lost(lost: usize) {
     if lost > 0 {
-        LEASE_LOST.add(lost as u64, &[]);
+        LEASE_LOST.add(lost as u64, ());
         tracing::warn!(lost, "leases were lost, the jobs are cancelled");
     }
 }
@@ -233,19 +236,19 @@ fn report(settlement: &Settlement, answer: &Settled) {
     let job = settlement.fence.id;
     match (answer, &settlement.outcome) {
         (Settled::Late, outcome) => {
-            LATE.add(1, &[]);
+            LATE.add(1, ());
             tracing::info!(%job, outcome = outcome.as_str(), "a late answer was refused");
         }
         (Settled::Postponed { reason }, _) => {
-            SETTLED.add(1, &[("outcome", "release")]);
+            SETTLED.add(1, Ended { outcome: OutcomeName::Release });
             tracing::info!(%job, reason, "a job is tried again: there is no room for its effect");
         }
         (Settled::Refused { reason }, _) => {
-            SETTLED.add(1, &[("outcome", "dead")]);
+            SETTLED.add(1, Ended { outcome: OutcomeName::Dead });
             tracing::warn!(%job, reason, "a job is dead: its effect was refused");
         }
         (Settled::Applied, outcome) => {
-            SETTLED.add(1, &[("outcome", outcome.as_str())]);
+            SETTLED.add(1, Ended { outcome: outcome.name() });
             if let Outcome::Dead { reason, .. } = outcome {
                 tracing::warn!(%job, reason, "a job is dead");
             }

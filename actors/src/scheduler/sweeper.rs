@@ -15,6 +15,23 @@ use super::{Shared, line, settings};
 use crate::model::{Millis, TenantId};
 use crate::store::{JobCounts, StoreError, SweepReport, Wakeups};
 
+telemetry::labels! {
+    /// Jobs in one state.
+    pub struct InState { state: State }
+}
+
+telemetry::label_values! {
+    /// The states that are counted apart; `waiting` is all that is not due yet.
+    pub enum State {
+        Waiting = "waiting",
+        Ready = "ready",
+        Running = "running",
+        Done = "done",
+        Dead = "dead",
+        Cancelled = "cancelled",
+    }
+}
+
 telemetry::declare_metrics! {
     /// Jobs that lost their runner and were made ready again.
     pub static RESCUED: Counter = ("job.rescued", "{job}");
@@ -23,7 +40,7 @@ telemetry::declare_metrics! {
     /// Finished jobs that were forgotten.
     pub static PRUNED: Counter = ("job.pruned", "{job}");
     /// Jobs in the store, by state.
-    pub static KEPT: Gauge = ("job.kept", "{job}");
+    pub static KEPT: Gauge<InState> = ("job.kept", "{job}");
 }
 
 /// Rows that one sweep changes at most; with a full one the next follows at once.
@@ -91,7 +108,7 @@ impl Actor for Sweeper {
         (context, shared): Self::Arguments,
     ) -> Result<Working, ActorProcessingErr> {
         for counter in [&RESCUED, &QUARANTINED, &PRUNED] {
-            counter.born(&[]);
+            counter.born(());
         }
         // Here, because it stops last: what the others give back is still told.
         line::keep(&context, Arc::clone(&shared));
@@ -139,8 +156,8 @@ impl Working {
             true => store.sweep(settings.crashes_max, SWEEP_MAX).await?,
             false => SweepReport::default(),
         };
-        RESCUED.add(swept.rescued, &[]);
-        QUARANTINED.add(swept.quarantined, &[]);
+        RESCUED.add(swept.rescued, ());
+        QUARANTINED.add(swept.quarantined, ());
         if swept.rescued > 0 {
             tracing::warn!(rescued = swept.rescued, "jobs had lost their runner and are ready again");
             claimer.poke();
@@ -150,7 +167,7 @@ impl Working {
             tracing::error!(quarantined = swept.quarantined, "jobs lost their runner too often and are dead");
         }
         let pruned = store.prune(settings.prune(self.counted.take(), SWEEP_MAX)).await?;
-        PRUNED.add(pruned.count, &[]);
+        PRUNED.add(pruned.count, ());
         self.counted = pruned.after;
         show(store.job_counts().await?);
         let full = u64::from(SWEEP_MAX);
@@ -160,9 +177,9 @@ impl Working {
 
 fn show(counts: JobCounts) {
     let JobCounts { waiting, ready, running, done, dead, cancelled } = counts;
-    let live = [("waiting", waiting), ("ready", ready), ("running", running)];
-    let finished = [("done", done), ("dead", dead), ("cancelled", cancelled)];
+    let live = [(State::Waiting, waiting), (State::Ready, ready), (State::Running, running)];
+    let finished = [(State::Done, done), (State::Dead, dead), (State::Cancelled, cancelled)];
     for (state, count) in live.into_iter().chain(finished) {
-        KEPT.set(count as f64, &[("state", state)]);
+        KEPT.set(count as f64, InState { state });
     }
 }

@@ -98,16 +98,26 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// A short word for metrics and logs.
-    pub fn as_str(&self) -> &'static str {
+    /// In one word.
+    pub fn name(&self) -> OutcomeName {
         match self {
-            Self::Done { .. } => "done",
-            Self::Retry { .. } => "retry",
-            Self::Snooze { .. } => "snooze",
-            Self::Dead { .. } => "dead",
-            Self::Release => "release",
+            Self::Done { .. } => OutcomeName::Done,
+            Self::Retry { .. } => OutcomeName::Retry,
+            Self::Snooze { .. } => OutcomeName::Snooze,
+            Self::Dead { .. } => OutcomeName::Dead,
+            Self::Release => OutcomeName::Release,
         }
     }
+
+    /// A short word for logs.
+    pub fn as_str(&self) -> &'static str {
+        self.name().as_str()
+    }
+}
+
+telemetry::label_values! {
+    /// What an outcome is called in metrics.
+    pub enum OutcomeName { Done = "done", Retry = "retry", Snooze = "snooze", Dead = "dead", Release = "release" }
 }
 
 /// Two kinds of failure that are counted apart.

@@ -47,7 +47,7 @@ mod tenant;
 mod unique;
 mod wakeups;
 
-pub use claim::{ClaimJobs, ClaimedJobs, Effect, Fault, Fence, Outcome, Settled, Settlement, SweepReport};
+pub use claim::{ClaimJobs, ClaimedJobs, Effect, Fault, Fence, Outcome, OutcomeName, Settled, Settlement, SweepReport};
 pub use delivery::{
     Before, CHANNEL_PENDING_MAX, Channel, ChannelNews, ClaimDeliveries, ClaimedDeliveries, Delivery, DeliveryOutcome,
     DeliverySettled, DeliverySettlement, DeliveryState, DisableRules, DueChannels, FULL_RETRY_MS, Failing,

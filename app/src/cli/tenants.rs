@@ -66,6 +66,15 @@ impl TenantAction {
     }
 }
 
+telemetry::declare_spans! {
+    /// A command of the command line that changes something.
+    struct CommandSpan<'a> = ("tenant.{create|rotate_key|disable|enable}" as "command", internal, child) {
+        #[name = "otel.name"]
+        name: &'a str,
+        tenant: &'a str,
+    }
+}
+
 /// Carries it out, and answers with what is to be shown.
 pub(super) async fn carry_out(settings: &Settings, action: &TenantAction) -> Result<String, No> {
     let Some((name, subject)) = action.audited() else {
@@ -83,7 +92,7 @@ pub(super) async fn carry_out(settings: &Settings, action: &TenantAction) -> Res
         audit::command(name, subject.as_str(), outcome);
         answer
     };
-    let answer = answer.instrument(tracing::info_span!("command", otel.name = name, tenant = subject.as_str())).await;
+    let answer = answer.instrument(CommandSpan { name, tenant: subject.as_str() }.open()).await;
     telemetry.flush_and_stop(FLUSH).await;
     answer
 }

@@ -25,7 +25,7 @@ use http::{HeaderName, HeaderValue};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use super::limits::LIMITED;
+use super::limits::{LIMITED, Limit, Limited};
 use super::problem::Problem;
 
 /// How many requests are left now, in the words of the IETF's draft `draft-ietf-httpapi-ratelimit-headers`, version 10.
@@ -88,9 +88,6 @@ pub struct Allowances {
 impl Allowances {
     /// With what a tenant may have if its row does not say otherwise.
     pub fn new(defaults: Bounds) -> Self {
-        ["tenant_rate", "tenant_concurrency", "tenant_jobs_queued"]
-            .iter()
-            .for_each(|reason| LIMITED.born(&[("reason", reason)]));
         let sweep_above = Arc::new(AtomicU64::new(SWEEP_ABOVE as u64));
         Self { defaults, clock: SteadyClock::new(), of: Arc::default(), sweep_above }
     }
@@ -147,13 +144,13 @@ impl Allowance {
         let now = self.clock.now();
         self.asked_at_ms.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let left = self.rate.check().map_err(|early| {
-            LIMITED.add(1, &[("reason", "tenant_rate")]);
+            LIMITED.add(1, Limited { reason: Limit::TenantRate });
             let Bounds { requests_per_s, requests_burst, .. } = self.bounds;
             let detail = format!("the tenant may send {requests_per_s} requests a second, {requests_burst} at once");
             Problem::too_many(detail, early.wait_time_from(now)).with_code("tenant_rate")
         })?;
         let place = self.places.try_acquire().map_err(|_| {
-            LIMITED.add(1, &[("reason", "tenant_concurrency")]);
+            LIMITED.add(1, Limited { reason: Limit::TenantConcurrency });
             let detail = format!("the tenant may have {} requests under way at once", self.bounds.requests_at_once);
             Problem::too_many(detail, AT_ONCE_RETRY_AFTER).with_code("tenant_concurrency")
         })?;

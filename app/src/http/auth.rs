@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
-use super::edge;
+use super::edge::{self, RequestSpan};
 use super::failures::{Failures, peer_of};
 use super::problem::Problem;
 use super::tenants::Tenants;
@@ -57,7 +57,7 @@ pub async fn tenant(State(door): State<Door>, mut request: Request, next: Next) 
     match door.identify(request.headers(), peer_of(&request)).await {
         Ok((key, tenant)) => {
             let id = tenant.id.clone();
-            tracing::Span::current().record("tenant", id.as_str());
+            RequestSpan::tenant(&tracing::Span::current(), id.as_str());
             let extensions = request.extensions_mut();
             extensions.insert(key);
             extensions.insert(id.clone());

@@ -15,21 +15,68 @@ use http::header::{CONTENT_TYPE, HeaderName, USER_AGENT};
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use supervision::{GuardSite, guard};
 use telemetry::context::{REQUEST_ID, RequestId, TraceContext};
-use telemetry::metrics::{method_in_name, method_label};
+use telemetry::metrics::Method;
 use telemetry::panic::Policy;
 use tokio::time::Instant;
-use tracing::{Span, field::Empty};
+use tracing::Span;
 
 use super::allowance::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use super::problem::Problem;
 use super::serve::Peer;
 
+telemetry::declare_spans! {
+    /// One request of a client: a child of the client's own span if it sent one, else a root. Probes have none.
+    pub(super) struct RequestSpan<'a> = ("{http.request.method} {http.route}" as "request", server, child) {
+        #[name = "otel.name"]
+        name: &'a str,
+        #[name = "http.request.method"]
+        method: &'a str,
+        #[name = "http.route"]
+        route: Option<&'a str>,
+        #[name = "url.path"]
+        path: &'a str,
+        #[name = "url.scheme"]
+        scheme: &'a str,
+        #[name = "network.protocol.version"]
+        version: &'a str,
+        #[name = "client.address"]
+        peer: Option<&'a str>,
+        #[name = "user_agent.original"]
+        agent: Option<&'a str>,
+    } later {
+        #[name = "http.response.status_code"]
+        status: i64,
+        #[name = "error.type"]
+        error: &str,
+        tenant: &str,
+        #[name = "otel.status_code"]
+        end: &str,
+    }
+}
+
+telemetry::labels! {
+    /// Requests of one method.
+    pub struct OfMethod {
+        #[name = "http.request.method"]
+        method: Method,
+    }
+    /// A request that was answered. One that no route fits has the route `none`.
+    pub struct Answered<'a> {
+        #[name = "http.request.method"]
+        method: Method,
+        #[name = "http.route"]
+        route: &'a str,
+        #[name = "http.response.status_code"]
+        status: &'a str,
+    }
+}
+
 telemetry::declare_metrics! {
     /// Time to answer a request, by method, route and status.
-    pub static DURATION: Histogram = ("http.server.request.duration", "s",
+    pub static DURATION: Histogram<Answered> = ("http.server.request.duration", "s",
         [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0]);
     /// Requests that are being answered now.
-    pub static ACTIVE: UpDownCounter = ("http.server.active_requests", "{request}");
+    pub static ACTIVE: UpDownCounter<OfMethod> = ("http.server.active_requests", "{request}");
 }
 
 /// The trace of the request, out: the shortest way from a failing call to its trace.
@@ -75,7 +122,7 @@ async fn traced(
     request: Request,
     next: Next,
 ) -> Response {
-    let method = method_label(request.method());
+    let method = Method::from(request.method());
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let span = server_span(&request, method, route.as_deref());
     let label = route.clone().unwrap_or_else(|| "none".to_owned());
@@ -89,30 +136,25 @@ async fn traced(
     response
 }
 
-fn server_span(request: &Request, method: &'static str, route: Option<&str>) -> Span {
+fn server_span(request: &Request, method: Method, route: Option<&str>) -> Span {
     let name = span_name(method, route);
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_string());
     let agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
-    tracing::info_span!(
-        "request",
-        otel.name = name,
-        otel.kind = "server",
-        otel.status_code = Empty,
-        "error.type" = Empty,
-        http.request.method = method,
-        http.route = route,
-        http.response.status_code = Empty,
-        url.path = request.uri().path(),
-        url.scheme = "http",
-        network.protocol.version = protocol_version(request.version()),
-        client.address = peer,
-        user_agent.original = agent,
-        tenant = Empty,
-    )
+    let span = RequestSpan {
+        name: &name,
+        method: method.as_str(),
+        route,
+        path: request.uri().path(),
+        scheme: "http",
+        version: protocol_version(request.version()),
+        peer: peer.as_deref(),
+        agent,
+    };
+    span.open()
 }
 
-fn span_name(method: &'static str, route: Option<&str>) -> String {
-    let method = method_in_name(method);
+fn span_name(method: Method, route: Option<&str>) -> String {
+    let method = method.in_name();
     route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"))
 }
 
@@ -120,11 +162,11 @@ fn span_name(method: &'static str, route: Option<&str>) -> String {
 fn finish(span: &Span, mut response: Response) -> Response {
     let status = response.status();
     tracing::debug!(status = i64::from(status.as_u16()), "answered");
-    span.record("http.response.status_code", i64::from(status.as_u16()));
+    RequestSpan::status(span, status.as_u16().into());
     let recorded = response.extensions().get::<Problem>().is_some_and(Problem::is_panic);
     if status.is_server_error() && !recorded {
-        span.record("otel.status_code", "ERROR");
-        span.record("error.type", status.as_str());
+        RequestSpan::end(span, "ERROR");
+        RequestSpan::error(span, status.as_str());
     }
     let trace = TraceContext::current().trace_id().and_then(|id| HeaderValue::try_from(id).ok());
     if let Some(trace) = trace {
@@ -198,30 +240,26 @@ impl WithHeadersOf for Response {
 
 /// One request in the metrics, also when its client goes away and the future is dropped.
 struct Answering {
-    method: &'static str,
+    method: Method,
     route: String,
     began: Instant,
 }
 
 impl Answering {
-    fn start(method: &'static str, route: String) -> Self {
-        ACTIVE.add(1, &[("http.request.method", method)]);
+    fn start(method: Method, route: String) -> Self {
+        ACTIVE.add(1, OfMethod { method });
         Self { method, route, began: Instant::now() }
     }
 
     fn end(self, status: StatusCode) {
-        let labels = [
-            ("http.request.method", self.method),
-            ("http.route", self.route.as_str()),
-            ("http.response.status_code", status.as_str()),
-        ];
-        DURATION.record(self.began.elapsed().as_secs_f64(), &labels);
+        let labels = Answered { method: self.method, route: &self.route, status: status.as_str() };
+        DURATION.record(self.began.elapsed().as_secs_f64(), labels);
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        ACTIVE.add(-1, &[("http.request.method", self.method)]);
+        ACTIVE.add(-1, OfMethod { method: self.method });
     }
 }
 
@@ -279,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_span_is_named_after_a_known_method_and_the_route() {
-        let name = |method: &str, route| span_name(method_label(&method.parse().unwrap()), route);
+        let name = |method: &str, route| span_name(Method::from(&method.parse::<http::Method>().unwrap()), route);
         assert_eq!(name("GET", Some("/v1/jobs/{id}")), "GET /v1/jobs/{id}");
         assert_eq!([name("GET", None), name("BREW", None)], ["GET", "HTTP"]);
         assert_eq!(name("BREW", Some("/v1/jobs")), "HTTP /v1/jobs");

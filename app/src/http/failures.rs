@@ -14,7 +14,7 @@ use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 
 use super::allowance::SteadyClock;
-use super::limits::LIMITED;
+use super::limits::{LIMITED, Limit, Limited};
 use super::problem::Problem;
 use super::serve::Peer;
 
@@ -45,7 +45,6 @@ impl Peers {
 impl Failures {
     /// At most `per_minute` of one address, and as many at once.
     pub fn new(per_minute: u32) -> Self {
-        LIMITED.born(&[("reason", "auth_failures")]);
         let quota = Quota::per_minute(NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN));
         let clock = SteadyClock::new();
         Self { quota, clock, peers: Arc::new(Mutex::new(Peers::new(quota, clock))) }
@@ -66,7 +65,7 @@ impl Failures {
                 Ok(())
             }
             Some(wait) => {
-                LIMITED.add(1, &[("reason", "auth_failures")]);
+                LIMITED.add(1, Limited { reason: Limit::AuthFailures });
                 Err(Problem::too_many("too many wrong keys came from this address", wait))
             }
         }

@@ -38,9 +38,26 @@ use super::json;
 use super::problem::{FieldError, Problem};
 use super::resource::Caller;
 
+telemetry::labels! {
+    /// What became of a request with a key.
+    pub struct Begun { outcome: BegunOutcome }
+}
+
+telemetry::label_values! {
+    /// What became of a request with a key.
+    pub enum BegunOutcome {
+        First = "first",
+        Again = "again",
+        Replayed = "replayed",
+        Pending = "pending",
+        Differs = "differs",
+        Full = "full",
+    }
+}
+
 telemetry::declare_metrics! {
     /// Requests with a key of their own, by what became of them.
-    pub static IDEMPOTENT: Counter = ("http.server.idempotent", "{request}");
+    pub static IDEMPOTENT: Counter<Begun> = ("http.server.idempotent", "{request}");
 }
 
 /// The key, in.
@@ -101,7 +118,7 @@ async fn once(
     };
     let (begun, attempt) = Try::begin(state, begin).await?;
     let begun = begun?;
-    IDEMPOTENT.add(1, &[("outcome", outcome(&begun))]);
+    IDEMPOTENT.add(1, Begun { outcome: outcome(&begun) });
     let (effect, history) = match begun {
         BegunRequest::First(ticket) => (ticket.effect, History::First),
         BegunRequest::Again(ticket) => (ticket.effect, History::Again(Arc::default())),
@@ -313,14 +330,14 @@ fn of_key(status: StatusCode, reason: String) -> Problem {
     Problem::new(status, format!("`{field}`: {reason}")).with_errors(vec![FieldError { field, reason }])
 }
 
-fn outcome(begun: &BegunRequest) -> &'static str {
+fn outcome(begun: &BegunRequest) -> BegunOutcome {
     match begun {
-        BegunRequest::First(_) => "first",
-        BegunRequest::Again(_) => "again",
-        BegunRequest::Answered(_) => "replayed",
-        BegunRequest::Pending => "pending",
-        BegunRequest::Differs => "differs",
-        BegunRequest::Full => "full",
+        BegunRequest::First(_) => BegunOutcome::First,
+        BegunRequest::Again(_) => BegunOutcome::Again,
+        BegunRequest::Answered(_) => BegunOutcome::Replayed,
+        BegunRequest::Pending => BegunOutcome::Pending,
+        BegunRequest::Differs => BegunOutcome::Differs,
+        BegunRequest::Full => BegunOutcome::Full,
     }
 }
 

@@ -18,9 +18,28 @@ use super::lifecycle::Lifecycle;
 use super::problem::Problem;
 use crate::settings::WhileDraining;
 
+telemetry::labels! {
+    /// Which limit it was.
+    pub struct Limited { reason: Limit }
+}
+
+telemetry::label_values! {
+    /// The limits that a request may meet.
+    pub enum Limit {
+        Concurrency = "concurrency",
+        Timeout = "timeout",
+        Draining = "draining",
+        AuthFailures = "auth_failures",
+        TenantRate = "tenant_rate",
+        TenantConcurrency = "tenant_concurrency",
+        TenantJobsQueued = "tenant_jobs_queued",
+        ChannelPending = "channel_pending",
+    }
+}
+
 telemetry::declare_metrics! {
     /// Requests that were not answered as asked because of a limit, by reason.
-    pub static LIMITED: Counter = ("http.server.limited", "{request}");
+    pub static LIMITED: Counter<Limited> = ("http.server.limited", "{request}");
 }
 
 /// When to come again after a 503 for want of a free place, in seconds.
@@ -43,7 +62,7 @@ impl Gate {
         lifecycle: Arc<Lifecycle>,
         while_draining: WhileDraining,
     ) -> Self {
-        ["concurrency", "timeout", "draining"].iter().for_each(|reason| LIMITED.born(&[("reason", reason)]));
+        Limit::ALL.into_iter().for_each(|reason| LIMITED.born(Limited { reason }));
         let places = Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)));
         Self { places, request, lifecycle, while_draining }
     }
@@ -52,7 +71,7 @@ impl Gate {
 /// The outer middleware: whether a request is served at all, and how long it may take.
 pub async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     if gate.while_draining == WhileDraining::Refuse && gate.lifecycle.is_draining() {
-        LIMITED.add(1, &[("reason", "draining")]);
+        LIMITED.add(1, Limited { reason: Limit::Draining });
         return Problem::unavailable("the process is stopping, try again", RETRY_AFTER_S).into_response();
     }
     let limit = match requested_timeout(request.headers()) {
@@ -63,7 +82,7 @@ pub async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Res
     match tokio::time::timeout_at(deadline, with_deadline(deadline, next.run(request))).await {
         Ok(response) => response,
         Err(_) => {
-            LIMITED.add(1, &[("reason", "timeout")]);
+            LIMITED.add(1, Limited { reason: Limit::Timeout });
             let detail = format!("the request was not complete and answered within {} ms", limit.as_millis());
             Problem::new(StatusCode::REQUEST_TIMEOUT, detail).into_response()
         }
@@ -74,7 +93,7 @@ pub async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Res
 /// later, not the service faster.
 pub async fn place(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let Ok(_place) = gate.places.try_acquire() else {
-        LIMITED.add(1, &[("reason", "concurrency")]);
+        LIMITED.add(1, Limited { reason: Limit::Concurrency });
         return Problem::unavailable("too many requests at once, try again", RETRY_AFTER_S).into_response();
     };
     next.run(request).await

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use actors::store::StoreError;
 
-use super::limits::LIMITED;
+use super::limits::{LIMITED, Limit, Limited};
 
 /// The media type of every error.
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -191,7 +191,9 @@ impl From<StoreError> for Problem {
             StoreError::Conflict { what, .. } => Self::new(StatusCode::CONFLICT, what),
             StoreError::NotFound { what, .. } => Self::new(StatusCode::NOT_FOUND, what),
             StoreError::Limit { limit, what, .. } => {
-                LIMITED.add(1, &[("reason", limit)]);
+                if let Some(reason) = Limit::ALL.into_iter().find(|known| known.as_str() == limit) {
+                    LIMITED.add(1, Limited { reason });
+                }
                 Self::too_many(what, LIMIT_RETRY_AFTER).with_code(limit)
             }
             StoreError::Corrupt { .. } | StoreError::Schema { .. } | StoreError::Address { .. } => {

@@ -26,7 +26,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use supervision::TaskGroup;
-use telemetry::panic::{PANIC_RECOVERED, Policy};
+use telemetry::panic::{PANIC_RECOVERED, Policy, Recovery};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -38,11 +38,16 @@ use super::progress::Progress;
 use super::transport::Transport;
 use super::{edge, head};
 
+telemetry::labels! {
+    /// A listener, by its name in the tree.
+    pub struct OfListener<'a> { listener: &'a str }
+}
+
 telemetry::declare_metrics! {
     /// Connections open now, by listener; sockets are counted by the broadcaster.
-    pub static OPEN: UpDownCounter = ("http.server.open_connections", "{connection}");
+    pub static OPEN: UpDownCounter<OfListener> = ("http.server.open_connections", "{connection}");
     /// Connections that could not be accepted: the process is out of file descriptors, mostly.
-    pub static ACCEPT_FAILED: Counter = ("http.server.accept.failed", "{connection}");
+    pub static ACCEPT_FAILED: Counter<OfListener> = ("http.server.accept.failed", "{connection}");
 }
 
 /// How long to wait after the system refused to accept: it does so for want of something that others must give back.
@@ -100,10 +105,10 @@ pub async fn serve(listener: Bound, server: Server, stop: CancellationToken) -> 
     listener.socket.local_addr()?;
     let limit = server.limits.connections.min(Semaphore::MAX_PERMITS);
     let door = Door { server, places: Arc::new(Semaphore::new(limit)), stop };
-    OPEN.add(0, &[("listener", door.server.name)]);
-    ACCEPT_FAILED.born(&[("listener", door.server.name)]);
-    let (name, policy) = (door.server.name, Policy::KeepRunning.as_str());
-    PANIC_RECOVERED.born(&[("component", name), ("actor", name), ("policy", policy)]);
+    let name = door.server.name;
+    OPEN.born(OfListener { listener: name });
+    ACCEPT_FAILED.born(OfListener { listener: name });
+    PANIC_RECOVERED.born(Recovery { component: name, actor: name, policy: Policy::KeepRunning });
     tokio::select! {
         biased;
         () = door.stop.cancelled() => {}
@@ -132,7 +137,7 @@ impl Door {
             match socket.accept().await {
                 Ok((stream, peer)) => self.let_in(stream, peer, place),
                 Err(error) => {
-                    ACCEPT_FAILED.add(1, &[("listener", self.server.name)]);
+                    ACCEPT_FAILED.add(1, OfListener { listener: self.server.name });
                     tracing::warn!(listener = self.server.name, %error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -337,14 +342,14 @@ struct Counted(&'static str);
 
 impl Counted {
     fn new(listener: &'static str) -> Self {
-        OPEN.add(1, &[("listener", listener)]);
+        OPEN.add(1, OfListener { listener });
         Self(listener)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        OPEN.add(-1, &[("listener", self.0)]);
+        OPEN.add(-1, OfListener { listener: self.0 });
     }
 }
 

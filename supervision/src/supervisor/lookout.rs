@@ -11,11 +11,11 @@ use super::{
     slot::State,
     state::{Deferred, Sequence, Supervisor, Timer},
 };
-use crate::{EventKind, Exit, OnStuck, OperationError, Path, StuckIn};
+use crate::{EventKind, Exit, OnStuck, OperationError, Path, StuckIn, context::Component};
 
 telemetry::declare_metrics! {
     /// Children that were alive but stuck.
-    pub static STUCK: Counter = ("supervisor.stuck", "{child}");
+    pub static STUCK: Counter<Component> = ("supervisor.stuck", "{child}");
 }
 
 /// Nothing is looked at more often, or less, than this.
@@ -96,7 +96,7 @@ impl Supervisor {
             self.emit(sequence, EventKind::Unstuck);
             return Ok(Answer::Done);
         };
-        STUCK.add(1, &[("component", slot.node.identity.component())]);
+        STUCK.add(1, slot.node.identity.as_component());
         tracing::error!(%path, %place, ?rule, "child is stuck");
         self.emit(sequence, EventKind::Stuck { place });
         if rule == OnStuck::Restart {

@@ -12,16 +12,24 @@ use super::{
 };
 use crate::{
     AutoShutdown, EventKind, Exit, GiveUpAs, GroupRestart, LossReason, OnGiveUp, OperationError, Restart, Status,
-    StopOutcome, Strategy, process::Ended,
+    StopOutcome, Strategy,
+    context::{Child, Component},
+    exit::Cause,
+    process::Ended,
 };
+
+telemetry::labels! {
+    /// A child that failed, and how.
+    pub struct Restarted<'a> { component: &'a str, actor: &'a str, cause: Cause }
+}
 
 telemetry::declare_metrics! {
     /// Restarts of a child after a failure.
-    pub static RESTARTS: Counter = ("supervisor.restarts", "{restart}");
+    pub static RESTARTS: Counter<Restarted> = ("supervisor.restarts", "{restart}");
     /// Supervisors that gave up because a child failed once too often.
-    pub static ESCALATIONS: Counter = ("supervisor.escalations", "{escalation}");
+    pub static ESCALATIONS: Counter<Component> = ("supervisor.escalations", "{escalation}");
     /// 1 while a child is degraded: its budget is used up and it is tried again at the slow beat.
-    pub static DEGRADED: Gauge = ("supervisor.degraded", "{child}");
+    pub static DEGRADED: Gauge<Child> = ("supervisor.degraded", "{child}");
 }
 
 impl Supervisor {
@@ -64,7 +72,7 @@ impl Supervisor {
         let Some(slot) = self.slots.get_mut(&sequence) else { return };
         let below: Vec<_> = ended.below.iter().filter(|child| child.outcome == StopOutcome::Leaked).collect();
         tracing::error!(path = %slot.path(), exit = %ended.exit, tasks = ?ended.leaked_tasks, ?below, "child ended and leaked");
-        LEAKED.add(1, &[("component", slot.node.identity.component())]);
+        LEAKED.add(1, slot.node.identity.as_component());
         slot.become_(State::Leaked, Status::Leaked);
     }
 
@@ -230,7 +238,7 @@ impl Supervisor {
         let Some(slot) = self.slots.get(&sequence) else { return };
         slot.node.data().degraded = true;
         let identity = &slot.node.identity;
-        DEGRADED.set(1.0, &[("component", identity.component()), ("actor", &identity.label)]);
+        DEGRADED.set(1.0, identity.as_child());
         tracing::error!(path = %identity.path, "child degraded: its restart budget is used up");
         self.emit(sequence, EventKind::Degraded);
     }
@@ -252,8 +260,8 @@ impl Supervisor {
     fn note_restart(&mut self, sequence: Sequence, exit: Exit, uptime: Duration, delay: Duration) {
         let Some(slot) = self.slots.get_mut(&sequence) else { return };
         let identity = &slot.node.identity;
-        let labels = [("component", identity.component()), ("actor", &identity.label), ("cause", exit.cause())];
-        RESTARTS.add(1, &labels);
+        let Child { component, actor } = identity.as_child();
+        RESTARTS.add(1, Restarted { component, actor, cause: exit.word() });
         let incarnation = slot.incarnation();
         if let Some(suppressed) = self.log_limit.admit() {
             let path = &identity.path;
@@ -308,7 +316,7 @@ impl Supervisor {
     pub(super) fn give_up(&mut self, sequence: Sequence, exit: Exit) {
         let Some(slot) = self.slots.get(&sequence) else { return };
         let (child, incarnation) = (slot.path().clone(), slot.incarnation());
-        ESCALATIONS.add(1, &[("component", slot.node.identity.component())]);
+        ESCALATIONS.add(1, slot.node.identity.as_component());
         let path = self.context.path().clone();
         tracing::error!(%path, %child, incarnation, %exit, "supervisor gives up");
         let kind = EventKind::GaveUp { child: child.clone(), exit: exit.clone() };

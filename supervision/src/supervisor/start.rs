@@ -20,13 +20,23 @@ use super::{
     stop::{KILL_GRACE, LEAKED},
 };
 use crate::{
-    ChildContext, EventKind, Exit, FirstStart, GroupRestart, LossReason, OperationError, Restart, Status, door,
+    ChildContext, EventKind, Exit, FirstStart, GroupRestart, LossReason, OperationError, Restart, Status,
+    context::Component,
+    door,
     process::{Ended, StartFailure, Started},
 };
 
+telemetry::declare_spans! {
+    /// One attempt to start a child: below `boot`, or a root if it is started again.
+    struct StartSpan<'a> = ("child.start", internal, child_of) {
+        path: &'a str,
+        incarnation: i64,
+    }
+}
+
 telemetry::declare_metrics! {
     /// Time of a successful start, from the call of the start function.
-    pub static START_DURATION: Histogram = ("supervisor.start.duration", "s", [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0]);
+    pub static START_DURATION: Histogram<Component> = ("supervisor.start.duration", "s", [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0]);
 }
 
 impl Supervisor {
@@ -60,7 +70,9 @@ impl Supervisor {
             data.incarnation
         };
         let context = ChildContext::new(slot.node.clone(), tree, incarnation, CancellationToken::new());
-        let span = start_span(&parent, slot, incarnation);
+        let start =
+            StartSpan { path: slot.path().as_str(), incarnation: i64::try_from(incarnation).unwrap_or(i64::MAX) };
+        let span = start.open(&parent);
         slot.context = Some(context.clone());
         let (starter, budget, is_apart) = (slot.spec.starter.clone(), slot.spec.start_budget, slot.spec.starts_apart);
         let (availability, hold) = (slot.spec.availability.clone(), slot.hold.clone());
@@ -143,7 +155,7 @@ impl Supervisor {
             return;
         }
         tracing::error!(path = %slot.path(), incarnation, "child leaked: its start does not yield");
-        LEAKED.add(1, &[("component", slot.node.identity.component())]);
+        LEAKED.add(1, slot.node.identity.as_component());
         slot.become_(State::Leaked, Status::Leaked);
         self.start_failed(sequence, Exit::StartTimeout);
     }
@@ -182,7 +194,7 @@ impl Supervisor {
             }
             _ => tracing::debug!(path = %slot.path(), incarnation, ?took, "child started"),
         }
-        START_DURATION.record(took.as_secs_f64(), &[("component", slot.node.identity.component())]);
+        START_DURATION.record(took.as_secs_f64(), slot.node.identity.as_component());
         self.watch(sequence, incarnation, started.ended);
         if degraded {
             self.set_timer(sequence, Timer::Recovered(sequence, incarnation), reset_after);
@@ -279,15 +291,6 @@ impl Slot {
         self.hold = Some(Arc::new(hold));
         Ok(())
     }
-}
-
-fn start_span(parent: &Span, slot: &Slot, incarnation: u64) -> Span {
-    tracing::info_span!(
-        parent: parent,
-        "child.start",
-        path = slot.path().as_str(),
-        incarnation = i64::try_from(incarnation).unwrap_or(i64::MAX),
-    )
 }
 
 /// What an actor leaves behind when its start fails is foreign code too, and may panic when it is dropped.

@@ -21,13 +21,14 @@ use super::{
     log_limit::LogLimit,
     lookout::Lookout,
     plan::{Plan, PlanId},
-    restart::{DEGRADED, ESCALATIONS, RESTARTS},
+    restart::{DEGRADED, ESCALATIONS, RESTARTS, Restarted},
     slot::{Slot, State},
     stop::LEAKED,
 };
 use crate::{
     ChildContext, ChildSpec, ChildStop, Event, EventKind, Exit, LossReason, Strategy, SupervisorSpec,
-    context::Identity,
+    context::{Child, Identity},
+    exit::Cause,
     hold::Hold,
     intensity::RestartWindow,
     node::Node,
@@ -323,13 +324,13 @@ impl Supervisor {
 
 /// As [`Identity::bear_counters`], for what the supervisor counts of a child.
 fn bear_counters(identity: &Identity) {
-    let (component, actor) = (identity.component(), &*identity.label);
-    RESTARTS.born(&[("component", component), ("actor", actor), ("cause", "panic")]);
-    ESCALATIONS.born(&[("component", component)]);
-    LEAKED.born(&[("component", component)]);
+    let Child { component, actor } = identity.as_child();
+    RESTARTS.born(Restarted { component, actor, cause: Cause::Panic });
+    ESCALATIONS.born(identity.as_component());
+    LEAKED.born(identity.as_component());
     not_degraded(identity);
 }
 
 pub(super) fn not_degraded(identity: &Identity) {
-    DEGRADED.set(0.0, &[("component", identity.component()), ("actor", &identity.label)]);
+    DEGRADED.set(0.0, identity.as_child());
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use telemetry::spans::{Shown, shown};
 use tokio::time::Instant;
-use tracing::Span;
+use tracing::{Span, field::DebugValue};
 
 use super::{
     StopRequest,
@@ -14,14 +15,29 @@ use super::{
 use crate::{
     ChildContext, ChildStop, EventKind, Exit, Kind, LossReason, OperationError, Restart, Shutdown, Status, StopOutcome,
     Strategy,
+    context::Component,
     process::{Ended, Process},
 };
 
+telemetry::declare_spans! {
+    /// The end of a supervisor that nobody asked for: of one whose child used up its budget, or that did not start.
+    struct StopSpan<'a> = ("supervisor.stop", internal, child_of) {
+        path: &'a str,
+        reason: Shown<'a, Exit>,
+    }
+    /// One child is stopped: below `shutdown` or `supervisor.stop`, or a root if it is stopped for another reason.
+    struct ChildStopSpan<'a> = ("child.stop", internal, child_of) {
+        path: &'a str,
+    } later {
+        outcome: DebugValue<&StopOutcome>,
+    }
+}
+
 telemetry::declare_metrics! {
     /// Time to stop one child, from being asked to being gone.
-    pub static STOP_DURATION: Histogram = ("supervisor.stop.duration", "s", [0.001, 0.01, 0.1, 1.0, 10.0]);
+    pub static STOP_DURATION: Histogram<Component> = ("supervisor.stop.duration", "s", [0.001, 0.01, 0.1, 1.0, 10.0]);
     /// Children that outlived their kill and still run.
-    pub static LEAKED: Counter = ("supervisor.leaked", "{child}");
+    pub static LEAKED: Counter<Component> = ("supervisor.leaked", "{child}");
 }
 
 /// After a kill the future is dropped at its next await; what takes longer does not yield.
@@ -64,8 +80,8 @@ impl Supervisor {
         }
         if self.stop_span.is_none() {
             // Nobody asked: the end, and what it does to the children, is a trace of its own, or a part of the boot's.
-            let (path, reason) = (self.context.path().to_string(), exit.to_string());
-            self.stop_span = tracing::info_span!(parent: &self.boot_span, "supervisor.stop", path, reason);
+            let stop = StopSpan { path: self.context.path().as_str(), reason: shown(&exit) };
+            self.stop_span = stop.open(&self.boot_span);
         }
         self.ending = Some(exit);
         self.ending_since = Some(Instant::now());
@@ -135,7 +151,7 @@ impl Supervisor {
         let parent = if ending { self.stop_span.clone() } else { Span::none() };
         self.takes_over(sequence, plan);
         let Some(slot) = self.slots.get_mut(&sequence) else { return false };
-        let span = tracing::info_span!(parent: &parent, "child.stop", path = slot.path().as_str(), outcome = tracing::field::Empty);
+        let span = ChildStopSpan { path: slot.path().as_str() }.open(&parent);
         let phase =
             if slot.spec.shutdown == Shutdown::BrutalKill { StopPhase::BrutallyKilled } else { StopPhase::Asked };
         slot.become_(State::Stopping(Stopping { since: Instant::now(), phase, span }), Status::Stopping);
@@ -274,7 +290,7 @@ impl Supervisor {
         let took = self.stopping_for(sequence);
         self.note_stop(sequence, StopOutcome::Leaked, took, Vec::new());
         if let Some(slot) = self.slots.get_mut(&sequence) {
-            LEAKED.add(1, &[("component", slot.node.identity.component())]);
+            LEAKED.add(1, slot.node.identity.as_component());
             slot.become_(State::Leaked, Status::Leaked);
         }
         self.leak_known(sequence);
@@ -317,7 +333,7 @@ impl Supervisor {
         // The plan that stopped it may have been abandoned; then it simply is down.
         self.rest(sequence, plan.unwrap_or(PlanId::MAX));
         if leaked {
-            LEAKED.add(1, &[("component", self.slots[&sequence].node.identity.component())]);
+            LEAKED.add(1, self.slots[&sequence].node.identity.as_component());
             if let Some(slot) = self.slots.get_mut(&sequence) {
                 slot.become_(State::Leaked, Status::Leaked);
             }
@@ -332,7 +348,7 @@ impl Supervisor {
         let Some(slot) = self.slots.get(&sequence) else { return };
         let (path, incarnation) = (slot.path().clone(), slot.incarnation());
         if let State::Stopping(stopping) = &slot.state {
-            stopping.span.record("outcome", tracing::field::debug(&outcome));
+            ChildStopSpan::outcome(&stopping.span, tracing::field::debug(&outcome));
         }
         match &outcome {
             StopOutcome::Stopped => tracing::debug!(%path, ?took, "child stopped"),
@@ -341,7 +357,7 @@ impl Supervisor {
             }
             outcome => tracing::warn!(%path, incarnation, ?took, ?outcome, "child did not stop cleanly"),
         }
-        STOP_DURATION.record(took.as_secs_f64(), &[("component", slot.node.identity.component())]);
+        STOP_DURATION.record(took.as_secs_f64(), slot.node.identity.as_component());
         let line = ChildStop { path, outcome: outcome.clone(), took, budget: slot.spec.shutdown };
         self.emit(sequence, EventKind::Stopped { outcome, took });
         if self.ending.is_some() {

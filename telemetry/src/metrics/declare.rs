@@ -1,5 +1,6 @@
 //! The declaration of a metric, the macro that writes it, and the catalogue of all of them.
 
+use super::Label;
 use linkme::distributed_slice;
 
 /// Every declaration linked into this binary. Filled by the linker; read it with [`catalogue`].
@@ -14,7 +15,7 @@ pub fn catalogue() -> Vec<&'static Declaration> {
 }
 
 /// What a metric is, as it was declared.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Declaration {
     /// Name as exported by OTLP, dots between its parts. Prometheus sees underscores, the unit and `_total`.
     pub name: &'static str,
@@ -26,6 +27,8 @@ pub struct Declaration {
     pub help: &'static str,
     /// Upper bounds of the buckets, in the metric's unit. Empty unless the kind is [`Kind::Histogram`].
     pub boundaries: &'static [f64],
+    /// Its labels.
+    pub labels: fn() -> Vec<Label>,
     /// The module that declares it.
     pub module: &'static str,
 }
@@ -58,15 +61,16 @@ impl Kind {
     }
 }
 
-/// Declares metrics as statics: `static NAME: Kind = (name, unit);`, for a histogram `(name, unit, [boundaries])`.
+/// Declares metrics as statics: `static NAME: Kind<Labels> = (name, unit);`, for a histogram `(name, unit, [boundaries])`.
 ///
-/// Kinds: `Counter`, `UpDownCounter`, `Gauge`, `Histogram`, `ObservableGauge`. The doc comment is required and becomes the
-/// help text.
+/// Kinds: `Counter`, `UpDownCounter`, `Gauge`, `Histogram`, `ObservableGauge`. Labels are a struct made by
+/// [`labels!`](crate::labels); without them there are none. The doc comment is required and becomes the help text.
 #[macro_export]
 macro_rules! declare_metrics {
-    ($($(#[doc = $help:literal])+ $visibility:vis static $name:ident: $kind:ident = ($metric:literal, $unit:literal $(, $boundaries:expr)?);)*) => {$(
+    ($($(#[doc = $help:literal])+ $visibility:vis static $name:ident: $kind:ident $(<$labels:ty>)? =
+        ($metric:literal, $unit:literal $(, $boundaries:expr)?);)*) => {$(
         $(#[doc = $help])+
-        $visibility static $name: $crate::metrics::$kind = {
+        $visibility static $name: $crate::metrics::$kind $(<$labels>)? = {
             #[$crate::__private::linkme::distributed_slice($crate::metrics::CATALOGUE)]
             #[linkme(crate = $crate::__private::linkme)]
             #[allow(unsafe_code, reason = "linkme puts the declaration into a section of the binary")]
@@ -76,6 +80,7 @@ macro_rules! declare_metrics {
                 kind: $crate::metrics::Kind::$kind,
                 help: $crate::metrics::Declaration::help(concat!($($help),+)),
                 boundaries: $crate::declare_metrics!(@boundaries $($boundaries)?),
+                labels: $crate::metrics::declared::<$crate::declare_metrics!(@labels $($labels)?)>,
                 module: module_path!(),
             };
             $crate::metrics::$kind::new(&DECLARATION)
@@ -83,9 +88,23 @@ macro_rules! declare_metrics {
     )*};
     (@boundaries) => { &[] };
     (@boundaries $boundaries:expr) => { &$boundaries };
+    (@labels) => { () };
+    (@labels $labels:ty) => { $labels };
 }
 
 impl Declaration {
+    /// What Prometheus calls it on `/metrics`. Of a histogram, what its three series begin with.
+    pub fn prometheus_name(&self) -> String {
+        let unit = match self.unit {
+            "s" => "_seconds",
+            "By" => "_bytes",
+            _ => "",
+        };
+        let name = self.name.replace('.', "_");
+        let total = if self.kind == Kind::Counter && !name.ends_with("_total") { "_total" } else { "" };
+        format!("{name}{unit}{total}")
+    }
+
     /// The help text from the lines of a doc comment, each of which begins with the space after `///`.
     #[doc(hidden)]
     pub const fn help(doc: &'static str) -> &'static str {

@@ -60,7 +60,7 @@ pub fn install_hook() {
     INSTALLED.call_once(|| {
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| on_panic(info, &previous)));
-        PANIC_UNCAUGHT.born(&[]);
+        PANIC_UNCAUGHT.born(());
     });
 }
 

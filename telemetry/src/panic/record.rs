@@ -2,16 +2,30 @@
 //! resolved.
 
 use super::CapturedPanic;
+use super::event::{Recovered, Uncaught};
 use super::recorder::{self, Job};
 use crate::incidents::{self, Incident, IncidentId};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Status, TraceContextExt as _};
-use tracing::{Span, dispatcher};
+use tracing::dispatcher;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+crate::labels! {
+    /// Where a panic was caught, and what happens next.
+    pub struct Recovery<'a> { component: &'a str, actor: &'a str, policy: Policy }
+}
+
+crate::declare_spans! {
+    /// A panic outside any span that will end; it links to whatever trace there was.
+    struct PanicSpan = ("panic.{recovered|uncaught}" as "panic", internal, root) {
+        #[name = "otel.name"]
+        name: &'static str,
+    }
+}
 
 crate::declare_metrics! {
     /// Panics that were caught and recorded.
-    pub static PANIC_RECOVERED: Counter = ("panic_recovered_total", "{panic}");
+    pub static PANIC_RECOVERED: Counter<Recovery> = ("panic_recovered_total", "{panic}");
     /// Panics that no catch site of ours took.
     pub static PANIC_UNCAUGHT: Counter = ("panic_uncaught_total", "{panic}");
 }
@@ -77,6 +91,8 @@ impl Policy {
     }
 }
 
+crate::label_values! { Policy, |policy: &Policy| policy.as_str(), ["restart", "keep_running", "crash_process"] }
+
 /// Records a panic, exactly once: it consumes the capture.
 ///
 /// At once: the metric `panic_recovered_total`, status Error and `error.type = panic` on the span, the incident. When the
@@ -89,15 +105,15 @@ impl Policy {
 /// otherwise never blocks.
 pub fn record(site: PanicSite<'_>, panic: CapturedPanic) -> IncidentId {
     let policy = site.policy.as_str();
-    PANIC_RECOVERED.add(1, &[("component", site.component), ("actor", site.actor), ("policy", policy)]);
-    let event = Event { name: "panic.recovered", kind: "panic", policy };
+    PANIC_RECOVERED.add(1, Recovery { component: site.component, actor: site.actor, policy: site.policy });
+    let event = Event { name: Recovered::NAME, kind: "panic", policy };
     let patience = if site.policy == Policy::CrashProcess { Patience::UntilSaid } else { Patience::None };
     note(event, site, panic, patience)
 }
 
 /// Records a panic that no catch site took. `why` says how that is known.
 pub(super) fn record_uncaught(panic: CapturedPanic, why: &str) -> IncidentId {
-    PANIC_UNCAUGHT.add(1, &[]);
+    PANIC_UNCAUGHT.add(1, ());
     let thread = panic.thread.clone();
     let site = PanicSite {
         component: "process",
@@ -109,7 +125,7 @@ pub(super) fn record_uncaught(panic: CapturedPanic, why: &str) -> IncidentId {
         tenant: None,
         detail: Vec::new(),
     };
-    note(Event { name: "panic.uncaught", kind: "panic.uncaught", policy: "none" }, site, panic, Patience::None)
+    note(Event { name: Uncaught::NAME, kind: "panic.uncaught", policy: "none" }, site, panic, Patience::None)
 }
 
 /// Under which name it is told.
@@ -149,7 +165,7 @@ fn ensure_span(event: Event, patience: Patience, panic: &mut CapturedPanic) {
         return;
     }
     let linked = panic.context.span().span_context().clone();
-    let own = dispatcher::with_default(&panic.dispatch, || own_span(event.name));
+    let own = dispatcher::with_default(&panic.dispatch, || PanicSpan { name: event.name }.open());
     if linked.is_valid() {
         own.add_link(linked);
     }
@@ -160,10 +176,6 @@ fn ensure_span(event: Event, patience: Patience, panic: &mut CapturedPanic) {
         panic.0.span = own;
         panic.0.context = context;
     }
-}
-
-fn own_span(name: &'static str) -> Span {
-    tracing::info_span!(target: "telemetry::panic", parent: None, "panic", otel.name = name)
 }
 
 fn incident(event: Event, site: PanicSite<'_>, panic: &CapturedPanic) -> Incident {

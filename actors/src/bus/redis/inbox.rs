@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    GAPS, IGNORED,
+    GAPS, GapReason, Gapped, IGNORED, IgnoreReason, IgnoredFor,
     wire::{self, Body, Header, Kind},
 };
 use crate::bus::{BusItem, Ring};
@@ -69,12 +69,8 @@ enum Place {
 
 impl Inbox {
     pub fn new(ring: Ring, me: Uuid, event_bytes_max: usize) -> Self {
-        for reason in ["garbage", "too_large", "unreadable", "late"] {
-            IGNORED.born(&[("reason", reason)]);
-        }
-        for reason in ["reconnected", "missing", "unreadable"] {
-            GAPS.born(&[("reason", reason)]);
-        }
+        IgnoreReason::ALL.into_iter().for_each(|reason| IGNORED.born(IgnoredFor { reason }));
+        GapReason::ALL.into_iter().for_each(|reason| GAPS.born(Gapped { reason }));
         Self(Arc::new(Mutex::new(State {
             ring,
             event_bytes_max,
@@ -122,7 +118,7 @@ impl Inbox {
         }
         match message {
             Ok((header, body)) => state.take(header, body, payload.len()),
-            Err(garbage) => state.ignore(garbage.name()),
+            Err(garbage) => state.ignore(garbage.reason()),
         }
     }
 
@@ -144,24 +140,24 @@ pub(super) enum Missing {
 impl State {
     fn take(&mut self, header: Header, body: Body, bytes: usize) {
         let missed = match self.place(header) {
-            Place::Late => return self.ignore("late"),
+            Place::Late => return self.ignore(IgnoreReason::Late),
             Place::After { missed } => missed,
         };
         self.has_heard = true;
         if std::mem::take(&mut self.is_gap_due) {
-            self.gap(1, "reconnected");
+            self.gap(1, GapReason::Reconnected);
         }
         if missed > 0 {
-            self.gap(missed, "missing");
+            self.gap(missed, GapReason::Missing);
         }
         match body {
             Body::Event(event) => self.ring.push(BusItem::Event(Arc::new(*event)), bytes),
             Body::Probe(id) if header.from == self.me => self.ring.push(BusItem::Probe(id), size_of::<BusItem>()),
             Body::Probe(_) | Body::Beat => {}
             Body::Unreadable => {
-                self.ignore("unreadable");
+                self.ignore(IgnoreReason::Unreadable);
                 if header.kind == Kind::Event {
-                    self.gap(1, "unreadable");
+                    self.gap(1, GapReason::Unreadable);
                 }
             }
         }
@@ -200,18 +196,22 @@ impl State {
         }
     }
 
-    fn gap(&mut self, missed: u64, reason: &'static str) {
-        GAPS.add(1, &[("reason", reason)]);
+    fn gap(&mut self, missed: u64, reason: GapReason) {
+        GAPS.add(1, Gapped { reason });
         self.ring.push(BusItem::Gap { missed }, size_of::<BusItem>());
     }
 
-    fn ignore(&mut self, reason: &'static str) {
-        IGNORED.add(1, &[("reason", reason)]);
+    fn ignore(&mut self, reason: IgnoreReason) {
+        IGNORED.add(1, IgnoredFor { reason });
         self.ignored.untold += 1;
         if self.ignored.told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
             self.ignored.told = Some(Instant::now());
             let messages = std::mem::take(&mut self.ignored.untold);
-            tracing::warn!(messages, reason, "messages on the bus were ignored, the last one for this reason");
+            tracing::warn!(
+                messages,
+                reason = reason.as_str(),
+                "messages on the bus were ignored, the last one for this reason"
+            );
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CONNECTED, LOST, Outgoing, RedisBus, State,
+    CONNECTED, LOST, LossReason, Lost, Outgoing, RedisBus, State,
     inbox::{Inbox, Missing},
     wire::{self, Header, Kind},
 };
@@ -52,20 +52,19 @@ enum Trouble {
 }
 
 impl Trouble {
-    /// A short name for the label of a metric.
-    fn name(&self) -> &'static str {
+    /// The label of a metric. Who stops has lost nothing.
+    fn loss(&self) -> Option<LossReason> {
         match self {
-            Self::Late(_) | Self::Silent(_) => "silent",
-            Self::Closed => "closed",
-            Self::Redis(_) | Self::Encode(_) => "refused",
-            // Never counted: nothing was lost.
-            Self::Stopped => "stopped",
+            Self::Late(_) | Self::Silent(_) => Some(LossReason::Silent),
+            Self::Closed => Some(LossReason::Closed),
+            Self::Redis(_) | Self::Encode(_) => Some(LossReason::Refused),
+            Self::Stopped => None,
         }
     }
 }
 
 pub(super) fn metrics_born() {
-    ["silent", "closed", "refused"].iter().for_each(|reason| LOST.born(&[("reason", reason)]));
+    LossReason::ALL.into_iter().for_each(|reason| LOST.born(Lost { reason }));
 }
 
 /// Keeps a connection for as long as it is polled. One at a time: a second caller waits for the first.
@@ -211,7 +210,7 @@ impl RedisBus {
             if matches!(state, State::Up) {
                 return false;
             }
-            CONNECTED.add(1, &[]);
+            CONNECTED.add(1, ());
             tracing::info!(channel = self.channel, "the bus is connected to Redis");
             *state = State::Up;
             true
@@ -224,11 +223,11 @@ impl RedisBus {
         self.state.send_modify(|state| match state {
             State::Starting { tries, .. } => *state = State::Starting { tries: *tries + 1, why },
             State::Up => {
-                CONNECTED.add(-1, &[]);
-                match trouble {
-                    Trouble::Stopped => tracing::info!("the bus has left Redis"),
-                    _ => {
-                        LOST.add(1, &[("reason", trouble.name())]);
+                CONNECTED.add(-1, ());
+                match trouble.loss() {
+                    None => tracing::info!("the bus has left Redis"),
+                    Some(reason) => {
+                        LOST.add(1, Lost { reason });
                         tracing::warn!(
                             why,
                             "the bus has lost its connection to Redis, and tries for ever to get it back"

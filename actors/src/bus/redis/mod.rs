@@ -47,20 +47,46 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{Bus, BusError, BusReceiver, MemoryBusLimits, PUBLISHED, REFUSED, Ring, RingLimits, START_WITHIN, measure};
+use super::{
+    Bus, BusError, BusReceiver, MemoryBusLimits, PUBLISHED, REFUSED, Refusal, Ring, RingLimits, START_WITHIN, measure,
+};
 use crate::model::Event;
 use inbox::Inbox;
 use wire::Kind;
+
+telemetry::labels! {
+    /// Why a connection was lost.
+    pub struct Lost { reason: LossReason }
+    /// Why there is a gap.
+    pub struct Gapped { reason: GapReason }
+    /// Why a message was ignored.
+    pub struct IgnoredFor { reason: IgnoreReason }
+}
+
+telemetry::label_values! {
+    /// Why a connection was lost.
+    pub enum LossReason { Silent = "silent", Closed = "closed", Refused = "refused" }
+}
+
+telemetry::label_values! {
+    /// Why there is a gap: there was a time without a subscription, a number is missing, or an event could not be read.
+    pub enum GapReason { Reconnected = "reconnected", Missing = "missing", Unreadable = "unreadable" }
+}
+
+telemetry::label_values! {
+    /// Why a message was ignored.
+    pub enum IgnoreReason { Garbage = "garbage", TooLarge = "too_large", Unreadable = "unreadable", Late = "late" }
+}
 
 telemetry::declare_metrics! {
     /// 1 while this process is connected to Redis and subscribed.
     pub static CONNECTED: UpDownCounter = ("bus.redis.connected", "{connection}");
     /// Connections to Redis that were lost, by reason.
-    pub static LOST: Counter = ("bus.redis.lost", "{connection}");
+    pub static LOST: Counter<Lost> = ("bus.redis.lost", "{connection}");
     /// Gaps shown to all receivers of this process, by reason.
-    pub static GAPS: Counter = ("bus.redis.gap", "{gap}");
+    pub static GAPS: Counter<Gapped> = ("bus.redis.gap", "{gap}");
     /// Messages on the channel that were ignored, by reason.
-    pub static IGNORED: Counter = ("bus.redis.ignored", "{message}");
+    pub static IGNORED: Counter<IgnoredFor> = ("bus.redis.ignored", "{message}");
 }
 
 /// What waits for Redis; more wait with their callers, each within its deadline.
@@ -152,7 +178,7 @@ impl RedisBus {
         let MemoryBusLimits { events_max, bytes_max, event_bytes_max } = settings.limits;
         let (me, ring) = (Uuid::new_v4(), Ring::new(RingLimits { items_max: events_max, bytes_max }));
         let (outgoing, queue) = mpsc::channel(QUEUE_MAX);
-        CONNECTED.born(&[]);
+        CONNECTED.born(());
         link::metrics_born();
         Ok(Arc::new(Self {
             client,
@@ -198,8 +224,8 @@ impl Bus for RedisBus {
             measure(&event, self.settings.limits.event_bytes_max)?;
             self.send(Kind::Event, &event).await
         };
-        publishing.await.inspect_err(|refused| REFUSED.add(1, &[("reason", refused.kind())]))?;
-        PUBLISHED.add(1, &[]);
+        publishing.await.inspect_err(|refused| REFUSED.add(1, Refusal { reason: refused }))?;
+        PUBLISHED.add(1, ());
         Ok(())
     }
 

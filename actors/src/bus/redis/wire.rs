@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::IgnoreReason;
 use crate::model::Event;
 
 /// The version of the bodies. Raised when one of them changes so that an older replica would misread it.
@@ -67,11 +68,11 @@ pub(super) enum Garbage {
 }
 
 impl Garbage {
-    /// A short name for the label of a metric.
-    pub fn name(&self) -> &'static str {
+    /// The label of a metric.
+    pub fn reason(&self) -> IgnoreReason {
         match self {
-            Self::TooLarge => "too_large",
-            Self::Header => "garbage",
+            Self::TooLarge => IgnoreReason::TooLarge,
+            Self::Header => IgnoreReason::Garbage,
         }
     }
 }

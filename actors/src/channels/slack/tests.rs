@@ -59,7 +59,7 @@ async fn every_documented_error_has_its_outcome() {
     ];
     for (status, code, word) in table {
         let outcome = told(move |_| (StatusCode::from_u16(status).unwrap(), code)).await.outcome;
-        assert_eq!((outcome.word(), outcome.status()), (word, Some(status)), "{outcome:?}");
+        assert_eq!((outcome.word().as_str(), outcome.status()), (word, Some(status)), "{outcome:?}");
         assert!(outcome.fault().unwrap().contains(code), "{outcome:?}");
     }
 }

@@ -66,7 +66,7 @@ async fn every_documented_error_has_its_outcome() {
     ];
     for (code, description, word) in table {
         let outcome = told(code, error(code, description)).await.outcome;
-        assert_eq!((outcome.word(), outcome.status()), (word, Some(code)), "{outcome:?}");
+        assert_eq!((outcome.word().as_str(), outcome.status()), (word, Some(code)), "{outcome:?}");
         assert!(outcome.fault().unwrap().contains(description), "{outcome:?}");
     }
 }
@@ -90,7 +90,7 @@ async fn a_group_that_moved_is_told_with_its_new_id() {
 
 #[tokio::test]
 async fn an_error_under_a_good_status_is_an_error() {
-    assert_eq!(told(200, error(403, "Forbidden: user is deactivated")).await.outcome.word(), "refused");
+    assert_eq!(told(200, error(403, "Forbidden: user is deactivated")).await.outcome.word().as_str(), "refused");
     assert_eq!(told(200, json!({"ok": false})).await.outcome.status(), Some(502));
 }
 

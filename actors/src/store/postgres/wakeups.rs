@@ -42,7 +42,7 @@ pub(super) async fn exchange(store: &PostgresStore, told: &Wakeups, hear: Hear<'
                 // This process has poked its own claimer already.
                 Ok(Some(call)) if call.process_id() == own => {}
                 Ok(Some(call)) => {
-                    HEARD.add(1, &[]);
+                    HEARD.add(1, ());
                     hear(call.payload());
                 }
                 Ok(None) => return Err(lost().of("listen")),
@@ -69,8 +69,8 @@ async fn listen(store: &PostgresStore) -> Inner<(PgListener, u32)> {
     listener.eager_reconnect(false);
     listener.listen(CHANNEL).await?;
     let own: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut listener).await?;
-    TOLD.born(&[]);
-    HEARD.born(&[]);
+    TOLD.born(());
+    HEARD.born(());
     Ok((listener, own.cast_unsigned()))
 }
 
@@ -85,7 +85,7 @@ async fn tell(store: &PostgresStore, listener: &mut PgListener, told: &Wakeups, 
 
 async fn notify(listener: &mut PgListener, queues: &[String]) -> Inner<()> {
     sqlx::query(NOTIFY).bind(CHANNEL).bind(queues).execute(listener).await?;
-    TOLD.add(queues.len() as u64, &[]);
+    TOLD.add(queues.len() as u64, ());
     Ok(())
 }
 
