@@ -245,6 +245,7 @@ impl<M: Message> Address<M> {
 
     /// Exports the counters of this address as 0.
     pub(crate) fn bear_counters(&self) {
+        REJECTED.born(AtAddress { actor: &self.cell.name });
         dead_letter::bear_counters(&self.cell.name);
     }
 

@@ -25,6 +25,11 @@ mod testing;
 
 pub use crash::crash;
 
+/// The examples of the page on telemetry compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/telemetry.md")]
+struct Page;
+
 /// What the macros of this crate need to reach from other crates. Not an interface.
 #[doc(hidden)]
 pub mod __private {

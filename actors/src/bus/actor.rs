@@ -16,7 +16,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use supervision::{Address, ChildContext, ChildSpec, GuardSite, Heartbeat, Policy, guard};
 use tokio::time::sleep;
 
-use super::{Bus, BusError, PING_DURATION, PING_FAILED, START_WITHIN};
+use super::{Bus, BusError, MISSED, PING_DURATION, PING_FAILED, START_WITHIN};
 use crate::pulse::pulse;
 
 /// Before a backend that panicked is driven again.
@@ -57,6 +57,7 @@ pub enum BusMessage {
 /// The child `bus`, to stand in the tree before everyone who publishes or relays.
 pub fn bus(bus: Arc<dyn Bus>, settings: BusSettings) -> ChildSpec {
     PING_FAILED.born(());
+    MISSED.born(());
     ChildSpec::actor("bus", &Address::new("bus"), move |context| {
         (Prober, ProberArguments { bus: Arc::clone(&bus), settings, context })
     })

@@ -9,6 +9,7 @@
 mod drive;
 mod log_limit;
 mod lookout;
+mod note;
 mod operate;
 mod plan;
 mod restart;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::stop::LEAKED;
+use super::note::LEAKED;
 use super::{
     plan::{Goal, PlanId, Step},
     slot::State,

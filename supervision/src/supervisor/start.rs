@@ -14,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use super::{
+    note::LEAKED,
     plan::{Goal, PlanId},
     slot::{Slot, State, StopPhase},
     state::{EndWatch, Sequence, StartDone, Supervisor, Timer},
-    stop::{KILL_GRACE, LEAKED},
+    stop::KILL_GRACE,
 };
 use crate::{
     ChildContext, EventKind, Exit, FirstStart, GroupRestart, LossReason, OperationError, Restart, Status,

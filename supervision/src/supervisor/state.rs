@@ -20,10 +20,10 @@ use super::{
     Control, OPERATIONS_MAX, Request, StopRequest, SupervisorControl,
     log_limit::LogLimit,
     lookout::Lookout,
+    note::LEAKED,
     plan::{Plan, PlanId},
     restart::{DEGRADED, ESCALATIONS, RESTARTS, Restarted},
     slot::{Slot, State},
-    stop::LEAKED,
 };
 use crate::{
     ChildContext, ChildSpec, ChildStop, Event, EventKind, Exit, LossReason, Strategy, SupervisorSpec,

@@ -91,6 +91,8 @@ pub struct Point {
     pub name: String,
     /// The metric's unit.
     pub unit: String,
+    /// `counter`, `updowncounter`, `gauge` or `histogram`.
+    pub kind: &'static str,
     /// The labels.
     pub attributes: Attributes,
     /// The value; of a histogram, how many were recorded.
@@ -200,14 +202,26 @@ pub(super) fn points(request: ExportMetricsServiceRequest) -> Vec<Point> {
     let metrics = scopes.flat_map(|of_scope| of_scope.metrics);
     metrics
         .flat_map(|metric| {
+            let kind = kind(metric.data.as_ref());
             values(metric.data).into_iter().map(move |(attributes, value)| Point {
                 name: metric.name.clone(),
                 unit: metric.unit.clone(),
+                kind,
                 attributes,
                 value,
             })
         })
         .collect()
+}
+
+fn kind(data: Option<&Data>) -> &'static str {
+    match data {
+        Some(Data::Gauge(_)) => "gauge",
+        Some(Data::Sum(sum)) if sum.is_monotonic => "counter",
+        Some(Data::Sum(_)) => "updowncounter",
+        Some(Data::Histogram(_)) => "histogram",
+        _ => "unknown",
+    }
 }
 
 fn values(data: Option<Data>) -> Vec<(Attributes, f64)> {
