@@ -16,10 +16,12 @@ struct Package {
     is_there: fn() -> bool,
 }
 
-const PACKAGES: [Package; 3] = [
+const PACKAGES: [Package; 4] = [
     Package { name: "redis-server", is_there: || Path::new("/usr/bin/redis-server").exists() },
     // Makes the certificate of a server that speaks TLS.
     Package { name: "openssl", is_there: || Path::new("/usr/bin/openssl").exists() },
+    // Scrapes the metrics; brings `promtool`, which knows how they should look.
+    Package { name: "prometheus", is_there: || Path::new("/usr/bin/promtool").exists() },
     // Of whatever version Debian has: its programs lie in a folder by its number.
     Package { name: "postgresql", is_there: || postgres::programs().is_some() },
 ];
@@ -32,6 +34,8 @@ const PYTHON: &[&str] = &[
     // The document of the API, and the API itself.
     "openapi-spec-validator==0.9.0",
     "schemathesis==4.32.5",
+    // Reads OTLP with a decoder that is not of our language.
+    "oteltap==1.0.0",
 ];
 
 /// Where the tests look for the checkers.

@@ -1,0 +1,137 @@
+//! What the service tells, read by programs that know nothing of us: another decoder of OTLP, and Prometheus.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tests::process::Process;
+use tests::{Client, Service, Setup, eventually, tools};
+use tokio::net::TcpStream;
+
+/// The programs are started by a machine that is busy with other tests.
+const SOON: Duration = Duration::from_secs(60);
+
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+async fn listens(port: u16) {
+    eventually(&format!("somebody listens on {port}"), SOON, || async {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok().map(drop)
+    })
+    .await;
+}
+
+/// A decoder that prints all it hears, and ends with 0 when it has seen what `awaited` asks for.
+async fn oteltap(port: u16, awaited: &[&str]) -> Option<Process> {
+    let mut command = Command::new(tools::find("oteltap")?);
+    command.args(["--port", &port.to_string()]).args(awaited).env("PYTHONUNBUFFERED", "1");
+    let process = Process::spawn(command);
+    listens(port).await;
+    Some(process)
+}
+
+fn sending_to(port: u16) -> Setup {
+    let setup = Service::setup().env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{port}"));
+    setup.env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf").env("OTEL_BSP_SCHEDULE_DELAY", 100)
+}
+
+#[tokio::test]
+async fn another_decoder_sees_the_span_of_a_job() {
+    let port = free_port();
+    let Some(tap) = oteltap(port, &["--await-span", "^job\\.run$"]).await else { return };
+    let service = sending_to(port).start().await;
+    let id = service.enqueue("publish", json!({"topic": "t", "data": 1})).await;
+    service.job_in(&id, "done").await;
+    let ended = tap.wait(SOON).await;
+    assert_eq!(ended.code, 0, "{}", ended.log());
+    assert!(ended.stdout.iter().any(|line| line.contains(&id)), "its attributes can be read: {:#?}", ended.stdout);
+}
+
+#[tokio::test]
+async fn another_decoder_sees_a_panic_that_was_recovered() {
+    let port = free_port();
+    let Some(tap) = oteltap(port, &[]).await else { return };
+    let service = sending_to(port).env("OTEL_BLRP_SCHEDULE_DELAY", 100).start().await;
+    service.make_panic("health_sweep").await;
+    eventually("the event on its span, and the log record of its name", SOON, || async {
+        let heard = tap.stdout();
+        let has = |words: [&str; 2]| heard.iter().any(|line| words.iter().all(|word| line.contains(word)));
+        let is_told = has(["\"name\":\"panic.recovered\"", "exception.stacktrace"])
+            && has(["panic.recovered: injected panic", "exception.message"]);
+        is_told.then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn promtool_finds_nothing_to_say_against_the_metrics() {
+    let Some(promtool) = tools::find("promtool") else { return };
+    let service = Service::start().await;
+    let id = service.enqueue("publish", json!({"topic": "t", "data": 1})).await;
+    service.job_in(&id, "done").await;
+    let page = service.home().path().join("metrics.txt");
+    std::fs::write(&page, service.metrics().await.text()).unwrap();
+    let mut command = Command::new(promtool);
+    command.args(["check", "metrics"]).stdin(std::fs::File::open(&page).unwrap());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.trim().is_empty(), "{said}");
+}
+
+/// One that scrapes `target` four times a second and keeps what it sees in `service`'s directory.
+async fn prometheus(service: &Service) -> Option<(Process, Client)> {
+    let program = tools::find("prometheus")?;
+    let (folder, port) = (service.home().path().join("prometheus"), free_port());
+    std::fs::create_dir(&folder).unwrap();
+    let target = service.admin().authority();
+    let config = json!({"scrape_configs": [{
+        "job_name": "app", "scrape_interval": "250ms", "scrape_timeout": "250ms",
+        "static_configs": [{"targets": [target]}],
+    }]});
+    // JSON is YAML.
+    std::fs::write(folder.join("prometheus.yml"), config.to_string()).unwrap();
+    let mut command = Command::new(program);
+    command.current_dir(&folder).arg("--config.file=prometheus.yml").arg("--storage.tsdb.path=data");
+    command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+    let process = Process::spawn(command);
+    let client = Client::new(&format!("http://127.0.0.1:{port}"));
+    eventually("prometheus is ready", SOON, || async {
+        client.try_get("/-/ready").await.filter(|answer| answer.status == 200).map(drop)
+    })
+    .await;
+    Some((process, client))
+}
+
+/// The only value that a query has now.
+async fn asked(prometheus: &Client, query: &str) -> Option<String> {
+    let answer = prometheus.get(&format!("/api/v1/query?query={query}")).await.expect(200).json();
+    let Some([one]) = answer["data"]["result"].as_array().map(Vec::as_slice) else { return None };
+    Some(one["value"][1].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn prometheus_scrapes_the_service_and_counts_its_panics() {
+    let service = Service::start().await;
+    let Some((_process, prometheus)) = prometheus(&service).await else { return };
+    eventually("the target is up", SOON, || async {
+        let targets = prometheus.get("/api/v1/targets").await.expect(200).json();
+        let active = targets["data"]["activeTargets"].as_array().unwrap().clone();
+        (active.len() == 1 && active[0]["health"] == "up" && active[0]["lastError"] == "").then_some(())
+    })
+    .await;
+    let counted = async |expected: &str| {
+        let query = "panic_recovered_total%7Bcomponent=%22health_sweep%22%7D";
+        eventually(&format!("{expected} panics are counted"), SOON, || async {
+            (asked(&prometheus, query).await.as_deref() == Some(expected)).then_some(())
+        })
+        .await;
+    };
+    counted("0").await;
+    service.make_panic("health_sweep").await;
+    counted("1").await;
+    let metadata = prometheus.get("/api/v1/metadata?metric=panic_recovered_total").await.expect(200).json();
+    let known: &Value = &metadata["data"]["panic_recovered_total"][0];
+    assert_eq!((&known["type"], &known["help"]), (&json!("counter"), &json!("Panics that were caught and recorded.")));
+}
