@@ -43,7 +43,7 @@ fn build(arguments: &[&str], name: &str) -> PathBuf {
 
 /// Cargo at the root of the workspace, without the variables that an outer cargo set for *this* package: build scripts
 /// watch some of them, and would run again at each change between the outer and the inner build.
-fn cargo() -> Command {
+pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
     command.current_dir(workspace()).stdin(Stdio::null());
     for (name, _) in std::env::vars() {

@@ -1,7 +1,8 @@
-//! The project's own commands: `cargo xtask test`, `bench`, `soak`, `guards`. Each needs nothing but Rust and a C compiler.
+//! The project's own commands: `cargo xtask test`, `bench`, `soak`, `otlp`, `guards`. Each needs nothing but Rust and a C compiler.
 
 mod bench;
 mod guards;
+mod otlp;
 mod postgres;
 mod report;
 mod run;
@@ -39,6 +40,12 @@ enum Command {
         #[arg(long, default_value_t = 30)]
         minutes: u64,
     },
+    /// Receives OTLP and prints traces as trees, for a look without a browser.
+    Otlp {
+        /// Handed on: `--http-port`, `--grpc-port`, `--help`, ...
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// What must never be among the dependencies.
     Guards,
 }
@@ -48,6 +55,7 @@ fn main() -> ExitCode {
         Command::Test { filter } => test::run(&filter),
         Command::Bench { name } => bench::run(name.as_deref()),
         Command::Soak { minutes } => soak::run(minutes),
+        Command::Otlp { arguments } => otlp::run(&arguments),
         Command::Guards => guards::run(),
     };
     match outcome {

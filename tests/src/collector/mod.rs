@@ -1,27 +1,18 @@
 //! A collector of the test's own: it takes OTLP over http/protobuf (gzip or not) and over gRPC on free ports, keeps all
 //! it was sent, and can be slow or refuse.
 
-mod model;
-mod servers;
-
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use otlp::{Refused, Sink, Telemetry};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-pub use model::{Link, Log, Point, Span, SpanEvent};
+pub use otlp::{Link, Log, Point, Protocol, Span, SpanEvent};
 
 use crate::eventually;
-
-/// The two ways in which the service may send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// Protobuf in a POST, the default.
-    HttpProtobuf,
-    /// gRPC, by `OTEL_EXPORTER_OTLP_PROTOCOL=grpc`.
-    Grpc,
-}
 
 /// How the collector answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +43,38 @@ struct Heap {
     protocols: Mutex<Vec<Protocol>>,
 }
 
+impl Sink for Heap {
+    /// Keeps it, or tells that this collector does not serve now.
+    async fn take(&self, telemetry: Telemetry, protocol: Protocol) -> Result<(), Refused> {
+        let behaviour = *self.behaviour.lock().unwrap();
+        if behaviour == Behaviour::Refuse {
+            return Err(Refused);
+        }
+        self.protocols.lock().unwrap().push(protocol);
+        match telemetry {
+            Telemetry::Spans(spans) => self.spans.lock().unwrap().extend(spans),
+            Telemetry::Logs(logs) => self.logs.lock().unwrap().extend(logs),
+            Telemetry::Points(points) => self.points.lock().unwrap().extend(points),
+        }
+        if let Behaviour::Delay(time) = behaviour {
+            tokio::time::sleep(time).await;
+        }
+        Ok(())
+    }
+}
+
+/// Serves on a free port.
+async fn served<F, E>(serve: impl FnOnce(TcpListener) -> F) -> (SocketAddr, JoinHandle<()>)
+where
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: std::fmt::Debug,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = serve(listener);
+    (address, tokio::spawn(async move { serving.await.unwrap() }))
+}
+
 impl Collector {
     /// Starts to listen for both protocols.
     pub async fn start() -> Collector {
@@ -62,8 +85,8 @@ impl Collector {
             points: Mutex::default(),
             protocols: Mutex::default(),
         });
-        let (http, http_server) = servers::http(heap.clone()).await;
-        let (grpc, grpc_server) = servers::grpc(heap.clone()).await;
+        let (http, http_server) = served(|listener| otlp::http(listener, heap.clone())).await;
+        let (grpc, grpc_server) = served(|listener| otlp::grpc(listener, heap.clone())).await;
         Collector { http, grpc, heap, servers: vec![http_server, grpc_server] }
     }
 
@@ -71,6 +94,7 @@ impl Collector {
     pub fn environment(&self, protocol: Protocol) -> Vec<(String, String)> {
         let (address, name) = match protocol {
             Protocol::HttpProtobuf => (self.http, "http/protobuf"),
+            Protocol::HttpJson => (self.http, "http/json"),
             Protocol::Grpc => (self.grpc, "grpc"),
         };
         [

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::client::send;
 use tests::receiver::Reply;
 use tests::stream::EventStream;
@@ -95,7 +95,7 @@ async fn schedules(service: &Service) {
     .await;
 }
 
-/// One that is well, one that fails at first, one that is not there any more, and a call that is never sent.
+/// A receiver that is well, that fails, and that is not there any more; and calls of jobs.
 async fn channels(service: &Service) {
     let receiver = Receiver::start().await;
     receiver.script([Reply::Status(200), Reply::Status(500), Reply::Status(200), Reply::Status(410)]);
@@ -104,14 +104,12 @@ async fn channels(service: &Service) {
         service.enqueue("notify", json!({"channel": channel, "data": calls})).await;
         receiver.await_calls(calls, SOON).await;
     }
-    let links = json!({"urls": ["http://192.0.2.1:99999/"]});
-    service
-        .api()
-        .post("/v1/jobs", &json!({"kind": "check_links", "payload": links, "max_attempts": 1}))
-        .await
-        .expect(201);
-    let refused = |links: Value| json!({"kind": "check_links", "payload": {"urls": links}, "max_attempts": 1});
-    service.api().post("/v1/jobs", &refused(json!(["http://127.0.0.1:1/"]))).await.expect(201);
+    // The one is never sent, the other reaches nobody.
+    for (link, end) in [("http://192.0.2.1:99999/", "done"), ("http://127.0.0.1:1/", "dead")] {
+        let body = json!({"kind": "check_links", "payload": {"urls": [link]}, "max_attempts": 1});
+        let job = service.api().post("/v1/jobs", &body).await.expect(201).json();
+        service.job_in(job["id"].as_str().unwrap(), end).await;
+    }
 }
 
 /// A child that fails, one that fails too often, one whose supervisor gives up, one that hangs and one that does not yield.

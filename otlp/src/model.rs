@@ -41,6 +41,8 @@ pub struct Span {
     pub links: Vec<Link>,
     /// Whether its status is Error.
     pub failed: bool,
+    /// What its status says, or empty.
+    pub status: String,
     /// The attributes of the service that sent it.
     pub resource: Arc<Attributes>,
 }
@@ -142,7 +144,7 @@ impl Point {
     }
 }
 
-pub(super) fn spans(request: ExportTraceServiceRequest) -> Vec<Span> {
+pub(crate) fn spans(request: ExportTraceServiceRequest) -> Vec<Span> {
     let mut spans = Vec::new();
     for of_resource in request.resource_spans {
         let resource = resource(of_resource.resource);
@@ -168,12 +170,13 @@ fn span(sent: trace::v1::Span, resource: &Arc<Attributes>) -> Span {
         attributes: attributes(sent.attributes),
         events: sent.events.into_iter().map(event).collect(),
         links: sent.links.into_iter().map(link).collect(),
-        failed: sent.status.is_some_and(|status| status.code == trace::v1::status::StatusCode::Error as i32),
+        failed: sent.status.as_ref().is_some_and(|status| status.code == trace::v1::status::StatusCode::Error as i32),
+        status: sent.status.map_or_else(String::new, |status| status.message),
         resource: resource.clone(),
     }
 }
 
-pub(super) fn logs(request: ExportLogsServiceRequest) -> Vec<Log> {
+pub(crate) fn logs(request: ExportLogsServiceRequest) -> Vec<Log> {
     let mut logs = Vec::new();
     for of_resource in request.resource_logs {
         let resource = resource(of_resource.resource);
@@ -197,7 +200,7 @@ fn log(sent: logs::v1::LogRecord, resource: &Arc<Attributes>) -> Log {
     }
 }
 
-pub(super) fn points(request: ExportMetricsServiceRequest) -> Vec<Point> {
+pub(crate) fn points(request: ExportMetricsServiceRequest) -> Vec<Point> {
     let scopes = request.resource_metrics.into_iter().flat_map(|of_resource| of_resource.scope_metrics);
     let metrics = scopes.flat_map(|of_scope| of_scope.metrics);
     metrics
