@@ -121,3 +121,33 @@ macro_rules! declare_events {
         }
     )*};
 }
+
+#[cfg(all(test, feature = "export"))]
+mod tests {
+    use super::*;
+    use crate::testing::{Recording, attribute};
+
+    crate::declare_events! {
+        /// Something happened.
+        struct Happened<'a> = ("test.happened", warn, "telemetry::events") {
+            #[name = "test.what"]
+            what: &'a str,
+            times: i64,
+            why: Option<&'a str>,
+        }
+    }
+
+    #[test]
+    fn an_event_is_a_log_record_with_its_name_and_what_is_not_there_is_left_out() {
+        let recording = Recording::new();
+        let happened = Happened { what: "it", times: 2, why: None };
+        recording.run(|| happened.log(format_args!("it happened")));
+        assert_eq!(recording.logs(), [(Some("test.happened"), None)]);
+        assert_eq!(recording.log_field("test.what").as_deref(), Some("it"));
+        assert_eq!(recording.log_field("why"), None);
+        let attributes = happened.attributes();
+        assert_eq!((attributes.len(), attribute(&attributes, "times").as_deref()), (2, Some("2")));
+        let declared = catalogue().into_iter().find(|event| event.name == Happened::NAME).unwrap();
+        assert_eq!((declared.level, declared.attributes), ("warn", ["test.what", "times", "why"].as_slice()));
+    }
+}

@@ -182,3 +182,85 @@ macro_rules! declare_spans {
             $({ $key } = $self.$field,)* $({ $later } = $crate::__private::tracing::field::Empty,)*)
     };
 }
+
+#[cfg(all(test, feature = "export"))]
+mod tests {
+    use opentelemetry::trace::{SpanId, SpanKind, Status};
+
+    use super::*;
+    use crate::context::{TraceContext, as_follower};
+    use crate::testing::{Recording, attribute};
+
+    crate::declare_spans! {
+        /// Below what
+        /// is current.
+        struct Below<'a> = ("test.{letter}" as "below", client, child) {
+            #[name = "otel.name"]
+            name: &'a str,
+            letter: Option<&'a str>,
+        } later {
+            #[name = "test.count"]
+            count: i64,
+            #[name = "otel.status_code"]
+            end: &str,
+        }
+        /// Begins a story.
+        struct Alone = ("test.alone", internal, root) {}
+        /// Goes on with one.
+        struct After<'a> = ("test.after", consumer, follower) {
+            id: Shown<'a, u64>,
+        }
+        /// Below what is given.
+        struct Given = ("test.given", internal, child_of) {}
+    }
+
+    #[test]
+    fn a_span_is_exported_as_it_was_declared() {
+        let recording = Recording::new();
+        recording.run(|| {
+            let alone = Alone {}.open();
+            alone.in_scope(|| {
+                let below = Below { name: "test.a", letter: Some("a") }.open();
+                Below::count(&below, 7);
+                Below::end(&below, "ERROR");
+                drop(Below { name: "test.", letter: None }.open());
+                drop(Alone {}.open());
+            });
+            drop(Given {}.open(&alone));
+        });
+        let (first, below) = (recording.span("test.given"), recording.span("test.a"));
+        let alone = recording.spans().into_iter().find(|span| span.span_context.span_id() == first.parent_span_id);
+        let alone = alone.expect("the parent that was given");
+        assert_eq!((alone.name.as_ref(), alone.parent_span_id), ("test.alone", SpanId::INVALID));
+        assert_eq!((below.parent_span_id, &below.span_kind), (alone.span_context.span_id(), &SpanKind::Client));
+        assert_eq!(attribute(&below.attributes, "letter").as_deref(), Some("a"));
+        assert_eq!(attribute(&below.attributes, "test.count").as_deref(), Some("7"));
+        assert!(matches!(below.status, Status::Error { .. }) && attribute(&below.attributes, "end").is_none());
+        assert_eq!(recording.span("test.").attributes, []);
+        let roots = recording.spans().into_iter().filter(|span| span.name == "test.alone");
+        assert!(roots.into_iter().all(|span| span.parent_span_id == SpanId::INVALID), "whatever is current");
+    }
+
+    #[tokio::test]
+    async fn a_follower_is_a_root_and_bears_its_origin_also_in_the_catalogue() {
+        let recording = Recording::new();
+        let _default = tracing::dispatcher::set_default(&recording.dispatch);
+        let story = Alone {}.open().in_scope(TraceContext::current);
+        as_follower(After { id: shown(&7) }.open(), &story, async {}).await;
+        let after = recording.span("test.after");
+        assert_eq!((after.parent_span_id, after.links.links.len()), (SpanId::INVALID, 1));
+        let declared = catalogue().into_iter().find(|span| span.name == "test.after").unwrap();
+        let borne: Vec<&str> = after.attributes.iter().map(|attribute| attribute.key.as_str()).collect();
+        assert!(
+            declared.attributes().iter().all(|name| borne.contains(name)) && declared.kind == "consumer",
+            "{borne:?}"
+        );
+    }
+
+    #[test]
+    fn the_catalogue_holds_every_declaration_without_what_is_meant_for_the_layer() {
+        let declared = catalogue().into_iter().find(|span| span.name == "test.{letter}").unwrap();
+        assert_eq!((declared.help, declared.made), ("Below what is current.", Made::Child));
+        assert_eq!(declared.attributes(), ["letter", "test.count"]);
+    }
+}
