@@ -63,6 +63,19 @@ async fn a_job_that_cannot_be_read_is_dead_and_stops_no_other() {
 }
 
 #[tokio::test]
+async fn a_job_with_a_column_of_another_type_is_dead_and_stops_no_other() {
+    let Some((store, fixture)) = open_with_clock().await else { return };
+    let jobs = fixture.enqueue(vec![new_job("demo"), new_job("demo"), new_job("demo")]).await;
+    let other = "ALTER TABLE jobs ALTER COLUMN traceparent TYPE bigint USING NULL";
+    store.session().await.unwrap().execute(sqlx::query(other)).await.unwrap();
+    damage(&store, "jobs", "traceparent = 7", jobs[1].id).await;
+    let claimed = store.claim(claim(&fixture)).await.unwrap().jobs;
+    assert_eq!(claimed.iter().map(|job| job.id).collect::<Vec<_>>(), [jobs[0].id, jobs[2].id]);
+    let why = kept(&store, "jobs_done", "last_error", jobs[1].id).await.unwrap();
+    assert!(why.starts_with("it cannot be read: ") && why.contains("traceparent"), "{why}");
+}
+
+#[tokio::test]
 async fn a_running_job_that_cannot_be_read_is_settled_rescued_and_quarantined_as_any_other() {
     let Some((store, fixture)) = open_with_clock().await else { return };
     let jobs = fixture.enqueue(vec![new_job("demo"), new_job("demo")]).await;

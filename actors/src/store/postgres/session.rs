@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::query::Query;
-use sqlx::{Connection, Postgres, Row, SqlSafeStr, Transaction};
+use sqlx::{Connection, Decode, Postgres, Row, SqlSafeStr, Transaction, Type};
 use uuid::Uuid;
 
-use crate::store::error::Inner;
+use crate::store::error::{Inner, Trouble};
 use crate::store::rows::Columns;
 
 /// A statement with its parameters.
@@ -134,25 +134,30 @@ async fn whole<T>(is_busy: &AtomicBool, answer: impl Future<Output = sqlx::Resul
     answer
 }
 
+/// What a column holds. What is of another type is damage, as what is out of its range.
+fn read<'r, T: Decode<'r, Postgres> + Type<Postgres>>(row: &'r PgRow, name: &str) -> Inner<T> {
+    row.try_get(name).map_err(|error| Trouble::Corrupt(error.to_string()))
+}
+
 impl Columns for PgRow {
     fn text_or_none(&self, name: &str) -> Inner<Option<&str>> {
-        Ok(self.try_get(name)?)
+        read(self, name)
     }
 
     fn integer_or_none(&self, name: &str) -> Inner<Option<i64>> {
-        Ok(self.try_get(name)?)
+        read(self, name)
     }
 
     fn id_or_none(&self, name: &str) -> Inner<Option<Uuid>> {
-        Ok(self.try_get(name)?)
+        read(self, name)
     }
 
     fn flag(&self, name: &str) -> Inner<bool> {
-        Ok(self.try_get(name)?)
+        read(self, name)
     }
 
     fn bytes(&self, name: &str) -> Inner<Vec<u8>> {
-        Ok(self.try_get(name)?)
+        read(self, name)
     }
 }
 
