@@ -20,7 +20,10 @@ const FORGET_IDLE: &str = "
     DELETE FROM shares WHERE (queue, tenant) IN (
         SELECT shares.queue, shares.tenant FROM shares JOIN queues ON queues.queue = shares.queue
         WHERE shares.vtime <= queues.vtime AND NOT shares.waits
-              AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.tenant = shares.tenant AND jobs.queue = shares.queue)
+              AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.tenant = shares.tenant AND jobs.queue = shares.queue
+                                                       AND state <> 'running')
+              AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.tenant = shares.tenant AND jobs.queue = shares.queue
+                                                       AND state = 'running')
         LIMIT $1 FOR UPDATE OF shares SKIP LOCKED)";
 
 /// By which a connection tells the server how many jobs a tenant may have queued that has no number of its own.

@@ -4,7 +4,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::tests::open_real;
-use super::{Run, Session, attempts, channels, claim, deliveries, fires, jobs, loads, prune, settle};
+use super::{Run, Session, attempts, channels, claim, deliveries, fires, jobs, list, loads, prune, settle};
 
 /// Those that grow without an end, or nearly so.
 const LARGE: [&str; 4] = ["jobs", "jobs_done", "deliveries", "schedules"];
@@ -63,7 +63,8 @@ fn wades(step: &Value, is_limited: bool, found: &mut Vec<String>) {
     let text = |field: &str| step[field].as_str().unwrap_or_default();
     let (node, relation) = (text("Node Type"), text("Relation Name"));
     let is_read = node.ends_with("Scan") && LARGE.contains(&relation);
-    let is_looked_up = !step["Index Cond"].is_null() || SMALL.contains(&text("Index Name"));
+    let is_looked_up =
+        !step["Index Cond"].is_null() || !step["TID Cond"].is_null() || SMALL.contains(&text("Index Name"));
     let is_first_rows = is_limited && node.starts_with("Index") && step["Filter"].is_null();
     if is_read && !is_looked_up && !is_first_rows {
         found.push(format!("{node} on {relation} by {:?}, filter {:?}", text("Index Name"), text("Filter")));
@@ -99,6 +100,7 @@ async fn what_is_asked_all_the_time_walks_over_indexes_only() {
         deliveries::HOT,
         fires::HOT,
         jobs::HOT,
+        list::HOT,
         loads::HOT,
         prune::HOT,
         settle::HOT,

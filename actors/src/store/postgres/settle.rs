@@ -24,42 +24,59 @@ macro_rules! kept {
 }
 pub(super) use kept;
 
-// Rows are locked in the order in which they are given, which is that of their ids. What a row is given goes with it: a
-// join of two lists that the server has no numbers of would compare each with each. A job that runs has an owner, and no
-// other has; asked for its state, the server would walk over all that run, for each of the batch: it takes them for few.
-macro_rules! ends {
+// What a row is given goes with it: a join of two lists that the server has no numbers of would compare each with each.
+macro_rules! batch {
+    () => {
+        "unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::text[],
+                $9::text[]) AS batch (id, attempt, ending, after_ms, crashed, error, result, run, word)"
+    };
+}
+
+// Behind `clock`, and `ended`, which has the rows and what they were given.
+macro_rules! kept_as_ended {
     () => {
         concat!(
-            "WITH clock AS MATERIALIZED (SELECT now_ms() AS now), held AS MATERIALIZED (
-            SELECT batch.* FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::text[],
-                                       $7::text[], $8::text[], $9::text[])
-                AS batch (id, attempt, ending, after_ms, crashed, error, result, run, word)
-            CROSS JOIN LATERAL (SELECT 1 FROM jobs WHERE id = batch.id AND attempt = batch.attempt AND owner IS NOT NULL
-                                FOR UPDATE) AS mine
-        ), ended AS (
-            DELETE FROM jobs USING held WHERE jobs.id = held.id AND held.ending IN ('done', 'dead')
-            RETURNING jobs.*, held.ending, held.crashed, held.error, held.result, held.run, held.word
-        ), kept AS (
+            ", kept AS (
             INSERT INTO jobs_done (",
-        kept!(),
-        ", state, refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, finished_at_ms, forget_at_ms,
-             last_error, result, run_traceparent)
+            kept!(),
+            ", state, refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, finished_at_ms,
+             forget_at_ms, last_error, result, run_traceparent)
             SELECT ",
-        kept!(),
-        ", ending, refunds, redrives, crashes + crashed, snoozes, coalesce(word, progress), run_at_ms, claimed_at_ms, now,
-             now + keep_ms, coalesce(error, last_error), result, coalesce(run, run_traceparent)
+            kept!(),
+            ", ending, refunds, redrives, crashes + crashed, snoozes, coalesce(word, progress), run_at_ms, claimed_at_ms,
+             now, now + keep_ms, coalesce(error, last_error), result, coalesce(run, run_traceparent)
             FROM ended, clock
         )"
         )
     };
 }
 
-/// A batch in which all end.
-const SETTLE_ENDS: &str = concat!(ends!(), " SELECT id FROM held");
+/// A batch in which all end. Rows are locked in the order in which they are given, which is that of their ids. A job that
+/// runs has an owner, and no other has; asked for its state, the server would walk over all that run, for each of the batch:
+/// it takes them for few.
+const SETTLE_ENDS: &str = concat!(
+    "WITH clock AS MATERIALIZED (SELECT now_ms() AS now), ended AS (
+        DELETE FROM jobs USING ",
+    batch!(),
+    "   WHERE jobs.id = batch.id AND jobs.attempt = batch.attempt AND owner IS NOT NULL
+        RETURNING jobs.*, ending, crashed, error, result, run, word
+    )",
+    kept_as_ended!(),
+    " SELECT id FROM ended"
+);
 
-/// Any batch.
+/// Any batch. Its rows are locked first, in the same order.
 const SETTLE: &str = concat!(
-    ends!(),
+    "WITH clock AS MATERIALIZED (SELECT now_ms() AS now), held AS MATERIALIZED (
+        SELECT batch.* FROM ",
+    batch!(),
+    "   CROSS JOIN LATERAL (SELECT 1 FROM jobs WHERE id = batch.id AND attempt = batch.attempt AND owner IS NOT NULL
+                            FOR UPDATE) AS mine
+    ), ended AS (
+        DELETE FROM jobs USING held WHERE jobs.id = held.id AND held.ending IN ('done', 'dead')
+        RETURNING jobs.*, held.ending, held.crashed, held.error, held.result, held.run, held.word
+    )",
+    kept_as_ended!(),
     ", again AS (
         UPDATE jobs SET state = CASE ending WHEN 'release' THEN 'ready' ELSE 'waiting' END,
                         run_at_ms = CASE ending WHEN 'release' THEN run_at_ms ELSE now + after_ms END,
@@ -115,14 +132,14 @@ const CANCEL: &str = concat!(
 
 // A tenant with a rate waits for a second at most. Whoever seems to wait for longer waits since before the clock went back;
 // the next claim is told.
-const LET_GO: &str = "
+const THAW: &str = "
     INSERT INTO departures (tenant)
     SELECT tenant FROM shares
     WHERE held_until_ms > 0 AND held_until_ms < 9223372036854775807 AND held_until_ms > (SELECT now_ms()) + 1000";
 
 /// What `plans` looks at.
 #[cfg(test)]
-pub(super) const HOT: &[&str] = &[SETTLE_ENDS, SETTLE, RESCUE, LOST_TOO_OFTEN, SHORTEN, LET_GO, CANCEL];
+pub(super) const HOT: &[&str] = &[SETTLE_ENDS, SETTLE, RESCUE, LOST_TOO_OFTEN, SHORTEN, THAW, CANCEL];
 
 pub(super) async fn settle(store: &PostgresStore, batch: Vec<Settlement>) -> Inner<Vec<Settled>> {
     let mut session = store.session().await?;
@@ -293,7 +310,7 @@ pub(super) async fn cancel_live(
 pub(super) async fn sweep(store: &PostgresStore, crashes_max: u32, limit: u32) -> Inner<SweepReport> {
     let mut session = store.session().await?;
     session.execute(sqlx::query(SHORTEN).bind(ending::LEASE_MAX_MS).bind(ending::LEASE_LEFT_MS)).await?;
-    session.execute(sqlx::query(LET_GO)).await?;
+    session.execute(sqlx::query(THAW)).await?;
     let mut write = session.begin().await?;
     let lost = sqlx::query(LOST_TOO_OFTEN).bind(i64::from(crashes_max)).bind(i64::from(limit));
     let mut dead = Vec::new();
