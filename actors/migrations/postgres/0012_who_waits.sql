@@ -4,8 +4,8 @@
 -- Nobody makes jobs ready meanwhile, for of those nobody would be told.
 LOCK TABLE jobs, shares IN ACCESS EXCLUSIVE MODE;
 
--- It is still written by claims only. An older program's claims know nothing of it: what they write waits and is not held,
--- and a claim of a newer one finds out.
+-- Claims alone change it still, and what says nothing any more is forgotten. An older program's claims know nothing of the
+-- new columns: what they write waits and is not held, and a claim of a newer one finds out.
 ALTER TABLE shares
     -- Jobs of it may be ready.
     ADD COLUMN waits         boolean NOT NULL DEFAULT true,
@@ -17,8 +17,8 @@ CREATE INDEX shares_held ON shares (tenant) WHERE held_until_ms > 0;
 CREATE INDEX shares_held_until ON shares (held_until_ms) WHERE held_until_ms > 0 AND held_until_ms < 9223372036854775807;
 
 -- What the claims are told, by whoever makes jobs ready (here), and whoever ends one or changes a tenant's limits (there).
--- A row is in the same transaction as what it tells of, and nobody waits for anybody: the next claim takes all rows that it
--- sees, and with them it sees the jobs.
+-- A row is in the same transaction as what it tells of, and nobody waits for anybody: a claim takes the rows that it sees,
+-- 20,000 at once, and with them it sees the jobs.
 CREATE TABLE arrivals (
     queue  text COLLATE "C" NOT NULL,
     tenant text COLLATE "C" NOT NULL

@@ -41,7 +41,8 @@ pub struct Settings {
     pub lease_ms: u64,
     /// Time between two heartbeats; at most half of the lease.
     pub heartbeat_ms: u64,
-    /// Jobs in one claim, and ends of jobs in one transaction, at most.
+    /// Jobs in one claim at most. So many ends of jobs wait for no others; if more have ended while some were written, up
+    /// to four times as many go into one transaction.
     pub batch: u32,
     /// Jobs that run at a time.
     pub concurrency: u32,
@@ -190,6 +191,11 @@ impl Settings {
     /// How long running jobs may go on after the stop has begun.
     pub(super) fn drain(&self) -> Duration {
         self.runners_stop().saturating_sub(Duration::from_millis(self.cancel_grace_ms) + RUNNERS_MARGIN)
+    }
+
+    /// Ends of jobs in one transaction.
+    pub(super) fn ends_max(&self) -> usize {
+        self.batch.saturating_mul(4) as usize
     }
 }
 

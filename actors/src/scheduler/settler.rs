@@ -148,7 +148,7 @@ impl Working {
     /// Writes one batch. It is forgotten here only when the store has answered; written twice it is refused there.
     async fn settle(&self) -> Result<(), StoreError> {
         let shared = &self.shared;
-        let mut batch = shared.flight.oldest_ends(shared.settings.batch as usize);
+        let mut batch = shared.flight.oldest_ends(shared.settings.ends_max());
         seam!("before_settle");
         let began = Instant::now();
         let answers = match shared.store.settle(batch.clone()).await {

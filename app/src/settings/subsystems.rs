@@ -29,7 +29,8 @@ pub struct Scheduler {
     /// How often the leases of running jobs are renewed; less than half of `lease_ms`.
     #[serde(rename = "heartbeat_ms", deserialize_with = "types::ms::<10, 3_600_000, _>")]
     pub heartbeat: Duration,
-    /// Jobs in one claim, and ends of jobs in one transaction, at most.
+    /// Jobs in one claim at most. So many ends of jobs wait for no others; if more have ended while some were written, up
+    /// to four times as many go into one transaction.
     #[serde(deserialize_with = "types::int::<1, 1_000, _, _>")]
     pub batch: u32,
     /// Jobs that run at a time in this process.

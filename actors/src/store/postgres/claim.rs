@@ -2,12 +2,17 @@
 //!
 //! Whose turn it is stands in `shares`, a row for each tenant and queue, in the order of their virtual times; who may not
 //! start anything now is held out of that order until it may. So a claim reads about as many rows as it takes jobs, however
-//! many jobs and tenants wait. Only claims write those rows: whoever makes jobs ready or ends them leaves word for the next
-//! claim (`arrivals` and `departures`, kept by triggers), and waits for nobody.
+//! many jobs and tenants wait. Claims alone change those rows, and `loads` forgets those that say nothing any more: whoever
+//! makes jobs ready or ends them leaves word for the next claim (`arrivals` and `departures`, kept by triggers), and waits
+//! for nobody.
 //!
 //! Claims follow one another, whichever process makes them: each holds one advisory lock for its few statements. Only so
 //! is a tenant's limit one of all processes and queues together, and nobody takes a turn twice. A process that is held
 //! while it has the lock loses it with its connection (`idle_in_transaction_session_timeout`).
+//!
+//! The disk is not waited for behind that lock. A claim commits without ([`BEGIN`]), so that the next one goes on at once,
+//! and then waits until all is written that it has done ([`LAST`]); only then are the jobs its own. What the server loses
+//! with its power before that, it loses from there on: no claim that another has built upon lasts without it.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -33,21 +38,27 @@ const PROMOTE: &str = "
 
 // Something of their tenants has changed, or their time is over. One claim takes no more word of anything than it can take
 // within its deadline, however much has come while nobody claimed.
-const LET_GO: &str = "
+// If that was not all, the rest is told to `LOOK`.
+const DEPART: &str = "
     WITH gone AS MATERIALIZED (
         DELETE FROM departures WHERE ctid = ANY (ARRAY(SELECT ctid FROM departures LIMIT 20000)) RETURNING tenant
     ), over AS (
         UPDATE shares SET held_until_ms = 0
         WHERE held_until_ms > 0 AND held_until_ms < 9223372036854775807 AND held_until_ms <= (SELECT now_ms())
+    ), free AS (
+        UPDATE shares SET held_until_ms = 0
+        WHERE held_until_ms > 0 AND tenant = ANY (ARRAY(SELECT tenant FROM gone))
     )
-    UPDATE shares SET held_until_ms = 0 WHERE held_until_ms > 0 AND tenant = ANY (ARRAY(SELECT tenant FROM gone))";
+    SELECT set_config('perennial.more', 'yes', true) FROM (SELECT FROM gone OFFSET 19999 LIMIT 1) AS full_hands";
 
 const ARRIVE: &str = "
     WITH come AS MATERIALIZED (
         DELETE FROM arrivals WHERE ctid = ANY (ARRAY(SELECT ctid FROM arrivals LIMIT 20000)) RETURNING queue, tenant
+    ), here AS (
+        INSERT INTO shares (queue, tenant, vtime) SELECT DISTINCT queue, tenant, 0 FROM come
+        ON CONFLICT (queue, tenant) DO UPDATE SET waits = true WHERE NOT shares.waits
     )
-    INSERT INTO shares (queue, tenant, vtime) SELECT DISTINCT queue, tenant, 0 FROM come
-    ON CONFLICT (queue, tenant) DO UPDATE SET waits = true WHERE NOT shares.waits";
+    SELECT set_config('perennial.more', 'yes', true) FROM (SELECT FROM come OFFSET 19999 LIMIT 1) AS full_hands";
 
 // A process has one suspect at a time, so that the next loss of a runner falls on the culprit and not on those beside it.
 // It is charged to nobody: there are few, and each is alone in its process. Of those who wait no more jobs each are counted
@@ -67,6 +78,7 @@ const LOOK: &str = "
                      (SELECT min(held_until_ms) FROM shares
                       WHERE held_until_ms > 0 AND held_until_ms < 9223372036854775807)) AS next_ms,
                coalesce((SELECT vtime FROM queues WHERE queue = $1), 0) AS queue_vtime,
+               coalesce(current_setting('perennial.more', true), '') = 'yes' AS more_is_told,
                (SELECT id FROM suspect) AS suspect_id, (SELECT tenant FROM suspect) AS suspect_of
     ), next AS MATERIALIZED (
         SELECT tenant, vtime FROM shares WHERE queue = $1 AND waits AND held_until_ms = 0 ORDER BY vtime, tenant LIMIT $5
@@ -85,16 +97,18 @@ const REST: &str = "
     FROM unnest($2::text[], $3::bigint[], $4::boolean[]) AS resting (of_tenant, until, waits)
     WHERE queue = $1 AND tenant = of_tenant";
 
-// The list of jobs is an array, for a join that was planned while the table was empty would read all of it.
+// Where the jobs are is an array, for a join that was planned while the table was empty would read all of it. One that is
+// locked stays where it is.
 const TAKE: &str = "
     WITH served AS MATERIALIZED (
         SELECT * FROM unnest($4::text[], $5::bigint[], $6::bigint[], $7::boolean[], $8::bigint[])
             AS served (tenant, number, vtime, waits, paid_until)
     ), urgent AS MATERIALIZED (
-        SELECT mine.id FROM served CROSS JOIN LATERAL (
-            SELECT id FROM jobs WHERE state = 'ready' AND NOT suspect AND queue = $1 AND tenant = served.tenant
+        SELECT mine.place FROM served CROSS JOIN LATERAL (
+            SELECT ctid AS place FROM jobs
+            WHERE state = 'ready' AND NOT suspect AND queue = $1 AND tenant = served.tenant
             ORDER BY priority, run_at_ms, id LIMIT served.number FOR UPDATE SKIP LOCKED) AS mine
-        UNION ALL SELECT unnest($9::uuid[])
+        UNION ALL SELECT ctid FROM jobs WHERE id = $9::uuid
     ), charged AS (
         INSERT INTO shares (queue, tenant, vtime, waits) SELECT $1, tenant, vtime, waits FROM served
         ON CONFLICT (queue, tenant) DO UPDATE SET vtime = excluded.vtime, waits = excluded.waits
@@ -106,26 +120,30 @@ const TAKE: &str = "
         ON CONFLICT (queue) DO UPDATE SET vtime = excluded.vtime WHERE queues.vtime < excluded.vtime
     ), clock AS MATERIALIZED (SELECT now_ms() AS now)
     UPDATE jobs SET state = 'running', attempt = attempt + 1, owner = $2, claimed_at_ms = now, lease_until_ms = now + $3
-    FROM clock WHERE jobs.id = ANY (ARRAY(SELECT id FROM urgent)) AND jobs.state = 'ready'
+    FROM clock WHERE jobs.ctid = ANY (ARRAY(SELECT place FROM urgent)) AND jobs.state = 'ready'
     RETURNING jobs.*";
 
 const MISSED: &str = "UPDATE shares SET waits = true, held_until_ms = 0 WHERE queue = $1 AND tenant = ANY ($2)";
 
 /// What `plans` looks at.
 #[cfg(test)]
-pub(super) const HOT: &[&str] = &[PROMOTE, LET_GO, ARRIVE, LOOK, REST, TAKE, MISSED];
+pub(super) const HOT: &[&str] = &[PROMOTE, DEPART, ARRIVE, LOOK, REST, TAKE, MISSED];
 
 /// Sets the lock of claims apart from whatever else locks by a number in the same database.
 const LOCK: i64 = 0x7065_7265_6e6e_6961;
 
 /// What each connection is told once, so that it need not be planned for each claim.
 pub(super) static PREPARE: LazyLock<String> =
-    LazyLock::new(|| format!("PREPARE promote AS {PROMOTE}; PREPARE let_go AS {LET_GO}; PREPARE arrive AS {ARRIVE}"));
+    LazyLock::new(|| format!("PREPARE promote AS {PROMOTE}; PREPARE depart AS {DEPART}; PREPARE arrive AS {ARRIVE}"));
 
 /// One exchange with the server: the lock, and behind it what has come due and come to pass.
 static BEGIN: LazyLock<String> = LazyLock::new(|| {
-    format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK}); EXECUTE promote; EXECUTE let_go; EXECUTE arrive")
+    let begin = "BEGIN; SET LOCAL synchronous_commit TO off";
+    format!("{begin}; SELECT pg_advisory_xact_lock({LOCK}); EXECUTE promote; EXECUTE depart; EXECUTE arrive")
 });
+
+/// Nothing, in a transaction of its own, which ends when it is written down, and with it all that was committed before.
+const LAST: &str = "SELECT pg_logical_emit_message(true, 'perennial', '')";
 
 /// Tenants that are looked at together, at least and at most.
 const LOOK_MIN: u32 = 10;
@@ -147,7 +165,7 @@ struct Look {
     able: Vec<(Waiting, u32)>,
     /// So many jobs of each were counted at most.
     counted: u32,
-    /// Whether there may be others, who were not looked at.
+    /// Whether there may be others, of whom nothing is known yet.
     more: bool,
 }
 
@@ -172,9 +190,12 @@ pub(super) async fn claim(store: &PostgresStore, claim: ClaimJobs<'_>) -> Inner<
         Ok(taken) => taken,
         Err(trouble) => return write.end(Err(trouble)).await,
     };
+    write.commit().await?;
+    let wrote_jobs = !taken.rows.is_empty();
     // While the server writes it down, what it has given is read.
-    let (committed, read) = tokio::join!(write.commit(), async { taken.read() });
-    committed?;
+    let last = async { if wrote_jobs { session.execute(sqlx::query(LAST)).await.map(drop) } else { Ok(()) } };
+    let (lasts, read) = tokio::join!(last, async { taken.read() });
+    lasts?;
     let (claimed, unreadable) = read?;
     for (fence, what) in unreadable {
         // It must not stop all others, claim after claim. If this fails, its lease will end, and it comes here again.
@@ -273,7 +294,7 @@ fn seen(row: &PgRow, claim: &ClaimJobs<'_>) -> Inner<Look> {
         suspect,
         able: Vec::new(),
         counted: row.number("most")?,
-        more: false,
+        more: row.flag("more_is_told")?,
     })
 }
 
@@ -330,7 +351,7 @@ impl Taken {
         let (mut jobs, mut others, mut unreadable) = (Vec::new(), Vec::with_capacity(self.rows.len()), Vec::new());
         let is_suspect = |job: &Job| self.look.suspect.as_ref().is_some_and(|(id, _)| *id == job.id);
         for row in &self.rows {
-            match rows::live_job(row, row.number("claimed_at_ms")?) {
+            match row.number("claimed_at_ms").and_then(|at| rows::live_job(row, at)) {
                 Ok(job) if is_suspect(&job) => jobs.push(job),
                 Ok(job) => others.push(job),
                 Err(Trouble::Corrupt(what)) => {
@@ -374,7 +395,7 @@ impl Served {
             .bind(&self.vtimes)
             .bind(&self.waits)
             .bind(&self.paid)
-            .bind(suspect.into_iter().collect::<Vec<Uuid>>())
+            .bind(suspect)
             .bind(vtime)
     }
 }

@@ -10,6 +10,7 @@ use super::tests::open_real;
 use super::{PostgresStore, Run, Session, Write};
 use crate::model::{TenantId, new_id};
 use crate::store::contract::new_job;
+use crate::store::rows::Columns;
 use crate::store::{ClaimJobs, Fault, Job, KeyHash, NewJob, Outcome, Quotas, Settlement, Store};
 
 async fn claimed(store: &PostgresStore, limit: u32, tenant_running_max: u32) -> Vec<Uuid> {
@@ -70,6 +71,34 @@ async fn more_word_than_one_claim_takes_is_left_to_the_next() {
     store.session().await.unwrap().execute(query(much)).await.unwrap();
     let job = store.enqueue(vec![new_job("demo")]).await.unwrap().remove(0);
     assert_eq!([claimed(&store, 5, 10).await, claimed(&store, 5, 10).await].concat(), [job.id]);
+}
+
+#[tokio::test]
+async fn a_claim_that_has_not_taken_all_word_says_that_there_is_more() {
+    let Some(store) = open_real().await else { return };
+    let claim = ClaimJobs { queue: "default", owner: new_id(), lease_ms: 60_000, limit: 5, tenant_running_max: 5 };
+    for much in [
+        "INSERT INTO arrivals (queue, tenant) SELECT 'other', 'demo' FROM generate_series(1, 30000)",
+        "INSERT INTO departures (tenant) SELECT 'demo' FROM generate_series(1, 30000)",
+    ] {
+        store.session().await.unwrap().execute(query(much)).await.unwrap();
+        assert_eq!(store.claim(claim).await.unwrap().next_due_in_ms, Some(0), "{much}");
+        assert_eq!(store.claim(claim).await.unwrap().next_due_in_ms, None, "{much}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_claimed_is_written_down_when_the_claim_is_answered() {
+    let Some(store) = open_real().await else { return };
+    store.enqueue(vec![new_job("demo")]).await.unwrap();
+    let position = async |of: &'static str| {
+        let sql = sqlx::AssertSqlSafe(format!("SELECT ({of}() - '0/0'::pg_lsn)::bigint AS position"));
+        store.session().await.unwrap().one(query(sql)).await.unwrap().number::<u64>("position").unwrap()
+    };
+    let before = position("pg_current_wal_insert_lsn").await;
+    assert_eq!(claimed(&store, 5, 5).await.len(), 1);
+    let written = position("pg_current_wal_flush_lsn").await;
+    assert!(written > before, "written up to {written}, and the claim began at {before}");
 }
 
 #[tokio::test]
