@@ -37,6 +37,7 @@ mod keeper;
 mod listing;
 mod place;
 mod policy;
+mod port;
 pub mod postgres;
 mod request;
 mod rows;

@@ -2,12 +2,13 @@
 
 use serde_json::json;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::tests::{open_real, open_with_clock};
 use super::*;
 use crate::jobs::Cadence;
 use crate::store::contract::{new_job, tenant};
-use crate::store::{JobState, NewSchedule, Policies};
+use crate::store::{FireDue, JobState, KeyHash, NewJob, NewSchedule, Overlap, Policies, Quotas, Store};
 
 /// Longest wait for anything here.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments};
+use uuid::Uuid;
 
 use super::*;
 use crate::store::contract::{Fixture, PENDING_MAX, START_MS, contract_tests};
