@@ -1,5 +1,6 @@
 //! How the verbs of the port reach a backend's own code, the same way in each: every verb is a function in one of its
-//! modules, which have the same names everywhere, and is called within the deadline. What only one backend does it adds.
+//! modules, which have the same names everywhere, and is called within the deadline. What only one backend
+//! does, it adds.
 
 /// Makes `$store` a store, by the modules of where this stands.
 macro_rules! port {
@@ -96,7 +97,12 @@ macro_rules! port {
                     self.within("get_schedule", schedules::get(self, tenant, id)).await
                 }
 
-                async fn list_schedules(&self, tenant: &TenantId, after: Option<Place>, limit: u32) -> Result<Vec<Schedule>> {
+                async fn list_schedules(
+                    &self,
+                    tenant: &TenantId,
+                    after: Option<Place>,
+                    limit: u32,
+                ) -> Result<Vec<Schedule>> {
                     self.within("list_schedules", list::schedules(self, tenant, after, limit)).await
                 }
 

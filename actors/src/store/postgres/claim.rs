@@ -1,18 +1,19 @@
 //! Claiming jobs, in two levels: first whose turn it is, then that tenant's most urgent jobs.
 //!
-//! Whose turn it is stands in `shares`, a row for each tenant and queue, in the order of their virtual times; who may not
-//! start anything now is held out of that order until it may. So a claim reads about as many rows as it takes jobs, however
-//! many jobs and tenants wait. Claims alone change those rows, and `loads` forgets those that say nothing any more: whoever
-//! makes jobs ready or ends them leaves word for the next claim (`arrivals` and `departures`, kept by triggers), and waits
-//! for nobody.
+//! Whose turn it is stands in `shares`, a row for each tenant and queue, in the order of their virtual times; who may
+//! not start anything now is held out of that order until it may. So a claim reads about as many rows as it takes jobs,
+//! however many jobs and tenants wait. Claims alone change those rows, and `loads` forgets those that say nothing any
+//! more: whoever makes jobs ready or ends them leaves word for the next claim (`arrivals` and `departures`, kept by
+//! triggers), and waits for nobody.
 //!
-//! Claims follow one another, whichever process makes them: each holds one advisory lock for its few statements. Only so
-//! is a tenant's limit one of all processes and queues together, and nobody takes a turn twice. A process that is held
-//! while it has the lock loses it with its connection (`idle_in_transaction_session_timeout`).
+//! Claims follow one another, whichever process makes them: each holds one advisory lock for its few statements. Only
+//! so is a tenant's limit one of all processes and queues together, and nobody takes a turn twice. A process that is
+//! held while it has the lock loses it with its connection (`idle_in_transaction_session_timeout`).
 //!
-//! The disk is not waited for behind that lock. A claim commits without ([`BEGIN`]), so that the next one goes on at once,
-//! and then waits until all is written that it has done ([`LAST`]); only then are the jobs its own. What the server loses
-//! with its power before that, it loses from there on: no claim that another has built upon lasts without it.
+//! The disk is not waited for behind that lock. A claim commits without ([`BEGIN`]), so that the next one goes on at
+//! once, and then waits until all is written that it has done ([`LAST`]); only then are the jobs its own. What the
+//! server loses with its power before that, it loses with all that came after: no claim lasts that was built upon one
+//! that does not.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -36,9 +37,9 @@ const PROMOTE: &str = "
     WHERE id = ANY (ARRAY(SELECT id FROM jobs WHERE state = 'waiting' AND run_at_ms <= (SELECT now_ms())
                           ORDER BY run_at_ms LIMIT 500 FOR UPDATE SKIP LOCKED))";
 
-// Something of their tenants has changed, or their time is over. One claim takes no more word of anything than it can take
-// within its deadline, however much has come while nobody claimed.
-// If that was not all, the rest is told to `LOOK`.
+// Something of their tenants has changed, or their time is over. One claim takes no more word of anything than it can
+// take within its deadline, however much has come while nobody claimed. If that was not all, the rest is told to
+// `LOOK`.
 const DEPART: &str = "
     WITH gone AS MATERIALIZED (
         DELETE FROM departures WHERE ctid = ANY (ARRAY(SELECT ctid FROM departures LIMIT 20000)) RETURNING tenant
@@ -60,9 +61,9 @@ const ARRIVE: &str = "
     )
     SELECT set_config('perennial.more', 'yes', true) FROM (SELECT FROM come OFFSET 19999 LIMIT 1) AS full_hands";
 
-// A process has one suspect at a time, so that the next loss of a runner falls on the culprit and not on those beside it.
-// It is charged to nobody: there are few, and each is alone in its process. Of those who wait no more jobs each are counted
-// than one gets that is served three times as often as the others, but $6 at least. There is one row at least.
+// A process has one suspect at a time, so that the next loss of a runner falls on the culprit and not on those beside
+// it. It is charged to nobody: there are few, and each is alone in its process. Of those who wait no more jobs each are
+// counted than one gets that is served three times as often as the others, but $6 at least. There is one row at least.
 const LOOK: &str = "
     WITH suspect AS MATERIALIZED (
         SELECT id, tenant FROM jobs AS suspects
@@ -81,7 +82,8 @@ const LOOK: &str = "
                coalesce(current_setting('perennial.more', true), '') = 'yes' AS more_is_told,
                (SELECT id FROM suspect) AS suspect_id, (SELECT tenant FROM suspect) AS suspect_of
     ), next AS MATERIALIZED (
-        SELECT tenant, vtime FROM shares WHERE queue = $1 AND waits AND held_until_ms = 0 ORDER BY vtime, tenant LIMIT $5
+        SELECT tenant, vtime FROM shares WHERE queue = $1 AND waits AND held_until_ms = 0
+        ORDER BY vtime, tenant LIMIT $5
     ), most AS MATERIALIZED (SELECT least($4, greatest($6, 3 * $4::bigint / greatest(count(*), 1))) AS most FROM next)
     SELECT around.*, most, next.tenant, vtime, coalesce(paid_until_us, 0) AS paid_until_us, job_weight, jobs_running,
            disabled_at_ms IS NOT NULL AS rests, job_starts_per_s,
@@ -97,8 +99,8 @@ const REST: &str = "
     FROM unnest($2::text[], $3::bigint[], $4::boolean[]) AS resting (of_tenant, until, waits)
     WHERE queue = $1 AND tenant = of_tenant";
 
-// Where the jobs are is an array, for a join that was planned while the table was empty would read all of it. One that is
-// locked stays where it is.
+// Where the jobs are is an array, for a join that was planned while the table was empty would read all of it. One that
+// is locked stays where it is.
 const TAKE: &str = "
     WITH served AS MATERIALIZED (
         SELECT * FROM unnest($4::text[], $5::bigint[], $6::bigint[], $7::boolean[], $8::bigint[])
@@ -218,7 +220,8 @@ async fn claim_within(write: &mut Write<'_>, claim: &ClaimJobs<'_>) -> Inner<Tak
     take(write, claim, look, plan).await
 }
 
-/// Looks until nobody is found who may start nothing now, or has nothing to start. No other claim is to meet those in vain.
+/// Looks until nobody is found who may start nothing now, or has nothing to start. No other claim is to meet those in
+/// vain.
 async fn look(write: &mut Write<'_>, claim: &ClaimJobs<'_>, count_min: u32) -> Inner<Look> {
     let page = claim.limit.clamp(LOOK_MIN, LOOK_MAX);
     let (mut looks, mut held_until) = (0, None);
@@ -314,8 +317,8 @@ fn share(row: &PgRow) -> Inner<Option<Waiting>> {
     }))
 }
 
-/// The most urgent jobs of each portion, and the suspect, in one statement, which also moves on the virtual times of those
-/// who are served, and of the queue.
+/// The most urgent jobs of each portion, and the suspect, in one statement, which also moves on the virtual times of
+/// those who are served, and of the queue.
 async fn take(write: &mut Write<'_>, claim: &ClaimJobs<'_>, look: Look, plan: Plan) -> Inner<Taken> {
     let ready: HashMap<&str, u32> = look.able.iter().map(|(one, _)| (one.tenant.as_str(), one.ready)).collect();
     let mut served = Served::default();
@@ -329,8 +332,8 @@ async fn take(write: &mut Write<'_>, claim: &ClaimJobs<'_>, look: Look, plan: Pl
         rows = write.all(served.statement(claim, suspect, plan.vtime)).await?;
     }
     if rows.len() < plan.order.len() + usize::from(suspect.is_some()) {
-        // Some are locked, or gone: whether they were the last of their tenants is for the next claim to see. A tenant that is
-        // held because its suspect was to run need not wait for it.
+        // Some are locked, or gone: whether they were the last of their tenants is for the next claim to see. A tenant
+        // that is held because its suspect was to run need not wait for it.
         let mut missed = served.tenants;
         missed.extend(look.suspect.iter().map(|(_, tenant)| tenant.clone()));
         write.execute(sqlx::query(MISSED).bind(claim.queue).bind(missed)).await?;

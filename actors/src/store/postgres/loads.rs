@@ -1,5 +1,5 @@
-//! How many jobs each tenant has queued: asked of a few rows that triggers keep (`0009_fairness.sql`), never counted. Whoever
-//! adds jobs is refused by the trigger (`0011_queued_exactly.sql`); here is asked what can be said before.
+//! How many jobs each tenant has queued: asked of a few rows that triggers keep (`0009_fairness.sql`), never counted.
+//! Whoever adds jobs is refused by the trigger (`0011_queued_exactly.sql`); here is asked what can be said before.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,8 @@ use crate::store::fair::JOBS_QUEUED;
 use crate::store::rows::Columns;
 
 const QUEUED: &str = "
-    SELECT asked.tenant, coalesce((SELECT sum(queued)::bigint FROM loads WHERE loads.tenant = asked.tenant), 0) AS queued,
+    SELECT asked.tenant,
+           coalesce((SELECT sum(queued)::bigint FROM loads WHERE loads.tenant = asked.tenant), 0) AS queued,
            coalesce((SELECT jobs_queued FROM tenants WHERE id = asked.tenant), $2) AS most
     FROM unnest($1::text[]) AS asked (tenant) ORDER BY asked.tenant";
 

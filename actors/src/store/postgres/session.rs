@@ -1,8 +1,8 @@
 //! One connection for one call, and what becomes of it when the call is given up half-way.
 //!
-//! A call that is dropped while a statement runs leaves a connection of which nobody knows what it is doing: it may hold
-//! a transaction open, or have an answer to come that the next user would take for its own. Such a connection is closed
-//! and never goes back to the pool; the server rolls back.
+//! A call that is dropped while a statement runs leaves a connection of which nobody knows what it is doing: it may
+//! hold a transaction open, or have an answer to come that the next user would take for its own. Such a connection is
+//! closed and never goes back to the pool; the server rolls back.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -70,8 +70,8 @@ impl Write<'_> {
         Ok(whole(self.is_busy, self.transaction.rollback()).await?)
     }
 
-    /// Makes it last or undoes it, as the answer is, before that is told. A transaction that is only dropped is undone a
-    /// moment later, and whoever comes next would find its rows locked.
+    /// Makes it last or undoes it, as the answer is, before that is told. A transaction that is only dropped is undone
+    /// a moment later, and whoever comes next would find its rows locked.
     pub(super) async fn end<T>(self, answer: Inner<T>) -> Inner<T> {
         match answer {
             Ok(answer) => self.commit().await.map(|()| answer),

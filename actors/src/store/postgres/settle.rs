@@ -43,17 +43,17 @@ macro_rules! kept_as_ended {
              forget_at_ms, last_error, result, run_traceparent)
             SELECT ",
             kept!(),
-            ", ending, refunds, redrives, crashes + crashed, snoozes, coalesce(word, progress), run_at_ms, claimed_at_ms,
-             now, now + keep_ms, coalesce(error, last_error), result, coalesce(run, run_traceparent)
+            ", ending, refunds, redrives, crashes + crashed, snoozes, coalesce(word, progress), run_at_ms,
+             claimed_at_ms, now, now + keep_ms, coalesce(error, last_error), result, coalesce(run, run_traceparent)
             FROM ended, clock
         )"
         )
     };
 }
 
-/// A batch in which all end. Rows are locked in the order in which they are given, which is that of their ids. A job that
-/// runs has an owner, and no other has; asked for its state, the server would walk over all that run, for each of the batch:
-/// it takes them for few.
+/// A batch in which all end. Rows are locked in the order in which they are given, which is that of their ids. A job
+/// that runs has an owner, and no other has; asked for its state, the server would walk over all that run, for each of
+/// the batch: it takes them for few.
 const SETTLE_ENDS: &str = concat!(
     "WITH clock AS MATERIALIZED (SELECT now_ms() AS now), ended AS (
         DELETE FROM jobs USING ",
@@ -104,7 +104,8 @@ const RESCUE: &str = "
     FROM lost WHERE jobs.id = lost.id";
 
 const LOST_TOO_OFTEN: &str = "
-    SELECT id, attempt, crashes FROM jobs WHERE state = 'running' AND lease_until_ms < (SELECT now_ms()) AND crashes + 1 >= $1
+    SELECT id, attempt, crashes FROM jobs
+    WHERE state = 'running' AND lease_until_ms < (SELECT now_ms()) AND crashes + 1 >= $1
     ORDER BY lease_until_ms LIMIT $2 FOR UPDATE SKIP LOCKED";
 
 // Or nobody would look for its runner until the clock is where it was.
@@ -130,8 +131,8 @@ const CANCEL: &str = concat!(
      RETURNING *"
 );
 
-// A tenant with a rate waits for a second at most. Whoever seems to wait for longer waits since before the clock went back;
-// the next claim is told.
+// A tenant with a rate waits for a second at most. Whoever seems to wait for longer waits since before the clock went
+// back; the next claim is told.
 const THAW: &str = "
     INSERT INTO departures (tenant)
     SELECT tenant FROM shares
