@@ -242,6 +242,9 @@ fn told(error: MigrateError) -> Trouble {
 }
 
 #[cfg(test)]
+mod upgrade;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::postgres::Run;
@@ -251,9 +254,9 @@ mod tests {
         store.session().await.unwrap().execute(sqlx::query(sql)).await.unwrap();
     }
 
-    #[tokio::test]
-    async fn several_processes_that_start_at_once_make_the_tables_once() {
-        let Some(store) = open_real().await else { return };
+    /// A store in a schema without anything, not connected.
+    pub(super) async fn empty() -> Option<PostgresStore> {
+        let store = open_real().await?;
         let drop_all = "DO $$ DECLARE name text; BEGIN
             FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() LOOP
                 EXECUTE format('DROP TABLE %I CASCADE', name);
@@ -263,6 +266,13 @@ mod tests {
             END LOOP;
         END $$";
         execute(&store, drop_all).await;
+        store.close().await;
+        Some(store)
+    }
+
+    #[tokio::test]
+    async fn several_processes_that_start_at_once_make_the_tables_once() {
+        let Some(store) = empty().await else { return };
         let processes: Vec<PostgresStore> =
             (0..4).map(|_| PostgresStore { pool: Arc::default(), ..store.clone() }).collect();
         let opened = futures_util::future::join_all(processes.iter().map(Store::prepare)).await;
