@@ -8,6 +8,9 @@ use tests::{Database, Postgres, Receiver, Service, Setup, Socket, eventually};
 
 const SOON: Duration = Duration::from_secs(60);
 
+/// What the migration of a newer program does, for older ones to go on.
+const NEWER: &str = include_str!("../../actors/src/store/postgres/newer.sql");
+
 /// Failed jobs come back soon, so that the test does not wait for their backoff.
 fn replica(database: &Database) -> Setup {
     Service::setup().set("store.url", database.url()).set("scheduler.retry_base_ms", 200)
@@ -38,14 +41,29 @@ async fn with_one_setting_jobs_schedules_and_channels_live_in_postgres() {
 #[tokio::test]
 async fn two_replicas_share_the_jobs_and_a_fire_happens_once() {
     let Some(database) = Database::empty().await else { return };
+    share_the_jobs(&database, None).await;
+}
+
+#[tokio::test]
+async fn two_replicas_go_on_while_a_newer_program_changes_the_schema() {
+    let Some(database) = Database::empty().await else { return };
+    share_the_jobs(&database, Some(NEWER)).await;
+    assert!(database.number("SELECT count(*) FROM moods").await > 200, "the newer program's trigger was passed by");
+}
+
+/// Amid the work the schema may be changed.
+async fn share_the_jobs(database: &Database, change: Option<&'static str>) {
     // Both make the tables at the same time.
-    let quick = || replica(&database).set("scheduler.interval_ms", 100);
+    let quick = || replica(database).set("scheduler.interval_ms", 100);
     let (one, two) = tokio::join!(quick().start(), quick().start());
     for every_ms in [1000, 1500] {
         let body = json!({"kind": "publish", "payload": {"topic": "tick", "data": 1}, "every_ms": every_ms});
         one.api().post("/v1/schedules", &body).await.expect(201);
     }
     for n in 0..200 {
+        if let (100, Some(change)) = (n, change) {
+            sqlx::raw_sql(change).execute(&mut database.connect().await).await.unwrap();
+        }
         let at = if n % 2 == 0 { &one } else { &two };
         at.enqueue("publish", json!({"topic": "t", "data": n})).await;
     }
@@ -197,9 +215,7 @@ async fn is_refused(why: &str, url: String) {
 async fn replicas_of_an_older_version_go_on_until_the_schema_is_not_for_them_any_more() {
     let Some(database) = Database::empty().await else { return };
     let before = replica(&database).start().await;
-    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-                 VALUES (999, 'of a newer program', true, ''::bytea, 0)";
-    sqlx::query(newer).execute(&mut database.connect().await).await.unwrap();
+    sqlx::raw_sql(NEWER).execute(&mut database.connect().await).await.unwrap();
     let after = replica(&database).start().await;
     assert!(after.process().stderr().iter().any(|line| line.contains("newer than this program, which may use it")));
     for service in [&before, &after] {

@@ -140,6 +140,8 @@ async fn fails(
 }
 
 pub(super) async fn list(store: &PostgresStore, delivery: Uuid) -> Inner<Vec<LoggedAttempt>> {
-    let select = sqlx::query("SELECT * FROM attempts WHERE delivery_id = $1 ORDER BY attempt").bind(delivery);
+    let select = "SELECT attempt, at_ms, took_ms, outcome, class, status, error, answer FROM attempts
+                  WHERE delivery_id = $1 ORDER BY attempt";
+    let select = sqlx::query(select).bind(delivery);
     store.session().await?.all(select).await?.iter().map(rows::attempt).collect()
 }

@@ -6,22 +6,27 @@
 use secrecy::ExposeSecret;
 use uuid::Uuid;
 
-use super::{PostgresStore, Run, Session, Write, clean};
+use super::{PostgresStore, Run, Session, Write, clean, columns};
 use crate::model::TenantId;
 use crate::store::error::{Inner, Trouble};
 use crate::store::rows::{self, Columns};
 use crate::store::{Before, Channel, DueChannels, NewChannel, ending};
 
-const INSERT: &str = "
+const INSERT: &str = concat!(
+    "
     INSERT INTO channels (id, tenant, kind, url, secret, created_at_ms, chat)
     VALUES ($1, $2, $3, $4, $5, now_ms(), $6)
-    RETURNING *";
+    RETURNING ",
+    columns::channel!()
+);
 
-const LIST: &str = "SELECT * FROM channels WHERE tenant = $1 AND id < $3 ORDER BY id DESC LIMIT $2";
+const LIST: &str =
+    concat!("SELECT ", columns::channel!(), " FROM channels WHERE tenant = $1 AND id < $3 ORDER BY id DESC LIMIT $2");
 
 // A walk that jumps over the index from one channel to the next: its cost follows the number of channels that have
 // something to send at any time, never the number of deliveries.
-const DUE: &str = "
+const DUE: &str = concat!(
+    "
     WITH RECURSIVE clock AS MATERIALIZED (SELECT now_ms() AS now), waiting (channel_id) AS (
         (SELECT channel_id FROM deliveries WHERE state IN ('pending', 'sending') ORDER BY channel_id LIMIT 1)
         UNION ALL
@@ -40,9 +45,12 @@ const DUE: &str = "
         WHERE since <= now AND channels.disabled IS NULL AND coalesce(channels.not_before_ms, 0) <= now
               AND NOT EXISTS (SELECT 1 FROM tenants WHERE id = channels.tenant AND disabled_at_ms IS NOT NULL)
     )
-    SELECT channels.* FROM ranked JOIN channels ON channels.id = ranked.channel_id
+    SELECT ",
+    columns::channel!(),
+    " FROM ranked JOIN channels ON channels.id = ranked.channel_id
     WHERE place <= $2
-    ORDER BY place, since, channels.id LIMIT $1";
+    ORDER BY place, since, channels.id LIMIT $1"
+);
 
 // A channel that must wait may have nothing to send by then: one look too many, and no harm.
 const NEXT: &str = "
@@ -102,7 +110,9 @@ pub(super) async fn create(store: &PostgresStore, channel: NewChannel) -> Inner<
 }
 
 pub(super) async fn get(store: &PostgresStore, tenant: &TenantId, id: Uuid) -> Inner<Option<Channel>> {
-    let select = sqlx::query("SELECT * FROM channels WHERE id = $1 AND tenant = $2").bind(id).bind(tenant.as_str());
+    let select = sqlx::query(concat!("SELECT ", columns::channel!(), " FROM channels WHERE id = $1 AND tenant = $2"))
+        .bind(id)
+        .bind(tenant.as_str());
     store.session().await?.optional(select).await?.map(|row| rows::channel(&row)).transpose()
 }
 

@@ -23,7 +23,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::session::Statement;
-use super::{PostgresStore, Run, Write, settle, span};
+use super::{PostgresStore, Run, Write, columns, settle, span};
 use crate::model::Millis;
 use crate::store::error::{Inner, Trouble};
 use crate::store::fair::{Chance, HELD, Plan, Portion, Waiting, share_out};
@@ -101,7 +101,8 @@ const REST: &str = "
 
 // Where the jobs are is an array, for a join that was planned while the table was empty would read all of it. One that
 // is locked stays where it is.
-const TAKE: &str = "
+const TAKE: &str = concat!(
+    "
     WITH served AS MATERIALIZED (
         SELECT * FROM unnest($4::text[], $5::bigint[], $6::bigint[], $7::boolean[], $8::bigint[])
             AS served (tenant, number, vtime, waits, paid_until)
@@ -123,7 +124,9 @@ const TAKE: &str = "
     ), clock AS MATERIALIZED (SELECT now_ms() AS now)
     UPDATE jobs SET state = 'running', attempt = attempt + 1, owner = $2, claimed_at_ms = now, lease_until_ms = now + $3
     FROM clock WHERE jobs.ctid = ANY (ARRAY(SELECT place FROM urgent)) AND jobs.state = 'ready'
-    RETURNING jobs.*";
+    RETURNING ",
+    columns::job!()
+);
 
 const MISSED: &str = "UPDATE shares SET waits = true, held_until_ms = 0 WHERE queue = $1 AND tenant = ANY ($2)";
 

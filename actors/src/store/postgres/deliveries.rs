@@ -5,14 +5,15 @@ use std::collections::HashMap;
 use telemetry::context::RequestId;
 use uuid::Uuid;
 
-use super::{PostgresStore, Run, Write, clean, span};
+use super::{PostgresStore, Run, Write, clean, columns, span};
 use crate::model::TenantId;
 use crate::store::delivery::CHANNEL_PENDING;
 use crate::store::error::{Inner, Trouble};
 use crate::store::rows::{self, Columns};
 use crate::store::{Before, ClaimDeliveries, ClaimedDeliveries, Delivery, DeliveryState, NewDelivery, Prune, ending};
 
-const INSERT: &str = "
+const INSERT: &str = concat!(
+    "
     WITH clock AS MATERIALIZED (SELECT now_ms() AS now)
     INSERT INTO deliveries (id, tenant, channel_id, job_id, data, state, due_at_ms, created_at_ms, traceparent,
                             origin_trace_id, request_id, text, attempts_max)
@@ -21,11 +22,14 @@ const INSERT: &str = "
     FROM clock, unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[],
                        $9::text[], $10::bigint[])
         AS new (id, tenant, channel_id, job_id, data, traceparent, origin_trace_id, request_id, text, attempts_max)
-    RETURNING *";
+    RETURNING ",
+    columns::delivery!()
+);
 
 // One that is `sending` and due again lost its sender: its lease ran out. The answer has one row at least, without a
 // delivery if there is none: it tells when the next one is due.
-const CLAIM: &str = "
+const CLAIM: &str = concat!(
+    "
     WITH clock AS MATERIALIZED (SELECT now_ms() AS now), due AS MATERIALIZED (
         SELECT deliveries.id FROM deliveries JOIN channels ON channels.id = deliveries.channel_id
         WHERE channel_id = $3 AND state IN ('pending', 'sending') AND due_at_ms <= (SELECT now FROM clock)
@@ -41,22 +45,35 @@ const CLAIM: &str = "
                (SELECT due_at_ms FROM deliveries
                 WHERE channel_id = $3 AND state IN ('pending', 'sending') AND due_at_ms > (SELECT now FROM clock)
                 ORDER BY due_at_ms LIMIT 1),
-               (SELECT min(due_at_ms) FROM taken)) AS next_ms, taken.*
+               (SELECT min(due_at_ms) FROM taken)) AS next_ms, ",
+    columns::delivery!(),
+    "
     FROM clock LEFT JOIN taken ON true
-    ORDER BY taken.id";
+    ORDER BY taken.id"
+);
 
 // Two statements, so that each has its index.
-const LIST: &str =
-    "SELECT * FROM deliveries WHERE channel_id = $1 AND tenant = $2 AND id < $3 ORDER BY id DESC LIMIT $4";
+const LIST: &str = concat!(
+    "SELECT ",
+    columns::delivery!(),
+    " FROM deliveries WHERE channel_id = $1 AND tenant = $2 AND id < $3 ORDER BY id DESC LIMIT $4"
+);
 
-const LIST_IN_STATE: &str = "
-    SELECT * FROM deliveries WHERE channel_id = $1 AND tenant = $2 AND id < $3 AND state = $5
-    ORDER BY id DESC LIMIT $4";
+const LIST_IN_STATE: &str = concat!(
+    "
+    SELECT ",
+    columns::delivery!(),
+    " FROM deliveries WHERE channel_id = $1 AND tenant = $2 AND id < $3 AND state = $5
+    ORDER BY id DESC LIMIT $4"
+);
 
 // Nothing of its past attempts is charged, so that it gets all of them again.
-const REDELIVER: &str = "
+const REDELIVER: &str = concat!(
+    "
     UPDATE deliveries SET state = 'pending', due_at_ms = now_ms(), refunds = attempt, finished_at_ms = NULL
-    WHERE id = $1 AND state = 'dead' RETURNING *";
+    WHERE id = $1 AND state = 'dead' RETURNING ",
+    columns::delivery!()
+);
 
 const PRUNE_OLD: &str = "
     WITH old AS MATERIALIZED (
@@ -227,7 +244,10 @@ pub(super) async fn claim(store: &PostgresStore, claim: ClaimDeliveries) -> Inne
 }
 
 pub(super) async fn get(store: &PostgresStore, tenant: &TenantId, id: Uuid) -> Inner<Option<Delivery>> {
-    let select = sqlx::query("SELECT * FROM deliveries WHERE id = $1 AND tenant = $2").bind(id).bind(tenant.as_str());
+    let select =
+        sqlx::query(concat!("SELECT ", columns::delivery!(), " FROM deliveries WHERE id = $1 AND tenant = $2"))
+            .bind(id)
+            .bind(tenant.as_str());
     store.session().await?.optional(select).await?.map(|row| rows::delivery(&row)).transpose()
 }
 

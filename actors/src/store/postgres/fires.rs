@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
-use super::{PostgresStore, Run, Write, clean, jobs, loads, settle};
+use super::{PostgresStore, Run, Write, clean, columns, jobs, loads, settle};
 use crate::model::{Millis, TenantId};
 use crate::seam::seam;
 use crate::store::error::{Inner, Trouble};
@@ -18,17 +18,26 @@ use crate::store::policy::{Meeting, Plan, Standing, Terms};
 use crate::store::rows::{self, Columns};
 use crate::store::{Backfilled, Fence, FireDue, FireReport, Fired, Overlap, Schedule, Triggered};
 
-const DUE: &str = "
-    SELECT *, EXISTS (SELECT 1 FROM tenants WHERE id = schedules.tenant AND disabled_at_ms IS NOT NULL) AS rests
+const DUE: &str = concat!(
+    "
+    SELECT ",
+    columns::schedule!(),
+    ",
+           EXISTS (SELECT 1 FROM tenants WHERE id = schedules.tenant AND disabled_at_ms IS NOT NULL) AS rests
     FROM schedules WHERE next_fire_at_ms IS NOT NULL AND next_fire_at_ms <= $1
-    ORDER BY next_fire_at_ms LIMIT $2 FOR UPDATE OF schedules SKIP LOCKED";
+    ORDER BY next_fire_at_ms LIMIT $2 FOR UPDATE OF schedules SKIP LOCKED"
+);
 
 // A fire that waited for a job, and need not wait any more. (With `OFFSET` the jobs are looked up, and never joined: a join
 // that was planned while there were none would read all of them.)
-const RELEASED: &str = "
-    SELECT *, false AS rests FROM schedules
+const RELEASED: &str = concat!(
+    "
+    SELECT ",
+    columns::schedule!(),
+    ", false AS rests FROM schedules
     WHERE buffered_fire_at_ms IS NOT NULL AND NOT EXISTS (SELECT 1 FROM jobs WHERE schedule_id = schedules.id OFFSET 0)
-    ORDER BY id LIMIT $1 FOR UPDATE OF schedules SKIP LOCKED";
+    ORDER BY id LIMIT $1 FOR UPDATE OF schedules SKIP LOCKED"
+);
 
 // A walk over the index that jumps from one tenant to the next.
 const TENANTS_DUE: &str = "
@@ -44,10 +53,15 @@ const TENANTS_DUE: &str = "
                                                 AND next_fire_at_ms IS NOT NULL AND next_fire_at_ms <= $1)
     ORDER BY random() LIMIT $2";
 
-const DUE_OF_TENANT: &str = "
-    SELECT *, EXISTS (SELECT 1 FROM tenants WHERE id = schedules.tenant AND disabled_at_ms IS NOT NULL) AS rests
+const DUE_OF_TENANT: &str = concat!(
+    "
+    SELECT ",
+    columns::schedule!(),
+    ",
+           EXISTS (SELECT 1 FROM tenants WHERE id = schedules.tenant AND disabled_at_ms IS NOT NULL) AS rests
     FROM schedules WHERE tenant = $3 AND next_fire_at_ms IS NOT NULL AND next_fire_at_ms <= $1
-    ORDER BY next_fire_at_ms LIMIT $2 FOR UPDATE OF schedules SKIP LOCKED";
+    ORDER BY next_fire_at_ms LIMIT $2 FOR UPDATE OF schedules SKIP LOCKED"
+);
 
 const LIVE: &str = "
     SELECT asked.id FROM unnest($1::uuid[]) AS asked (id)
@@ -396,7 +410,11 @@ async fn backfill_within(
 
 /// A tenant's schedule, and the time, within a transaction that is about to fire it.
 async fn locked(write: &mut Write<'_>, tenant: &TenantId, id: Uuid) -> Inner<Option<(Schedule, Millis)>> {
-    let lock = sqlx::query("SELECT * FROM schedules WHERE id = $1 AND tenant = $2 FOR UPDATE");
+    let lock = sqlx::query(concat!(
+        "SELECT ",
+        columns::schedule!(),
+        " FROM schedules WHERE id = $1 AND tenant = $2 FOR UPDATE"
+    ));
     let Some(row) = write.optional(lock.bind(id).bind(tenant.as_str())).await? else { return Ok(None) };
     Ok(Some((rows::schedule(&row)?, now(write).await?)))
 }

@@ -6,7 +6,7 @@ use telemetry::context::RequestId;
 use uuid::Uuid;
 
 use super::session::{Session, Statement};
-use super::{PostgresStore, Run, Write, clean, list, loads, span, unique};
+use super::{PostgresStore, Run, Write, clean, columns, list, loads, span, unique};
 use crate::jobs::Progress;
 use crate::model::{Millis, TenantId};
 use crate::store::error::{Inner, Trouble};
@@ -14,7 +14,7 @@ use crate::store::rows::{self, Columns};
 use crate::store::{Fence, Job, JobCounts, NewJob, Settled};
 
 /// One statement for any number of jobs. What is due already is not dated back.
-const INSERT: &str = "
+const INSERT: &str = concat!("
     WITH clock AS MATERIALIZED (SELECT now_ms() AS now), new AS (
         SELECT *, CASE WHEN schedule_id IS NULL THEN greatest(run_at, now) ELSE run_at END AS due
         FROM clock, unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
@@ -30,7 +30,7 @@ const INSERT: &str = "
            max_attempts, timeout_ms, due, now, schedule_id, fire_at_ms, traceparent, origin_trace_id, request_id,
            unique_key, keep_ms
     FROM new
-    RETURNING *";
+    RETURNING ", columns::job!());
 
 // Rows are locked in the order of their ids by all who lock several, so that no two wait for each other.
 const HEARTBEAT: &str = "
@@ -235,11 +235,16 @@ pub(super) async fn get(store: &PostgresStore, tenant: &TenantId, id: Uuid) -> I
 
 /// A job in whichever table it is, as this transaction sees it.
 pub(super) async fn read_in(read: &mut Write<'_>, tenant: &TenantId, id: Uuid) -> Inner<Option<Job>> {
-    let live = sqlx::query("SELECT *, now_ms() AS now_ms FROM jobs WHERE id = $1 AND tenant = $2");
+    let live = sqlx::query(concat!(
+        "SELECT ",
+        columns::job!(),
+        ", now_ms() AS now_ms FROM jobs WHERE id = $1 AND tenant = $2"
+    ));
     if let Some(row) = read.optional(live.bind(id).bind(tenant.as_str())).await? {
         return rows::live_job(&row, row.number("now_ms")?).map(Some);
     }
-    let finished = sqlx::query("SELECT * FROM jobs_done WHERE id = $1 AND tenant = $2");
+    let finished =
+        sqlx::query(concat!("SELECT ", columns::finished_job!(), " FROM jobs_done WHERE id = $1 AND tenant = $2"));
     let finished = read.optional(finished.bind(id).bind(tenant.as_str())).await?;
     finished.map(|row| rows::finished_job(&row)).transpose()
 }

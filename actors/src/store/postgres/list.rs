@@ -2,7 +2,7 @@
 //! stops when the page is full; what a filter leaves out is walked over, and only what runs is sorted here.
 
 use super::session::Statement;
-use super::{PostgresStore, Run, Write, clean};
+use super::{PostgresStore, Run, Write, clean, columns};
 use crate::model::{Millis, TenantId};
 use crate::store::error::Inner;
 use crate::store::listing::{FINISHED_STATES, LIVE_STATES, START, from, is_wanted, merged};
@@ -14,7 +14,9 @@ macro_rules! live {
     ($is:literal) => {
         concat!(
             "WITH clock AS MATERIALIZED (SELECT now_ms() AS now)
-             SELECT *, (SELECT now FROM clock) AS now_ms FROM jobs
+             SELECT ",
+            columns::job!(),
+            ", (SELECT now FROM clock) AS now_ms FROM jobs
              WHERE tenant = $1 AND state ",
             $is,
             " 'running' AND (created_at_ms, id) < ($2, $3) AND created_at_ms > $4
@@ -30,15 +32,23 @@ const QUEUED: &str = live!("<>");
 /// These stand in no list, which each claim would have to change; a tenant has few.
 const RUNNING: &str = live!("=");
 
-const FINISHED: &str = "
-    SELECT * FROM jobs_done
+const FINISHED: &str = concat!(
+    "
+    SELECT ",
+    columns::finished_job!(),
+    " FROM jobs_done
     WHERE tenant = $1 AND state = $8 AND (created_at_ms, id) < ($2, $3) AND created_at_ms > $4
       AND ($5::text IS NULL OR kind = $5) AND ($6::text IS NULL OR queue = $6)
-    ORDER BY created_at_ms DESC, id DESC LIMIT $7";
+    ORDER BY created_at_ms DESC, id DESC LIMIT $7"
+);
 
-const SCHEDULES: &str = "
-    SELECT * FROM schedules WHERE tenant = $1 AND (created_at_ms, id) < ($2, $3)
-    ORDER BY created_at_ms DESC, id DESC LIMIT $4";
+const SCHEDULES: &str = concat!(
+    "
+    SELECT ",
+    columns::schedule!(),
+    " FROM schedules WHERE tenant = $1 AND (created_at_ms, id) < ($2, $3)
+    ORDER BY created_at_ms DESC, id DESC LIMIT $4"
+);
 
 /// What `plans` looks at.
 #[cfg(test)]

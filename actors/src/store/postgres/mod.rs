@@ -14,6 +14,7 @@
 mod attempts;
 mod channels;
 mod claim;
+mod columns;
 #[cfg(test)]
 mod damage;
 mod deliveries;
@@ -25,6 +26,8 @@ mod list;
 mod loads;
 #[cfg(test)]
 mod locks;
+#[cfg(test)]
+mod newer;
 mod open;
 #[cfg(test)]
 mod plans;

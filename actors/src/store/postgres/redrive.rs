@@ -5,14 +5,18 @@ use std::collections::HashSet;
 use uuid::Uuid;
 
 use super::settle::kept;
-use super::{PostgresStore, Run, Write, list, loads, unique};
+use super::{PostgresStore, Run, Write, columns, list, loads, unique};
 use crate::model::{Millis, TenantId};
 use crate::store::error::{Inner, Trouble};
 use crate::store::rows::{self, Columns};
 use crate::store::{Job, JobFilter, Place, Redriven, Unique, ending};
 
-const LOCK: &str = "
-    SELECT *, now_ms() AS now_ms FROM jobs_done WHERE id = $1 AND tenant = $2 FOR UPDATE";
+const LOCK: &str = concat!(
+    "
+    SELECT ",
+    columns::finished_job!(),
+    ", now_ms() AS now_ms FROM jobs_done WHERE id = $1 AND tenant = $2 FOR UPDATE"
+);
 
 // Nothing of its past attempts is charged, so that it gets all of them again. What had crashed may be the culprit.
 const REDRIVE: &str = concat!(
@@ -24,7 +28,8 @@ const REDRIVE: &str = concat!(
     kept!(),
     ", 'ready', attempt, redrives + 1, crashes > 0, $2, claimed_at_ms, last_error, run_traceparent
      FROM gone
-     RETURNING *"
+     RETURNING ",
+    columns::job!()
 );
 
 pub(super) async fn one(store: &PostgresStore, tenant: &TenantId, id: Uuid) -> Inner<Job> {
@@ -37,7 +42,11 @@ pub(super) async fn one(store: &PostgresStore, tenant: &TenantId, id: Uuid) -> I
 async fn one_within(write: &mut Write<'_>, tenant: &TenantId, id: Uuid, queued_max: u32) -> Inner<Job> {
     let mut ended = locked(write, tenant, id).await?;
     if ended.is_none() {
-        let live = sqlx::query("SELECT *, now_ms() AS now_ms FROM jobs WHERE id = $1 AND tenant = $2");
+        let live = sqlx::query(concat!(
+            "SELECT ",
+            columns::job!(),
+            ", now_ms() AS now_ms FROM jobs WHERE id = $1 AND tenant = $2"
+        ));
         if let Some(row) = write.optional(live.bind(id).bind(tenant.as_str())).await? {
             let job = rows::live_job(&row, row.number("now_ms")?)?;
             return Err(Trouble::Conflict(ending::not_redrivable(job.state)));

@@ -17,7 +17,8 @@ const INSERT: &str = "
     ON CONFLICT (tenant, key_hash) DO NOTHING";
 
 const KNOWN: &str = "
-    SELECT *, (SELECT now_ms()) AS now_ms FROM requests WHERE tenant = $1 AND key_hash = $2 FOR UPDATE";
+    SELECT fingerprint, lease_until_ms, expires_at_ms, status, headers, body, (SELECT now_ms()) AS now_ms
+    FROM requests WHERE tenant = $1 AND key_hash = $2 FOR UPDATE";
 
 const AGAIN: &str = "
     UPDATE requests SET attempt = attempt + 1, lease_until_ms = $3, expires_at_ms = greatest(expires_at_ms, $3)

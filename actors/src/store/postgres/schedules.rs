@@ -4,40 +4,56 @@ use telemetry::context::RequestId;
 use uuid::Uuid;
 
 use super::session::Statement;
-use super::{PostgresStore, Run, Write, clean};
+use super::{PostgresStore, Run, Write, clean, columns};
 use crate::model::{Millis, TenantId};
 use crate::store::error::Inner;
 use crate::store::rows::{self, Columns};
 use crate::store::{NewSchedule, Schedule};
 
-const INSERT: &str = "
+const INSERT: &str = concat!(
+    "
     INSERT INTO schedules (id, tenant, every_ms, cron, time_zone, queue, kind, payload, jitter_ms, max_attempts,
                            misfire, misfire_max, catch_up_window_ms, overlap, start_at_ms, end_at_ms, remaining_fires,
                            next_fire_at_ms, anchor_ms, created_at_ms, traceparent, origin_trace_id, request_id)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)
-    RETURNING *";
+    RETURNING ",
+    columns::schedule!()
+);
 
-const UPDATE: &str = "
+const UPDATE: &str = concat!(
+    "
     UPDATE schedules SET every_ms = $3, cron = $4, time_zone = $5, queue = $6, kind = $7, payload = $8, jitter_ms = $9,
                          max_attempts = $10, misfire = $11, misfire_max = $12, catch_up_window_ms = $13, overlap = $14,
                          start_at_ms = $15, end_at_ms = $16, remaining_fires = $17, next_fire_at_ms = $18,
                          anchor_ms = $19, last_error = NULL
     WHERE id = $1 AND tenant = $2
-    RETURNING *";
+    RETURNING ",
+    columns::schedule!()
+);
 
 // Whoever fires it at this moment is waited for, and whoever comes later finds what is written here.
-const LOCK: &str = "SELECT *, now_ms() AS now_ms FROM schedules WHERE id = $1 AND tenant = $2 FOR UPDATE";
+const LOCK: &str = concat!(
+    "SELECT ",
+    columns::schedule!(),
+    ", now_ms() AS now_ms FROM schedules WHERE id = $1 AND tenant = $2 FOR UPDATE"
+);
 
-const PAUSE: &str = "
+const PAUSE: &str = concat!(
+    "
     UPDATE schedules SET next_fire_at_ms = NULL, paused_at_ms = coalesce(paused_at_ms, now_ms()),
                          overlapped = overlapped + CASE WHEN buffered_fire_at_ms IS NULL THEN 0 ELSE 1 END,
                          buffered_fire_at_ms = NULL
     WHERE id = $1 AND tenant = $2
-    RETURNING *";
+    RETURNING ",
+    columns::schedule!()
+);
 
-const RESUME: &str = "
+const RESUME: &str = concat!(
+    "
     UPDATE schedules SET next_fire_at_ms = $2, anchor_ms = coalesce($2, anchor_ms), paused_at_ms = NULL
-    WHERE id = $1 RETURNING *";
+    WHERE id = $1 RETURNING ",
+    columns::schedule!()
+);
 
 pub(super) async fn create(store: &PostgresStore, schedule: NewSchedule) -> Inner<Schedule> {
     let mut session = store.session().await?;
@@ -78,7 +94,9 @@ fn said(sql: &'static str, schedule: &NewSchedule) -> Statement<'static> {
 }
 
 pub(super) async fn get(store: &PostgresStore, tenant: &TenantId, id: Uuid) -> Inner<Option<Schedule>> {
-    let select = sqlx::query("SELECT * FROM schedules WHERE id = $1 AND tenant = $2").bind(id).bind(tenant.as_str());
+    let select = sqlx::query(concat!("SELECT ", columns::schedule!(), " FROM schedules WHERE id = $1 AND tenant = $2"))
+        .bind(id)
+        .bind(tenant.as_str());
     store.session().await?.optional(select).await?.map(|row| rows::schedule(&row)).transpose()
 }
 

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::{PostgresStore, Run, Write, clean, deliveries, jobs, span};
+use super::{PostgresStore, Run, Write, clean, columns, deliveries, jobs, span};
 use crate::model::TenantId;
 use crate::store::delivery::CHANNEL_PENDING;
 use crate::store::ending::{self, crashes};
@@ -128,7 +128,8 @@ const CANCEL: &str = concat!(
     ", 'cancelled', refunds, redrives, crashes, snoozes, progress, run_at_ms, claimed_at_ms, now, now + keep_ms,
       run_traceparent, $3
      FROM ended, clock
-     RETURNING *"
+     RETURNING ",
+    columns::finished_job!()
 );
 
 // A tenant with a rate waits for a second at most. Whoever seems to wait for longer waits since before the clock went
@@ -287,7 +288,8 @@ pub(super) async fn cancel(
         if let Some(row) = session.optional(cancel).await? {
             return Ok(Some(Cancelled::Now(Box::new(rows::finished_job(&row)?))));
         }
-        let ended = sqlx::query("SELECT * FROM jobs_done WHERE id = $1 AND tenant = $2");
+        let ended =
+            sqlx::query(concat!("SELECT ", columns::finished_job!(), " FROM jobs_done WHERE id = $1 AND tenant = $2"));
         if let Some(row) = session.optional(ended.bind(id).bind(tenant.as_str())).await? {
             return Ok(Some(Cancelled::TooLate(Box::new(rows::finished_job(&row)?))));
         }

@@ -3,7 +3,7 @@
 use sqlx::postgres::PgRow;
 
 use super::session::{Session, Statement};
-use super::{PostgresStore, Run, Write};
+use super::{PostgresStore, Run, Write, columns};
 use crate::model::TenantId;
 use crate::store::error::{Inner, Trouble};
 use crate::store::rows::{Columns, tenant_row as tenant};
@@ -12,26 +12,41 @@ use crate::store::{KeyHash, Quotas, Tenant, ending};
 // Changes follow one another: the number of each is seen by nobody before all smaller ones are. Whoever reads does not wait.
 const CHANGE: &str = "BEGIN; LOCK TABLE tenants IN SHARE ROW EXCLUSIVE MODE";
 
-const INSERT: &str = "INSERT INTO tenants (id, key_hash, created_at_ms) VALUES ($1, $2, now_ms()) RETURNING *";
+const INSERT: &str = concat!(
+    "INSERT INTO tenants (id, key_hash, created_at_ms) VALUES ($1, $2, now_ms()) RETURNING ",
+    columns::tenant!()
+);
 
-const ROTATE: &str = "
-    UPDATE tenants SET key_hash = $3, version = $2, key_version = $2 WHERE id = $1 RETURNING *";
+const ROTATE: &str = concat!(
+    "
+    UPDATE tenants SET key_hash = $3, version = $2, key_version = $2 WHERE id = $1 RETURNING ",
+    columns::tenant!()
+);
 
-const DISABLE: &str = "
-    UPDATE tenants SET disabled_at_ms = now_ms(), version = $2 WHERE id = $1 AND disabled_at_ms IS NULL RETURNING *";
+const DISABLE: &str = concat!(
+    "
+    UPDATE tenants SET disabled_at_ms = now_ms(), version = $2 WHERE id = $1 AND disabled_at_ms IS NULL RETURNING ",
+    columns::tenant!()
+);
 
-const ENABLE: &str = "
-    UPDATE tenants SET disabled_at_ms = NULL, version = $2 WHERE id = $1 AND disabled_at_ms IS NOT NULL RETURNING *";
+const ENABLE: &str = concat!(
+    "
+    UPDATE tenants SET disabled_at_ms = NULL, version = $2 WHERE id = $1 AND disabled_at_ms IS NOT NULL RETURNING ",
+    columns::tenant!()
+);
 
 // What a rate that it had before has it wait for is over.
-const SET_QUOTAS: &str = "
+const SET_QUOTAS: &str = concat!(
+    "
     WITH before AS MATERIALIZED (SELECT job_starts_per_s FROM tenants WHERE id = $1), unpaid AS (
         DELETE FROM paces USING before WHERE tenant = $1 AND before.job_starts_per_s IS DISTINCT FROM $11
     )
     UPDATE tenants SET requests_per_s = $3, requests_burst = $4, requests_at_once = $5, sockets = $6,
                        subscriptions = $7, job_weight = $8, jobs_running = $9, jobs_queued = $10,
                        job_starts_per_s = $11, version = $2
-    WHERE id = $1 RETURNING *";
+    WHERE id = $1 RETURNING ",
+    columns::tenant!()
+);
 
 pub(super) async fn create(store: &PostgresStore, id: &TenantId, key: &KeyHash) -> Inner<Tenant> {
     let mut session = store.session().await?;
@@ -41,7 +56,7 @@ pub(super) async fn create(store: &PostgresStore, id: &TenantId, key: &KeyHash) 
 }
 
 async fn insert(write: &mut Write<'_>, id: &TenantId, key: &KeyHash) -> Inner<Tenant> {
-    let same = sqlx::query("SELECT * FROM tenants WHERE id = $1 OR key_hash = $2");
+    let same = sqlx::query(concat!("SELECT ", columns::tenant!(), " FROM tenants WHERE id = $1 OR key_hash = $2"));
     let found = write.all(same.bind(id.as_str()).bind(key.as_str())).await?;
     if let Some(row) = found.first() {
         let known = (row.text("id")?, row.text("key_hash")?);
@@ -58,11 +73,16 @@ async fn insert(write: &mut Write<'_>, id: &TenantId, key: &KeyHash) -> Inner<Te
 }
 
 pub(super) async fn by_key_hash(store: &PostgresStore, key: &KeyHash) -> Inner<Option<Tenant>> {
-    one(store, sqlx::query("SELECT * FROM tenants WHERE key_hash = $1").bind(key.as_str())).await
+    one(
+        store,
+        sqlx::query(concat!("SELECT ", columns::tenant!(), " FROM tenants WHERE key_hash = $1")).bind(key.as_str()),
+    )
+    .await
 }
 
 pub(super) async fn get(store: &PostgresStore, id: &TenantId) -> Inner<Option<Tenant>> {
-    one(store, sqlx::query("SELECT * FROM tenants WHERE id = $1").bind(id.as_str())).await
+    one(store, sqlx::query(concat!("SELECT ", columns::tenant!(), " FROM tenants WHERE id = $1")).bind(id.as_str()))
+        .await
 }
 
 async fn one(store: &PostgresStore, select: Statement<'_>) -> Inner<Option<Tenant>> {
@@ -72,12 +92,17 @@ async fn one(store: &PostgresStore, select: Statement<'_>) -> Inner<Option<Tenan
 pub(super) async fn list(store: &PostgresStore, after: Option<&TenantId>, limit: u32) -> Inner<Vec<Tenant>> {
     // Every name is longer than the empty one.
     let after = after.map_or("", TenantId::as_str);
-    let select = sqlx::query("SELECT * FROM tenants WHERE id > $1 ORDER BY id LIMIT $2");
+    let select =
+        sqlx::query(concat!("SELECT ", columns::tenant!(), " FROM tenants WHERE id > $1 ORDER BY id LIMIT $2"));
     store.session().await?.all(select.bind(after).bind(i64::from(limit))).await?.iter().map(tenant).collect()
 }
 
 pub(super) async fn changed(store: &PostgresStore, version: i64, limit: u32) -> Inner<Vec<Tenant>> {
-    let select = sqlx::query("SELECT * FROM tenants WHERE version > $1 ORDER BY version LIMIT $2");
+    let select = sqlx::query(concat!(
+        "SELECT ",
+        columns::tenant!(),
+        " FROM tenants WHERE version > $1 ORDER BY version LIMIT $2"
+    ));
     store.session().await?.all(select.bind(version).bind(i64::from(limit))).await?.iter().map(tenant).collect()
 }
 
@@ -137,7 +162,14 @@ async fn begin(session: &mut Session) -> Inner<(Write<'_>, i64)> {
 async fn finish(mut write: Write<'_>, id: &TenantId, changed: Option<PgRow>) -> Inner<Tenant> {
     let row = match changed {
         Some(row) => Some(row),
-        None => write.optional(sqlx::query("SELECT * FROM tenants WHERE id = $1").bind(id.as_str())).await?,
+        None => {
+            write
+                .optional(
+                    sqlx::query(concat!("SELECT ", columns::tenant!(), " FROM tenants WHERE id = $1"))
+                        .bind(id.as_str()),
+                )
+                .await?
+        }
     };
     let answer = row.ok_or_else(|| Trouble::NotFound(ending::no_tenant(id)));
     tenant(&write.end(answer).await?)
