@@ -2,12 +2,14 @@
 //! watched, schedules, traffic, and at the end the verdict.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::{Books, Ledger, Receiver, Service, Setup, Traffic, eventually};
+use crate::process::Process;
+use crate::{Books, Client, DEMO_KEY, Database, Ledger, Receiver, Service, Setup, Traffic, eventually};
 
 /// What is left when the work is over.
 const ALL_ENDED: Duration = Duration::from_secs(120);
@@ -45,11 +47,23 @@ pub struct Trial {
 impl Trial {
     /// Begins with so many processes.
     pub async fn begin(books: Books, replicas: usize, seed: u64) -> Trial {
+        let setups = (0..replicas).map(|_| impatient(&books)).collect();
+        Trial::begin_with(books, setups, seed).await
+    }
+
+    /// Begins with two processes, of which the first finds its store at another address.
+    pub async fn begin_by_way_of(database: Database, url: &str, seed: u64) -> Trial {
+        let books = Books::Server(database);
+        let setups = vec![impatient(&books).set("store.url", url), impatient(&books)];
+        Trial::begin_with(books, setups, seed).await
+    }
+
+    async fn begin_with(books: Books, setups: Vec<Setup>, seed: u64) -> Trial {
         println!("seed {seed}");
         let receiver = Receiver::start().await;
         let mut services = Vec::new();
-        for _ in 0..replicas {
-            services.push(impatient(&books).start().await);
+        for setup in setups {
+            services.push(setup.start().await);
         }
         let (channel, _) = services[0].webhook(&receiver.url("/hook")).await;
         let schedules = [schedule(&services[0], &channel, 1_000).await, schedule(&services[0], &channel, 1_500).await];
@@ -61,6 +75,13 @@ impl Trial {
     /// One more process of the same kind, to be started.
     pub fn setup(&self) -> Setup {
         impatient(&self.books)
+    }
+
+    /// One more, which is asked from its first moment on, and nobody else: it need not live until it is ready.
+    pub fn spawn_and_ask(&self, setup: Setup) -> Process {
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        self.traffic.turn_to(vec![Client::new(&format!("http://{address}")).with_key(DEMO_KEY)]);
+        setup.set("api.listen", address).spawn()
     }
 
     /// Where the rows are.
@@ -127,7 +148,7 @@ fn impatient(books: &Books) -> Setup {
     setup.set("channel_manager.retry_delays_ms", vec!["300"; 20].join(","))
 }
 
-fn clients(services: &[Service]) -> Vec<crate::Client> {
+fn clients(services: &[Service]) -> Vec<Client> {
     services.iter().map(|service| service.api().clone()).collect()
 }
 

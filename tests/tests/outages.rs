@@ -2,17 +2,20 @@
 //! restarted because of it.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 use serde_json::json;
-use tests::{Books, Database, Home, Postgres, Service, Store, Trial, eventually};
+use tests::{Books, Database, Home, Postgres, Proxy, Service, Store, Trial, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 
 /// The leases of a trial.
 const LEASE: Duration = Duration::from_secs(1);
+
+/// What a process may take to notice that its leases are over: a heartbeat that gets no answer, and a settlement before it.
+const MARGIN: Duration = Duration::from_secs(3);
 
 /// How often a process is held until that has cost it jobs three times: which of the two runs a job is left to chance.
 const CYCLES_MAX: usize = 12;
@@ -65,6 +68,69 @@ async fn postgres_black_holed_for_ten_leases() {
     tokio::time::sleep(LEASE * 10).await;
     postgres.resume();
     tokio::time::sleep(CALM).await;
+    trial.end().await;
+}
+
+#[tokio::test]
+async fn postgres_stopped_for_ten_leases() {
+    let Some(postgres) = Postgres::start().await else { return };
+    let trial = Trial::begin(Books::Server(postgres.database()), 2, fastrand::u64(..)).await;
+    tokio::time::sleep(CALM).await;
+    postgres.stop().await;
+    tokio::time::sleep(LEASE * 10).await;
+    postgres.restart().await;
+    tokio::time::sleep(CALM).await;
+    trial.end().await;
+}
+
+/// It cannot know what has become of its jobs: the other has them by then.
+#[tokio::test]
+async fn a_replica_that_is_cut_off_from_postgres_for_ten_leases_stops_its_jobs_and_comes_back() {
+    let Some(postgres) = Postgres::start().await else { return };
+    let (proxy, database) = (Proxy::start(postgres.authority()).await, postgres.database());
+    let around = database.url().replace(&postgres.authority(), &proxy.address().to_string());
+    let trial = Trial::begin_by_way_of(database, &around, fastrand::u64(..)).await;
+    let (cut_off, other) = (&trial.services[0], &trial.services[1]);
+    cut_off.admin().get("/readyz").await.expect(200);
+    let mut slow = Vec::new();
+    for _ in 0..10 {
+        slow.push(asleep(cut_off, LEASE * 15).await);
+    }
+    let running = async || cut_off.metrics().await.value("job_running", &[]).unwrap();
+    let asleep_there =
+        "SELECT CAST(id AS text) FROM jobs WHERE state = 'running' AND kind = 'sleep' AND priority = -100";
+    eventually("all sleep", SOON, || async { (trial.books().texts(asleep_there).await.len() == 10).then_some(()) })
+        .await;
+    assert!(running().await > 0.0, "the other has all jobs");
+
+    trial.turn_away_from(0);
+    let accepted = trial.ledger.accepted_count();
+    proxy.swallow();
+    let cut = Instant::now();
+    eventually("what it ran is cancelled", LEASE + MARGIN, || async { (running().await == 0.0).then_some(()) }).await;
+    while cut.elapsed() < LEASE * 10 {
+        assert_eq!(running().await, 0.0, "it runs what it cannot have claimed");
+        tokio::time::sleep(LEASE / 10).await;
+    }
+    let unready = cut_off.admin().get("/readyz").await;
+    assert!(unready.status == 503 && unready.body.contains("store"), "{} {}", unready.status, unready.body);
+    other.admin().get("/readyz").await.expect(200);
+    assert!(trial.ledger.accepted_count() > accepted, "the other has not gone on");
+
+    proxy.open();
+    eventually("it is ready again", SOON, || async {
+        (cut_off.admin().get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    trial.turn_to_all();
+    let ended = eventually("its jobs have ended", SOON * 2, || async {
+        let ended = ended(&trial, &slow).await;
+        (ended.len() == slow.len()).then_some(ended)
+    })
+    .await;
+    assert!(ended.iter().all(|job| job[2] == "done"), "{ended:?}");
+    assert!(ended.iter().any(|job| job[1] != "1"), "nothing was taken from it: {ended:?}");
+    eventually("it runs jobs again", SOON, || async { (running().await > 0.0).then_some(()) }).await;
     trial.end().await;
 }
 
@@ -133,7 +199,13 @@ async fn a_process_that_is_held_alone_for_longer_than_its_lease_keeps_its_jobs()
 
 /// A job that still runs when its process is held, however many others wait.
 async fn slow_and_urgent(service: &Service) -> String {
-    let body = json!({"kind": "sleep", "payload": {"ms": 1_000}, "priority": -100});
+    asleep(service, Duration::from_secs(1)).await
+}
+
+/// A job that sleeps for so long, and comes before all others.
+async fn asleep(service: &Service, time: Duration) -> String {
+    let ms = u64::try_from(time.as_millis()).unwrap();
+    let body = json!({"kind": "sleep", "payload": {"ms": ms}, "priority": -100});
     service.api().post("/v1/jobs", &body).await.expect(201).json()["id"].as_str().unwrap().to_owned()
 }
 
