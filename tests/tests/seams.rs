@@ -5,9 +5,20 @@ use std::time::Duration;
 use tests::{Books, Database, Home, Trial};
 
 /// Where it dies; `actors/src/seam.rs` tells how.
-const SEAMS: [&str; 5] = ["after_claim", "after_handler", "before_settle", "after_settle", "inside_fire"];
+const SEAMS: [&str; 10] = [
+    "after_enqueue",
+    "inside_claim",
+    "after_claim",
+    "after_handler",
+    "before_settle",
+    "inside_settle",
+    "after_settle",
+    "inside_cancel",
+    "inside_sweep",
+    "inside_fire",
+];
 
-/// Schedules fire every second, so that each seam is reached whatever else is asked.
+/// Schedules fire every second, and jobs are asked for and cancelled more often.
 const SOON: Duration = Duration::from_secs(30);
 
 /// As a shell tells SIGABRT.
@@ -29,7 +40,7 @@ async fn die_at_each_seam(books: Books) {
     for seam in SEAMS {
         for times in [1, 2, 5] {
             trial.services[0].process().kill9().await;
-            let dying = trial.setup().env("KILL_AT", format!("{seam}:{times}")).spawn();
+            let dying = trial.spawn_and_ask(trial.setup().env("KILL_AT", format!("{seam}:{times}")));
             assert_eq!(dying.wait(SOON).await.code, ABORTED, "{seam}");
             trial.services[0] = trial.setup().start().await;
             trial.turn_to_all();

@@ -48,6 +48,7 @@ pub use self::settings::{Settings, SettingsFault};
 use crate::bus::Bus;
 use crate::jobs::{Handlers, RunOne};
 use crate::model::{Millis, Poke, TenantId};
+use crate::seam::seam;
 use crate::store::{
     Backfilled, Cancelled, Job, JobFilter, NewJob, NewSchedule, Overlap, Place, Redriven, Result, Schedule,
     SharedStore, Standing, Triggered, Wakeups,
@@ -164,6 +165,7 @@ impl Scheduler {
     /// As [`Store::enqueue`](crate::store::Store::enqueue). Payloads are not checked here, see [`Handlers::check`].
     pub async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Job>> {
         let kept = self.0.store.enqueue(jobs).await?;
+        seam!("after_enqueue");
         self.0.claimer.poke();
         self.0.tell_of(&kept);
         Ok(kept)

@@ -25,6 +25,7 @@ use uuid::Uuid;
 use super::session::Statement;
 use super::{PostgresStore, Run, Write, columns, settle, span};
 use crate::model::Millis;
+use crate::seam::seam;
 use crate::store::error::{Inner, Trouble};
 use crate::store::fair::{Chance, HELD, Plan, Portion, Waiting, share_out};
 use crate::store::rows::{self, Columns};
@@ -195,8 +196,11 @@ pub(super) async fn claim(store: &PostgresStore, claim: ClaimJobs<'_>) -> Inner<
         Ok(taken) => taken,
         Err(trouble) => return write.end(Err(trouble)).await,
     };
-    write.commit().await?;
     let wrote_jobs = !taken.rows.is_empty();
+    if wrote_jobs {
+        seam!("inside_claim");
+    }
+    write.commit().await?;
     // While the server writes it down, what it has given is read.
     let last = async { if wrote_jobs { session.execute(sqlx::query(LAST)).await.map(drop) } else { Ok(()) } };
     let (lasts, read) = tokio::join!(last, async { taken.read() });

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{PostgresStore, Run, Write, clean, columns, deliveries, jobs, span};
 use crate::model::TenantId;
+use crate::seam::seam;
 use crate::store::delivery::CHANNEL_PENDING;
 use crate::store::ending::{self, crashes};
 use crate::store::error::{Inner, Trouble};
@@ -208,6 +209,9 @@ async fn with_effects(write: &mut Write<'_>, mut part: Vec<Settlement>, pending_
         }
         answers.push(refused.filter(|_| answer == Settled::Applied).unwrap_or(answer));
     }
+    if !to_keep.is_empty() {
+        seam!("inside_settle");
+    }
     deliveries::insert(write, to_keep).await?;
     Ok(answers)
 }
@@ -286,6 +290,7 @@ pub(super) async fn cancel(
     for _ in 0..2 {
         let cancel = sqlx::query(CANCEL).bind(vec![id]).bind(tenant.as_str()).bind(clean(reason));
         if let Some(row) = session.optional(cancel).await? {
+            seam!("inside_cancel");
             return Ok(Some(Cancelled::Now(Box::new(rows::finished_job(&row)?))));
         }
         let ended =
@@ -324,6 +329,7 @@ pub(super) async fn sweep(store: &PostgresStore, crashes_max: u32, limit: u32) -
     }
     let quarantined = if dead.is_empty() { 0 } else { run(&mut write, &dead).await?.len() as u64 };
     write.commit().await?;
+    seam!("inside_sweep");
     // On its own: a transaction changes the numbers of tenants in one statement only, in one order.
     let rescue = sqlx::query(RESCUE).bind(i64::from(crashes_max)).bind(i64::from(limit));
     let rescued = session.execute(rescue).await?;

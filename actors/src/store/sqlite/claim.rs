@@ -12,6 +12,7 @@ use sqlx::sqlite::SqliteRow;
 use super::columns::{self, RowOf, Rows, rows_in_one};
 use super::{Inner, SqliteStore, Write, rows, settle};
 use crate::model::Millis;
+use crate::seam::seam;
 use crate::store::error::Trouble;
 use crate::store::fair::{Chance, Plan, Portion, Waiting, share_out};
 use crate::store::rows::Columns;
@@ -120,6 +121,9 @@ pub(super) async fn claim(store: &SqliteStore, claim: ClaimJobs<'_>) -> Inner<Cl
     let now = store.now();
     let mut write = store.write().await?;
     let claimed = claim_within(&mut write, &claim, now).await?;
+    if !claimed.jobs.is_empty() {
+        seam!("inside_claim");
+    }
     write.commit().await?;
     Ok(claimed)
 }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{Inner, SqliteStore, Write, batch, deliveries, fires, rows};
 use crate::model::{Millis, TenantId};
+use crate::seam::seam;
 use crate::store::delivery::CHANNEL_PENDING;
 use crate::store::ending::{self, End, crashes};
 use crate::store::error::Trouble;
@@ -182,6 +183,9 @@ async fn finish_with_effects(
     if !finish(write, fence, End::Done { result }, run, now).await? {
         return Ok(false);
     }
+    if !effects.is_empty() {
+        seam!("inside_settle");
+    }
     for Effect::Deliver(delivery) in &effects {
         deliveries::insert(write, delivery, now).await?;
     }
@@ -239,6 +243,7 @@ async fn cancel_within(
     let one = json!([id]).to_string();
     let cancel = sqlx::query(CANCEL).bind(one).bind(tenant.as_str()).bind(now).bind(reason);
     let Some(row) = cancel.fetch_optional(&mut **write).await? else { return Ok(None) };
+    seam!("inside_cancel");
     leave(write, &id.to_string()).await?;
     Ok(Some(row))
 }
@@ -303,6 +308,7 @@ pub(super) async fn sweep(store: &SqliteStore, crashes_max: u32, limit: u32) -> 
         let crashes = row.try_get::<i64, _>("crashes")? + 1;
         quarantine(&mut write, row.try_get("id")?, row.try_get("attempt")?, crashes, now).await?;
     }
+    seam!("inside_sweep");
     let rescue = sqlx::query(RESCUE).bind(now).bind(crashes_max).bind(limit);
     let rescued = rescue.execute(&mut *write).await?.rows_affected();
     write.commit().await?;
