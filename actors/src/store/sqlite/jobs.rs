@@ -31,6 +31,10 @@ const REPORT: &str = "
     WHERE id = held_id AND attempt = held_attempt AND state = 'running'
     RETURNING id";
 
+const LIVE: &str = "SELECT * FROM jobs WHERE id = ?1 AND tenant = ?2";
+
+const FINISHED: &str = "SELECT * FROM jobs_done WHERE id = ?1 AND tenant = ?2";
+
 pub(super) async fn enqueue(store: &SqliteStore, jobs: Vec<NewJob>) -> Inner<Vec<Job>> {
     let now = store.now();
     let mut write = store.write().await?;
@@ -150,12 +154,10 @@ pub(super) async fn read_in(
     id: &str,
     now: Millis,
 ) -> Inner<Option<Job>> {
-    let live = sqlx::query("SELECT * FROM jobs WHERE id = ?1 AND tenant = ?2");
-    if let Some(row) = live.bind(id).bind(tenant.as_str()).fetch_optional(&mut *read).await? {
+    if let Some(row) = sqlx::query(LIVE).bind(id).bind(tenant.as_str()).fetch_optional(&mut *read).await? {
         return rows::live_job(&row, now).map(Some);
     }
-    let finished = sqlx::query("SELECT * FROM jobs_done WHERE id = ?1 AND tenant = ?2");
-    let row = finished.bind(id).bind(tenant.as_str()).fetch_optional(&mut *read).await?;
+    let row = sqlx::query(FINISHED).bind(id).bind(tenant.as_str()).fetch_optional(&mut *read).await?;
     row.map(|row| rows::finished_job(&row)).transpose()
 }
 
@@ -180,4 +182,29 @@ pub(super) async fn counts(store: &SqliteStore) -> Inner<JobCounts> {
         dead: count("dead")?,
         cancelled: count("cancelled")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::tests::{open_in, plan};
+
+    #[tokio::test]
+    async fn what_is_asked_of_single_jobs_and_keys_looks_them_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = open_in(&directory).await;
+        for (sql, looks_up) in [
+            (HEARTBEAT, "jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"),
+            (REPORT, "jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"),
+            (LIVE, "jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"),
+            (FINISHED, "jobs_done USING INDEX sqlite_autoindex_jobs_done_1 (id=?)"),
+        ] {
+            let steps = plan(&store, sql).await;
+            assert!(steps.contains(&format!("SEARCH {looks_up}")), "{sql}: {steps:#?}");
+        }
+        for sql in unique::ASKED {
+            let steps = plan(&store, sql).await;
+            assert!(steps.iter().all(|step| step.starts_with("SEARCH job_keys USING")), "{sql}: {steps:#?}");
+        }
+    }
 }

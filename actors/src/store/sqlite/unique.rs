@@ -14,10 +14,15 @@ const TAKE: &str = "
     ON CONFLICT (tenant, key) DO UPDATE
     SET job_id = excluded.job_id, states = excluded.states, until_ms = excluded.until_ms";
 
+const HOLDER: &str = "SELECT job_id, states, until_ms FROM job_keys WHERE tenant = ?1 AND key = ?2";
+
+/// What the test of the plans looks at.
+#[cfg(test)]
+pub(super) const ASKED: [&str; 2] = [TAKE, HOLDER];
+
 /// The job that has this key now.
 pub(super) async fn holder(write: &mut Write, tenant: &TenantId, key: &str, now: Millis) -> Inner<Option<Job>> {
-    let select = sqlx::query("SELECT job_id, states, until_ms FROM job_keys WHERE tenant = ?1 AND key = ?2");
-    let Some(row) = select.bind(tenant.as_str()).bind(key).fetch_optional(&mut **write).await? else {
+    let Some(row) = sqlx::query(HOLDER).bind(tenant.as_str()).bind(key).fetch_optional(&mut **write).await? else {
         return Ok(None);
     };
     let states = row.try_get::<&str, _>("states")?.parse().map_err(Trouble::Corrupt)?;
