@@ -1,7 +1,7 @@
 //! `kill -9` amid work: what was accepted is done, once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::iter;
@@ -70,6 +70,23 @@ async fn a_process_killed_again_and_again_still_gets_its_work_done() {
         service.job_in(id, "done").await;
     }
     assert_eq!(Store::open(&home).await.number("SELECT count(*) FROM deliveries").await, 50);
+}
+
+/// The lease of 30 s that it may have had just extended, a sweep within 5 s, and a claim.
+#[tokio::test]
+async fn by_default_a_job_whose_worker_was_killed_runs_again_within_forty_seconds() {
+    let home = Home::empty();
+    let first = Service::setup().home(&home).start().await;
+    let id = first.enqueue("sleep", json!({"ms": 200_000})).await;
+    first.job_in(&id, "running").await;
+    first.process().kill9().await;
+    let killed = Instant::now();
+    let second = Service::setup().home(&home).start().await;
+    eventually("it runs again", Duration::from_secs(40).saturating_sub(killed.elapsed()), || async {
+        let job = second.job(&id).await;
+        (job["state"] == "running" && job["last_error"] == "its runner was lost: the lease ran out").then_some(())
+    })
+    .await;
 }
 
 async fn post_jobs(service: &Service, channel: &str) -> Vec<String> {
