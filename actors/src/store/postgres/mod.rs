@@ -60,6 +60,7 @@ use super::error::Inner;
 use super::port::port;
 use super::rows::Columns;
 use super::{Hear, Result, Wakeups};
+use crate::model::Millis;
 
 /// A store in a database of PostgreSQL. Cheap to clone; all clones are the same store.
 #[derive(Clone)]

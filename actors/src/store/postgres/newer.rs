@@ -2,6 +2,7 @@
 //! an index, a table and a trigger. This program does all its work on it, also when that comes about while it runs.
 
 use serde_json::json;
+use uuid::Uuid;
 
 use super::tests::open_with_clock;
 use super::*;
@@ -10,7 +11,10 @@ use crate::store::contract::anything::Anything;
 use crate::store::contract::channels::webhook;
 use crate::store::contract::requests::request;
 use crate::store::contract::{Fixture, LEASE_MS, contract_tests, new_job, tenant};
-use crate::store::{DeliveryOutcome, SharedStore};
+use crate::store::{
+    Before, ClaimDeliveries, DeliveryOutcome, DeliverySettlement, DeliveryState, JobFilter, KeyHash, NewDelivery, NewJob,
+    NewSchedule, Overlap, SharedStore, Store,
+};
 
 /// What the newer program has brought.
 const ADDED: &str = include_str!("newer.sql");
