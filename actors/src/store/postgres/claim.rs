@@ -10,10 +10,9 @@
 //! so is a tenant's limit one of all processes and queues together, and nobody takes a turn twice. A process that is
 //! held while it has the lock loses it with its connection (`idle_in_transaction_session_timeout`).
 //!
-//! The disk is not waited for behind that lock. A claim commits without ([`BEGIN`]), so that the next one goes on at
-//! once, and then waits until all is written that it has done ([`LAST`]); only then are the jobs its own. What the
-//! server loses with its power before that, it loses with all that came after: no claim lasts that was built upon one
-//! that does not.
+//! The disk is not waited for under that lock. A claim commits without ([`BEGIN`]), so that the next one goes on, and
+//! then waits until all that it did is written ([`LAST`]); only then are the jobs its own. What is lost with the
+//! server's power before that is lost with all that came after it.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -39,8 +38,7 @@ const PROMOTE: &str = "
                           ORDER BY run_at_ms LIMIT 500 FOR UPDATE SKIP LOCKED))";
 
 // Something of their tenants has changed, or their time is over. One claim takes no more word of anything than it can
-// take within its deadline, however much has come while nobody claimed. If that was not all, the rest is told to
-// `LOOK`.
+// take within its deadline, however much has come while nobody claimed. `LOOK` is told if there is more.
 const DEPART: &str = "
     WITH gone AS MATERIALIZED (
         DELETE FROM departures WHERE ctid = ANY (ARRAY(SELECT ctid FROM departures LIMIT 20000)) RETURNING tenant
@@ -100,8 +98,7 @@ const REST: &str = "
     FROM unnest($2::text[], $3::bigint[], $4::boolean[]) AS resting (of_tenant, until, waits)
     WHERE queue = $1 AND tenant = of_tenant";
 
-// Where the jobs are is an array, for a join that was planned while the table was empty would read all of it. One that
-// is locked stays where it is.
+// The places of the jobs, which are locked, are an array: a join that was planned for an empty table would read it all.
 const TAKE: &str = concat!(
     "
     WITH served AS MATERIALIZED (
@@ -227,8 +224,7 @@ async fn claim_within(write: &mut Write<'_>, claim: &ClaimJobs<'_>) -> Inner<Tak
     take(write, claim, look, plan).await
 }
 
-/// Looks until nobody is found who may start nothing now, or has nothing to start. No other claim is to meet those in
-/// vain.
+/// Looks until nobody is found who may start nothing now, or has nothing to start: no other claim is to meet those.
 async fn look(write: &mut Write<'_>, claim: &ClaimJobs<'_>, count_min: u32) -> Inner<Look> {
     let page = claim.limit.clamp(LOOK_MIN, LOOK_MAX);
     let (mut looks, mut held_until) = (0, None);
