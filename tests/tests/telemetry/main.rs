@@ -5,3 +5,4 @@ mod catalogue;
 mod docs;
 mod life;
 mod reality;
+mod sources;
