@@ -1,6 +1,9 @@
 //! The scheduler beside a bare loop on the same kind of store: how many jobs go through it and what each costs, how long
-//! one waits, what a claim costs with many jobs and tenants, and when quiet tenants are served behind a noisy one.
+//! one waits, what a claim costs with many jobs and tenants, when quiet tenants are served behind a noisy one, and how long
+//! many schedules of the same minute take to fire.
 
+#[path = "scheduler/fires.rs"]
+mod fires;
 #[path = "scheduler/peers.rs"]
 mod peers;
 #[path = "scheduler/postgres.rs"]
@@ -35,6 +38,7 @@ const PEER_JOBS: usize = 5_000;
 const TENANTS: usize = 20;
 /// Jobs of one claim, and of one transaction of ends.
 const BATCH: u32 = 100;
+const DONE: Outcome = Outcome::Done { result: None };
 /// Long enough for anything here.
 const SOON: Duration = Duration::from_secs(300);
 
@@ -67,6 +71,8 @@ struct Site {
 trait Own: Send + Sync {
     /// So many ready jobs of each of so many tenants, whose names begin with `name`, by its own SQL.
     async fn fill(&self, name: &str, tenants: usize, of_each: usize);
+    /// So many schedules like this one, of so many tenants, whose last midnight has passed and who have not fired.
+    async fn schedules(&self, like: Uuid, tenants: usize, number: usize);
     /// Claims and settles so many jobs of a table of its own, [`BATCH`] in one transaction with the ends of those before.
     async fn bare_loop(&self, jobs: usize) -> Cost;
     /// Inserts so many rows into that table, [`BATCH`] in one transaction.
@@ -109,6 +115,9 @@ fn main() {
             }
             if is_wanted("fairness") {
                 fairness(ground).await;
+            }
+            if is_wanted("fires") {
+                fires::fires(ground).await;
             }
         }
     });
@@ -200,7 +209,7 @@ async fn verbs(ground: &dyn Ground) {
             if jobs.is_empty() {
                 return;
             }
-            let done = jobs.iter().map(|job| Settlement::new(job.fence(), Outcome::Done { result: None }));
+            let done = jobs.iter().map(|job| Settlement::new(job.fence(), DONE));
             site.store.settle(done.collect()).await.unwrap();
         }
     });
@@ -350,7 +359,7 @@ async fn fairness(ground: &dyn Ground) {
                 (quiet, last) = (quiet + 1, position);
             }
         }
-        let done = jobs.iter().map(|job| Settlement::new(job.fence(), Outcome::Done { result: None }));
+        let done = jobs.iter().map(|job| Settlement::new(job.fence(), DONE));
         site.store.settle(done.collect()).await.unwrap();
     }
     let took = began.elapsed().as_secs_f64();

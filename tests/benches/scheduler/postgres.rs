@@ -58,6 +58,13 @@ const FILL: &str = "
            $1 || '-' || i % $2, 'default', 'note', '{\"n\":1}', 'ready', 0, 10, 1000, 1000
     FROM generate_series(0, $2 * $3 - 1) AS i";
 
+const SCHEDULES: &str = "
+    INSERT INTO schedules (id, tenant, cron, time_zone, queue, kind, payload, jitter_ms, max_attempts, next_fire_at_ms,
+                           created_at_ms, misfire, overlap)
+    SELECT gen_random_uuid(), 'many-' || i % $2, cron, time_zone, queue, kind, payload, jitter_ms, max_attempts,
+           next_fire_at_ms - 86400000, created_at_ms, misfire, overlap
+    FROM schedules, generate_series(1, $3) AS i WHERE id = $1";
+
 /// What `/proc` counts in.
 const TICK_MS: u64 = 10;
 
@@ -164,6 +171,12 @@ impl Own for Database {
         fill.execute(&self.pool).await.unwrap();
         self.settle_down("jobs").await;
         self.settle_down("loads").await;
+    }
+
+    async fn schedules(&self, like: Uuid, tenants: usize, number: usize) {
+        let copy = sqlx::query(SCHEDULES).bind(like).bind(tenants as i64).bind(number as i64);
+        copy.execute(&self.pool).await.unwrap();
+        self.settle_down("schedules").await;
     }
 
     async fn bare_loop(&self, jobs: usize) -> Cost {

@@ -10,6 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{AssertSqlSafe, Row};
 use tempfile::TempDir;
 use tests::bench::{Cost, cost};
+use uuid::Uuid;
 
 use super::peers::Peer;
 use super::{BATCH, Ground, Own, PEER_JOBS, Site};
@@ -54,6 +55,14 @@ const FILL: &str = "
     SELECT printf('%08x-0000-7000-8000-%012x', (SELECT count(*) FROM shares), i), ?1 || '-' || (i % ?2), 'default', 'note',
            '{\"n\":1}', 'ready', 0, 10, 1000, 1000
     FROM n";
+
+const SCHEDULES: &str = "
+    WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?3)
+    INSERT INTO schedules (id, tenant, cron, time_zone, queue, kind, payload, jitter_ms, max_attempts, next_fire_at_ms,
+                           created_at_ms, misfire, overlap)
+    SELECT printf('00000000-0000-7000-8000-%012x', i), 'many-' || (i % ?2), cron, time_zone, queue, kind, payload, jitter_ms,
+           max_attempts, next_fire_at_ms - 86400000, created_at_ms, misfire, overlap
+    FROM schedules, n WHERE id = ?1";
 
 pub struct Sqlite;
 
@@ -117,6 +126,12 @@ impl Own for File {
         let fill = sqlx::query(FILL).bind(name).bind(tenants as i64).bind(of_each as i64);
         fill.execute(&self.pool).await.unwrap();
         // As a store that has been at work: its log is not as long as the file.
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.pool).await.unwrap();
+    }
+
+    async fn schedules(&self, like: Uuid, tenants: usize, number: usize) {
+        let copy = sqlx::query(SCHEDULES).bind(like.to_string()).bind(tenants as i64).bind(number as i64);
+        copy.execute(&self.pool).await.unwrap();
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.pool).await.unwrap();
     }
 

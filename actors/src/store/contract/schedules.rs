@@ -1,5 +1,10 @@
 //! When schedules fire, and how often.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::*;
 use crate::jobs::Cadence;
 use crate::store::{FireDue, FireReport, Misfire, NewSchedule, Overlap, Policies, Schedule};
@@ -171,4 +176,42 @@ pub(crate) async fn of_many_due_schedules_every_tenant_has_its_share(fixture: &F
         fired += report.fired.len();
     }
     assert_eq!(fire(fixture).await.next_due_in_ms, Some(9_995));
+}
+
+/// How many schedules of the noisy tenant are due at once; more of them by `SCHEDULES`.
+fn noise() -> i64 {
+    std::env::var("SCHEDULES").ok().and_then(|value| value.parse().ok()).unwrap_or(3_000)
+}
+
+/// One tenant's schedules of the same minute delay no other, and all fire once. `copy` makes so many of one, this one included.
+pub(crate) async fn storm(fixture: &Fixture, copy: impl AsyncFnOnce(Uuid, i64)) {
+    let store = &fixture.store;
+    let new = |of: &str| {
+        let cadence = Cadence::cron("0 * * * *", "Europe/Berlin", fixture.clock.now_ms()).unwrap();
+        NewSchedule::new(tenant(of), cadence, "publish", json!({}))
+    };
+    let noisy = store.create_schedule(new("noisy")).await.unwrap().id;
+    copy(noisy, noise()).await;
+    let quiet = store.create_schedule(new("quiet")).await.unwrap().id;
+    fixture.advance(3_600_000);
+
+    let began = Instant::now();
+    let (mut fired, mut longest, mut looks) = (BTreeSet::new(), Duration::ZERO, 0);
+    while (fired.len() as i64) < noise() + 1 {
+        let asked = Instant::now();
+        let report = store.fire_due(FireDue { limit: 100, catch_up_window_ms: 3_600_000 }).await.unwrap();
+        longest = longest.max(asked.elapsed());
+        assert!(!report.fired.is_empty(), "nothing fires, though {} have", fired.len());
+        if looks == 0 {
+            assert!(report.fired.iter().any(|fired| fired.schedule == quiet), "the quiet tenant waits");
+        }
+        for one in report.fired {
+            assert!(fired.insert(one.schedule), "{} fires twice", one.schedule);
+        }
+        looks += 1;
+    }
+    let each = began.elapsed().as_secs_f64() * 1e6 / fired.len() as f64;
+    eprintln!("{} fires in {looks} looks, {each:.0} us each, the longest look {longest:?}", fired.len());
+    assert_eq!(store.job_counts().await.unwrap().ready, fired.len() as u64);
+    assert!(store.fire_due(FireDue { limit: 100, catch_up_window_ms: 3_600_000 }).await.unwrap().fired.is_empty());
 }

@@ -418,3 +418,25 @@ async fn locked(write: &mut Write<'_>, tenant: &TenantId, id: Uuid) -> Inner<Opt
     let Some(row) = write.optional(lock.bind(id).bind(tenant.as_str())).await? else { return Ok(None) };
     Ok(Some((rows::schedule(&row)?, now(write).await?)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::schedules::storm;
+    use crate::store::postgres::tests::open_with_clock;
+
+    #[tokio::test]
+    async fn one_tenants_schedules_of_the_same_minute_delay_no_other_and_all_fire() {
+        let Some((store, fixture)) = open_with_clock().await else { return };
+        let copy = "
+            INSERT INTO schedules (id, tenant, cron, time_zone, queue, kind, payload, jitter_ms, max_attempts,
+                                   next_fire_at_ms, created_at_ms, overlap)
+            SELECT gen_random_uuid(), tenant, cron, time_zone, queue, kind, payload, jitter_ms, max_attempts,
+                   next_fire_at_ms, created_at_ms, overlap
+            FROM schedules, generate_series(2, $2) WHERE id = $1";
+        storm(&fixture, async |noisy, number| {
+            store.session().await.unwrap().execute(sqlx::query(copy).bind(noisy).bind(number)).await.unwrap();
+        })
+        .await;
+    }
+}

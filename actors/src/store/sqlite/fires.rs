@@ -372,12 +372,9 @@ async fn locked(write: &mut Write, tenant: &TenantId, id: Uuid) -> Inner<Option<
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::jobs::Cadence;
-    use crate::store::sqlite::tests::{execute, open_in, plan};
-    use crate::store::{NewSchedule, Store};
+    use crate::store::contract::schedules::storm;
+    use crate::store::sqlite::tests::{execute, fixture_in, open_in, plan};
 
     #[tokio::test]
     async fn a_look_walks_over_indexes_only() {
@@ -392,20 +389,10 @@ mod tests {
         }
     }
 
-    /// How many schedules of the noisy tenant are due at once; more of them by `SCHEDULES`.
-    fn noise() -> i64 {
-        std::env::var("SCHEDULES").ok().and_then(|value| value.parse().ok()).unwrap_or(3_000)
-    }
-
     #[tokio::test]
     async fn one_tenants_schedules_of_the_same_minute_delay_no_other_and_all_fire() {
         let directory = tempfile::tempdir().unwrap();
-        let (store, clock) = open_in(&directory).await;
-        let new = |of: &str| {
-            let cadence = Cadence::cron("0 * * * *", "Europe/Berlin", clock.now_ms()).unwrap();
-            NewSchedule::new(TenantId::new(of).unwrap(), cadence, "publish", json!({}))
-        };
-        let noisy = store.create_schedule(new("noisy")).await.unwrap();
+        let (store, _) = open_in(&directory).await;
         let copy = "
             WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?2)
             INSERT INTO schedules (id, tenant, cron, time_zone, queue, kind, payload, jitter_ms, max_attempts,
@@ -413,26 +400,9 @@ mod tests {
             SELECT printf('00000000-0000-7000-8000-%012x', n), tenant, cron, time_zone, queue, kind, payload, jitter_ms,
                    max_attempts, next_fire_at_ms, created_at_ms, overlap
             FROM schedules, numbers WHERE id = ?1";
-        let copied = sqlx::query(copy).bind(noisy.id.to_string()).bind(noise());
-        execute(&store, copied).await;
-        let quiet = store.create_schedule(new("quiet")).await.unwrap();
-        clock.advance(3_600_000);
-
-        let began = tokio::time::Instant::now();
-        let (mut fired, mut longest, mut looks) = (0, Duration::ZERO, 0);
-        while fired < noise() + 1 {
-            let asked = tokio::time::Instant::now();
-            let report = store.fire_due(FireDue { limit: 100, catch_up_window_ms: 3_600_000 }).await.unwrap();
-            longest = longest.max(asked.elapsed());
-            assert!(!report.fired.is_empty(), "nothing fires, though {fired} have");
-            if looks == 0 {
-                assert!(report.fired.iter().any(|fired| fired.schedule == quiet.id), "the quiet tenant waits");
-            }
-            fired += report.fired.len() as i64;
-            looks += 1;
-        }
-        let each = began.elapsed().as_secs_f64() * 1e6 / fired as f64;
-        eprintln!("{fired} fires in {looks} looks, {each:.0} us each, the longest look {longest:?}");
-        assert_eq!(store.job_counts().await.unwrap().ready, fired as u64);
+        storm(&fixture_in(&store), async |noisy, number| {
+            execute(&store, sqlx::query(copy).bind(noisy.to_string()).bind(number)).await;
+        })
+        .await;
     }
 }
