@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::{TimeVal, TimeValLike};
 use tempfile::TempDir;
 use tests::bench::{self, Cost, median};
 
 use super::{Ground, ROUNDS, Run, run_all, us_each};
 
 /// A job queue of others: a program that keeps jobs, and one that runs them and prints the milliseconds that took, and
-/// behind them its own microseconds of CPU, if its start is not to count.
+/// behind them its own microseconds of CPU meanwhile: its start does not count.
 pub struct Peer {
     pub name: &'static str,
     pub jobs: usize,
@@ -22,7 +20,8 @@ pub struct Peer {
     pub keep: Option<TempDir>,
 }
 
-/// The same number of jobs through the queues of others, each run a process of its own; CPU is that of the process.
+/// The same number of jobs through the queues of others, each run a process of its own; CPU is that of
+/// the process but for its start.
 pub async fn peers(ground: &dyn Ground) {
     let mut runs: BTreeMap<&str, (Vec<Run>, Vec<Run>, usize)> = BTreeMap::new();
     for _ in 0..ROUNDS {
@@ -63,22 +62,14 @@ async fn run_peer(ground: &dyn Ground, peer: Peer) -> Run {
     assert!(fill.status().unwrap().success(), "{fill:?}");
     let server = ground.watch().await;
     let used = async || if let Some(server) = &server { server.server_cpu().await } else { None };
-    let (before, children_before) = (used().await, cpu_of_children());
+    let before = used().await;
     let output = run.output().unwrap();
-    let children = cpu_of_children() - children_before;
     let server = used().await.zip(before).map(|(after, before)| after.saturating_sub(before));
     drop(keep);
     assert!(output.status.success(), "{run:?}: {}", String::from_utf8_lossy(&output.stderr));
     let output = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut told = output.split_whitespace().map(|number| number.parse::<f64>().unwrap());
-    let wall = Duration::from_secs_f64(told.next().unwrap() / 1e3);
-    let cpu = told.next().map_or(children, |us| Duration::from_secs_f64(us / 1e6));
+    let [ms, us] = [told.next().unwrap(), told.next().unwrap()];
+    let (wall, cpu) = (Duration::from_secs_f64(ms / 1e3), Duration::from_secs_f64(us / 1e6));
     Run { cost: Cost { wall, cpu }, server }
-}
-
-/// What processes have used that this one has started and that have ended.
-fn cpu_of_children() -> Duration {
-    let used = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
-    let time = |time: TimeVal| Duration::from_micros(time.num_microseconds() as u64);
-    time(used.user_time()) + time(used.system_time())
 }

@@ -147,9 +147,7 @@ impl Own for File {
         cost(async {
             for _ in 0..jobs / BATCH as usize {
                 let mut write = self.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
-                for _ in 0..BATCH {
-                    sqlx::query(BARE_INSERT).bind(1).execute(&mut *write).await.unwrap();
-                }
+                sqlx::query(BARE_INSERT).bind(BATCH).execute(&mut *write).await.unwrap();
                 write.commit().await.unwrap();
             }
         })
