@@ -19,7 +19,8 @@ use actors::{
 };
 use secrecy::ExposeSecret;
 use supervision::{BoxError, Heartbeats, TaskGroup, Tree};
-use telemetry::export::LogFilter;
+use telemetry::{export::LogFilter, recorder::Recorder};
+use tokio::runtime::Handle;
 
 use crate::{
     http::{
@@ -43,6 +44,10 @@ pub struct Reporting {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// What is logged.
     pub log_filter: LogFilter,
+    /// The latest traces and log records, unless nothing is kept.
+    pub recorder: Option<Recorder>,
+    /// The runtime of the service itself, which is not the admin listener's.
+    pub runtime: Handle,
 }
 
 /// Everything that the children of the tree share. Cheap to clone.

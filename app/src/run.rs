@@ -10,6 +10,7 @@ use std::time::Duration;
 use actors::liveness_monitor::view::State;
 use supervision::{Exit, StartError, StopReport, TaskGroup, Tree, Watchdog, WatchdogSettings};
 use telemetry::export::Telemetry;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -97,7 +98,8 @@ async fn boot_up(
     began: Instant,
 ) -> Result<(Parts, Tree, Watchdog), u8> {
     let log_filter = telemetry.log_filter();
-    let reporting = Reporting { metrics: Arc::new(move || telemetry.prometheus()), log_filter };
+    let (recorder, runtime) = (telemetry.recorder(), Handle::current());
+    let reporting = Reporting { metrics: Arc::new(move || telemetry.prometheus()), log_filter, recorder, runtime };
     let parts = Parts::new(settings.clone(), reporting).map_err(|error| could_not_start(&error.to_string()))?;
     let watchdog = parts.heartbeats.watch(WatchdogSettings::default());
     let watchdog = watchdog.map_err(|error| could_not_start(&format!("watchdog: {error}")))?;

@@ -226,7 +226,8 @@ mod tests {
         // Another test may have installed it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let log_filter = LogFilter::new("info", Vec::new(), RUNTIME.handle().clone());
-        let reporting = Reporting { metrics: Arc::new(String::new), log_filter };
+        let runtime = RUNTIME.handle().clone();
+        let reporting = Reporting { metrics: Arc::new(String::new), log_filter, recorder: None, runtime };
         Parts::new(load(sources).unwrap().settings, reporting).unwrap()
     }
 

@@ -144,7 +144,11 @@ impl ChildContext {
     /// hear of a stop as soon as it is asked listens to [`ChildContext::cancelled`].
     pub fn tasks(&self) -> &TaskGroup {
         let label = || self.identity().label.clone();
-        let tasks = self.0.tasks.get_or_init(|| TaskGroup::labelled(label()));
+        let tasks = self.0.tasks.get_or_init(|| {
+            let tasks = TaskGroup::labelled(label());
+            self.0.node.data().tasks = tasks.downgrade();
+            tasks
+        });
         if self.0.ended.load(Ordering::Acquire) {
             tasks.close();
         }

@@ -65,7 +65,7 @@ pub use exit::{BoxError, Exit, Ignore, Orderly, StuckIn};
 pub use guard::{GuardSite, Panicked, blocking, crash_process, guard};
 pub use heartbeat::{BeatState, Heartbeat, HeartbeatSnapshot, Heartbeats, Protected, STALE_AFTER_INTERVALS};
 pub use intensity::Intensity;
-pub use node::{Counts, Incident, NodeSnapshot, Status};
+pub use node::{Counts, Incident, NodeSnapshot, Status, TaskCount};
 pub use path::Path;
 pub use report::{ChildStop, StopOutcome, StopReport};
 pub use send_error::{CallError, SendError};

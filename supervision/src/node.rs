@@ -11,8 +11,8 @@ use telemetry::metrics::BoundHistogram;
 use tokio::time::Instant;
 
 use crate::{
-    ChildSpec, Exit, Kind, Path, SpecSummary, StuckIn, context::Identity, heartbeat::unix_millis,
-    supervised::MESSAGE_DURATION,
+    ChildSpec, Exit, Kind, Path, SpecSummary, StuckIn, TaskGroup, context::Identity, heartbeat::unix_millis,
+    supervised::MESSAGE_DURATION, task_group::WeakTaskGroup,
 };
 
 /// Incidents that are kept for each child.
@@ -42,6 +42,8 @@ pub(crate) struct NodeData {
     pub(crate) degraded: bool,
     pub(crate) stuck: Option<StuckIn>,
     pub(crate) restarts: u64,
+    /// Those of the latest incarnation that had any.
+    pub(crate) tasks: WeakTaskGroup,
     /// Most children never fail.
     past: Option<Box<Past>>,
 }
@@ -127,6 +129,17 @@ pub struct NodeSnapshot {
     pub children: Vec<NodeSnapshot>,
 }
 
+/// Tasks of one name that a child has started, see [`ChildContext::tasks`](crate::ChildContext::tasks).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TaskCount {
+    /// Whose they are.
+    pub path: Path,
+    /// What they are called.
+    pub name: String,
+    /// How many have not ended.
+    pub count: usize,
+}
+
 /// How many children of which kind, as `count_children` of OTP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
@@ -184,6 +197,7 @@ impl Node {
             degraded: false,
             stuck: None,
             restarts: 0,
+            tasks: WeakTaskGroup::default(),
             past: None,
         };
         Arc::new(Self {
@@ -252,6 +266,17 @@ impl Node {
             history: data.past.iter().flat_map(|past| past.history.iter().cloned()).collect(),
             children,
         }
+    }
+
+    /// The tasks of this child and of all below it.
+    pub(crate) fn tasks(&self) -> Vec<TaskCount> {
+        let group = self.data().tasks.upgrade();
+        let counts = group.iter().flat_map(TaskGroup::counts);
+        let own = counts.map(|(name, count)| TaskCount { path: self.identity.path.clone(), name, count });
+        let mut tasks: Vec<_> = own.collect();
+        let children: Vec<Arc<Node>> = self.children().values().cloned().collect();
+        children.iter().for_each(|child| tasks.extend(child.tasks()));
+        tasks
     }
 
     fn children(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Node>>> {

@@ -161,7 +161,7 @@ impl<A: Actor> Actor for Supervised<A> {
             meter.activity.polling();
             meter.activity.enter()
         });
-        let work = match (state.live(), self.sampled_sender(&message)) {
+        let work = match (state.live(), self.recorded_sender(&message)) {
             (Ok(live), Ok(None)) => catch_with(|| {
                 fault::strike(&self.context, "handle");
                 Either::Left(self.inner.handle(myself, message, live))
@@ -189,9 +189,9 @@ impl<A: Actor> Actor for Supervised<A> {
 impl<A: Actor> Supervised<A> {
     /// The sender's context, if its trace is kept: one that is not needs no span.
     #[inline]
-    fn sampled_sender(&self, message: &A::Msg) -> Result<Option<TraceContext>, CapturedPanic> {
+    fn recorded_sender(&self, message: &A::Msg) -> Result<Option<TraceContext>, CapturedPanic> {
         let Some(context_of) = self.context_of else { return Ok(None) };
-        catch_sync(|| Some(context_of(message)).filter(|sender| sender.is_sampled()).cloned())
+        catch_sync(|| Some(context_of(message)).filter(|sender| sender.is_recorded()).cloned())
     }
 
     /// One message in process: the handling is a child of the sending span.

@@ -2,10 +2,10 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     future::Future,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{Relaxed, SeqCst},
@@ -46,6 +46,17 @@ struct Group {
     is_aborted: AtomicBool,
     /// There were some, although they had been given time.
     was_late: AtomicBool,
+}
+
+/// A group that somebody else has.
+#[derive(Debug, Default)]
+pub(crate) struct WeakTaskGroup(Weak<Group>);
+
+impl WeakTaskGroup {
+    /// None if nobody has it any more.
+    pub(crate) fn upgrade(&self) -> Option<TaskGroup> {
+        self.0.upgrade().map(TaskGroup)
+    }
 }
 
 #[derive(Debug)]
@@ -135,6 +146,20 @@ impl TaskGroup {
     /// Tasks that have not ended.
     pub fn len(&self) -> usize {
         self.tasks().len()
+    }
+
+    /// How many tasks there are that have not ended, by name.
+    pub fn counts(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for task in self.tasks().values() {
+            *counts.entry(task.name.to_string()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// The group, as long as somebody else has it.
+    pub(crate) fn downgrade(&self) -> WeakTaskGroup {
+        WeakTaskGroup(Arc::downgrade(&self.0))
     }
 
     /// True if no task is left.
@@ -277,6 +302,23 @@ mod tests {
             assert_eq!(group.stop(Duration::ZERO).await, Vec::<String>::new());
             spawner.await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn tasks_are_counted_by_name_until_they_end() {
+        let group = TaskGroup::new("api");
+        let (finish, finished) = tokio::sync::oneshot::channel::<()>();
+        group.spawn("socket", std::future::pending());
+        group.spawn("socket", std::future::pending());
+        group.spawn("short", async move { drop(finished.await) });
+        assert_eq!(group.counts(), [("short".to_owned(), 1), ("socket".to_owned(), 2)].into());
+        finish.send(()).unwrap();
+        while group.len() > 2 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(group.counts(), [("socket".to_owned(), 2)].into());
+        assert!(group.stop(Duration::ZERO).await.is_empty());
+        assert!(group.counts().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ use tracing::Span;
 
 use crate::{
     ChildContext, ChildSpec, Counts, Event, Exit, Heartbeats, NodeSnapshot, OperationError, Path, SpecFault,
-    SpecSummary, StartOutcome, StopReport, SupervisorSpec,
+    SpecSummary, StartOutcome, StopReport, SupervisorSpec, TaskCount,
     context::Identity,
     node::{Node, Status},
     process::{Drill, Ended, Process, StartChild, StartFailure},
@@ -167,6 +167,11 @@ impl Tree {
     /// Every node, as of now. It does not wait for any supervisor.
     pub fn snapshot(&self) -> NodeSnapshot {
         self.0.node.snapshot()
+    }
+
+    /// The tasks that children have started and that have not ended, by path and name.
+    pub fn tasks(&self) -> Vec<TaskCount> {
+        self.0.node.tasks()
     }
 
     /// The spec in force of a child, defaults filled in; none for the root and for a path that is not there.

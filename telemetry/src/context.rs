@@ -24,12 +24,14 @@ pub use deadline::{HOP_RESERVE_MAX, OutOfTime, budget, deadline, remaining, with
 pub(crate) use headers::use_global_propagator;
 pub use headers::{BadTimeout, REQUEST_ID, REQUEST_TIMEOUT, extract, inject, requested_timeout};
 pub use request_id::{REQUEST_ID_FIELD, RequestId};
+pub use traceparent::parse_trace_id;
 
 use futures_util::future::Either;
 use opentelemetry::context::FutureExt as _;
 use opentelemetry::trace::{SpanContext, TraceContextExt as _, TraceId};
 use opentelemetry::{Context, KeyValue};
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -115,9 +117,9 @@ impl TraceContext {
         self.span.is_none() && self.origin.is_none() && self.request_id.is_none() && self.deadline.is_none()
     }
 
-    /// Whether the trace is kept. One that is not needs its ids, and no spans.
-    pub fn is_sampled(&self) -> bool {
-        self.span.as_ref().is_some_and(SpanContext::is_sampled)
+    /// Whether spans of the trace are kept anywhere. If not, it needs its ids, and no spans.
+    pub fn is_recorded(&self) -> bool {
+        self.span.as_ref().is_some_and(|span| span.is_sampled() || ALL_IS_RECORDED.load(Ordering::Relaxed))
     }
 
     fn origin_id(&self) -> Option<TraceId> {
@@ -208,6 +210,15 @@ pub fn link(span: &Span, other: &TraceContext) {
 
 fn is_traced(span: &Span) -> bool {
     span.context().span().span_context().is_valid()
+}
+
+/// Whether traces are recorded in this process also when they are not sampled.
+static ALL_IS_RECORDED: AtomicBool = AtomicBool::new(false);
+
+/// Says so.
+#[cfg(feature = "export")]
+pub(crate) fn all_is_recorded() {
+    ALL_IS_RECORDED.store(true, Ordering::Relaxed);
 }
 
 /// The origin in force, as a value of the OpenTelemetry context.

@@ -9,6 +9,7 @@ pub(crate) mod filter;
 mod flush;
 pub(crate) mod log;
 mod log_filter;
+pub(crate) mod pipeline;
 mod plan;
 mod prometheus;
 mod providers;
@@ -24,6 +25,7 @@ pub use variables::Variables;
 #[cfg(test)]
 pub(crate) use prometheus::Page;
 
+use crate::recorder::{Recorder, RecorderSettings};
 use crate::{SCOPE, context, crash, door, lock, metrics, panic};
 use opentelemetry::global;
 use opentelemetry::trace::TracerProvider as _;
@@ -55,6 +57,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Share of traces kept, 0 to 1. None means what `OTEL_TRACES_SAMPLER` says, else all.
     pub sample_ratio: Option<f64>,
+    /// What is kept in the process, for whoever looks.
+    pub recorder: RecorderSettings,
 }
 
 /// Where OTLP goes.
@@ -155,17 +159,23 @@ pub fn start_with(settings: Settings, variables: &Variables) -> Result<Telemetry
     let runtime = door::runtime()?;
     let handle = runtime.handle().clone();
     let runtime = Exporting(Some(runtime));
-    let providers = runtime.enter(|| Providers::build(&plan, resource::resource(&settings, variables)))?;
+    let recorder = settings.recorder.enabled.then(|| Recorder::new(&settings.recorder));
+    let resource = resource::resource(&settings, variables);
+    let providers = runtime.enter(|| Providers::build(&plan, resource, recorder.as_ref()))?;
     global::set_tracer_provider(providers.traces.clone());
     global::set_text_map_propagator(plan.propagator());
     context::use_global_propagator();
     log::install(settings.log_format, stderr, logs, providers.traces.tracer(SCOPE), providers.logs.as_ref())?;
     panic::log_is_live();
     metrics::provider_installed();
+    if let Some(recorder) = &recorder {
+        recorder.report();
+        context::all_is_recorded();
+    }
     let log_filter = LogFilter::new(settings.log_filter, vec![of_stderr, of_logs], handle.clone());
     let left = providers.clone();
     crash::flush_with(move |budget| flush::flush_blocking(left.clone(), handle.clone(), budget));
-    Ok(Telemetry { destination: plan.to_string(), runtime: Mutex::new(runtime), providers, log_filter })
+    Ok(Telemetry { destination: plan.to_string(), runtime: Mutex::new(runtime), providers, log_filter, recorder })
 }
 
 /// Providers and subscriber are of the process; a second start would take them from the first.
@@ -179,6 +189,7 @@ pub struct Telemetry {
     runtime: Mutex<Exporting>,
     providers: Providers,
     log_filter: LogFilter,
+    recorder: Option<Recorder>,
 }
 
 impl Telemetry {
@@ -195,6 +206,11 @@ impl Telemetry {
     /// What is logged, and how that is changed for a while.
     pub fn log_filter(&self) -> LogFilter {
         self.log_filter.clone()
+    }
+
+    /// What is kept in the process, unless the settings say that nothing is.
+    pub fn recorder(&self) -> Option<Recorder> {
+        self.recorder.clone()
     }
 
     /// Sends what is left and stops, within `budget`, however dead the collector is. What is emitted afterwards is lost. The

@@ -6,6 +6,7 @@
 //! - [`mod@panic`]: a panic is caught, recorded exactly once, and survives as an incident.
 //! - [`incidents`]: the last of them, kept in the process.
 //! - `export` (feature `export`, on by default): OTLP, `/metrics`, the log on stderr, and the flush at the end.
+//! - `recorder` (feature `export`): the latest traces and log records, kept in the process for whoever looks.
 //!
 //! Nothing here knows actors or HTTP. Without the feature `export` the crate needs the OpenTelemetry API and the clock of
 //! tokio only, and every call still works: it reports to whatever providers and subscriber the process has set itself.
@@ -19,6 +20,8 @@ pub mod export;
 pub mod incidents;
 pub mod metrics;
 pub mod panic;
+#[cfg(feature = "export")]
+pub mod recorder;
 pub mod spans;
 #[cfg(all(test, feature = "export"))]
 mod testing;

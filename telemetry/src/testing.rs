@@ -9,7 +9,7 @@ use opentelemetry::{Value, global};
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_sdk::logs::{InMemoryLogExporter, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
-use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracer, SdkTracerProvider, SpanData};
 use std::sync::OnceLock;
 use tracing::Dispatch;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
@@ -24,6 +24,24 @@ pub(crate) fn scrape() -> String {
         page
     });
     page.render()
+}
+
+/// A subscriber that hands spans to a tracer, and log records to a logger.
+pub(crate) struct Subscribed {
+    dispatch: Dispatch,
+}
+
+impl Subscribed {
+    pub(crate) fn new(tracer: SdkTracer, logger: &SdkLoggerProvider) -> Self {
+        let layer = log::traces(tracer).with_filter(filter::traces());
+        let bridge = OpenTelemetryTracingBridge::new(logger).with_filter(filter::logs("info").unwrap().0);
+        Self { dispatch: Dispatch::new(tracing_subscriber::registry().with(layer).with(bridge)) }
+    }
+
+    /// Runs `work` under this subscriber, on this thread.
+    pub(crate) fn run<T>(&self, work: impl FnOnce() -> T) -> T {
+        tracing::dispatcher::with_default(&self.dispatch, work)
+    }
 }
 
 /// A subscriber and what it saw.
@@ -44,9 +62,7 @@ impl Recording {
         let provider = SdkTracerProvider::builder().with_sampler(sampler).with_span_processor(Stamps);
         let provider = provider.with_simple_exporter(spans.clone()).build();
         let logger = SdkLoggerProvider::builder().with_log_processor(Stamps).with_simple_exporter(logs.clone()).build();
-        let layer = log::traces(provider.tracer(SCOPE)).with_filter(filter::traces());
-        let bridge = OpenTelemetryTracingBridge::new(&logger).with_filter(filter::logs("info").unwrap().0);
-        let dispatch = Dispatch::new(tracing_subscriber::registry().with(layer).with(bridge));
+        let Subscribed { dispatch } = Subscribed::new(provider.tracer(SCOPE), &logger);
         Self { dispatch, provider, spans, logs }
     }
 

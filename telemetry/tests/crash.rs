@@ -77,6 +77,7 @@ async fn a_process_that_crashes() {
         log_filter: "info".into(),
         log_format: LogFormat::Text,
         sample_ratio: None,
+        recorder: telemetry::recorder::RecorderSettings::default(),
     };
     let _telemetry = telemetry::export::start_with(settings, &Variables::of_pairs([])).unwrap();
     telemetry::panic::install_hook();

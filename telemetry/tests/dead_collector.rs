@@ -46,5 +46,6 @@ fn settings(url: String) -> Settings {
         log_filter: "info".into(),
         log_format: LogFormat::Text,
         sample_ratio: None,
+        recorder: telemetry::recorder::RecorderSettings::default(),
     }
 }

@@ -51,5 +51,6 @@ fn settings() -> Settings {
         log_filter: "info,h2=debug,hyper=debug,tonic=debug,tower=debug,opentelemetry=debug".into(),
         log_format: LogFormat::Json,
         sample_ratio: None,
+        recorder: telemetry::recorder::RecorderSettings::default(),
     }
 }

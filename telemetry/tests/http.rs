@@ -22,6 +22,7 @@ fn settings(url: String) -> Settings {
         log_filter: "info,reqwest=debug,hyper=debug,opentelemetry=debug".into(),
         log_format: LogFormat::Text,
         sample_ratio: None,
+        recorder: telemetry::recorder::RecorderSettings::default(),
     }
 }
 

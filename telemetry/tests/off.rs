@@ -48,5 +48,6 @@ fn settings() -> Settings {
         log_filter: String::new(),
         log_format: LogFormat::Text,
         sample_ratio: None,
+        recorder: telemetry::recorder::RecorderSettings::default(),
     }
 }

@@ -61,6 +61,7 @@ fn start_telemetry() {
         log_filter: "error".into(),
         log_format: LogFormat::Text,
         sample_ratio: Some(0.0),
+        recorder: telemetry::recorder::RecorderSettings { enabled: false, ..Default::default() },
     };
     std::mem::forget(export::start(settings).unwrap());
     telemetry::panic::install_hook();

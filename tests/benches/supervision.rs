@@ -66,6 +66,7 @@ fn start_telemetry() {
         log_filter: "info".into(),
         log_format: LogFormat::Text,
         sample_ratio: Some(0.0),
+        recorder: telemetry::recorder::RecorderSettings { enabled: false, ..Default::default() },
     };
     // For as long as the process lives: nothing is flushed.
     std::mem::forget(export::start(settings).unwrap());

@@ -11,7 +11,7 @@ const SOON: Duration = Duration::from_secs(30);
 const TOKEN: &str = "a-token-of-our-own";
 
 /// Every route of the admin listener but the probes.
-const ROUTES: [(&str, &str); 20] = [
+const ROUTES: [(&str, &str); 26] = [
     ("GET", "/metrics"),
     ("GET", "/admin/liveness"),
     ("GET", "/admin/tree"),
@@ -20,6 +20,12 @@ const ROUTES: [(&str, &str); 20] = [
     ("POST", "/admin/tree/start/broadcaster"),
     ("GET", "/admin/incidents"),
     ("GET", "/admin/incidents/018f0000-0000-7000-8000-000000000000"),
+    ("GET", "/admin/traces"),
+    ("GET", "/admin/traces/0af7651916cd43dd8448eb211c80319c"),
+    ("GET", "/admin/traces/0af7651916cd43dd8448eb211c80319c/otlp"),
+    ("GET", "/admin/spans/open"),
+    ("GET", "/admin/logs"),
+    ("GET", "/debug/tasks"),
     ("GET", "/admin/tenants"),
     ("POST", "/admin/tenants"),
     ("GET", "/admin/tenants/demo"),

@@ -1,10 +1,12 @@
-//! The operators' views: who beats, what the tree looks like, what went wrong, all metrics; and what operators change:
+//! The operators' views: who beats, what the tree looks like, what went wrong, all metrics, the latest traces; and what operators change:
 //! tenants, children of the tree, the log filter. Each change leaves a record, see [`crate::audit`]. In the development
 //! profile also the demo of it all: `POST /dev/panic/{path}` makes a child panic, and
 //! `POST /dev/hang/{path}` makes it stand still, `POST /dev/block/{path}` makes it keep its thread.
 
 mod log_filter;
+mod tasks;
 pub mod tenants;
+mod traces;
 mod tree;
 
 use std::{sync::Arc, time::Duration};
@@ -92,6 +94,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/tree", get(whole_tree))
         .route("/admin/incidents", get(incident_list))
         .route("/admin/incidents/{id}", get(incident))
+        .route("/debug/tasks", get(tasks::tasks))
+        .merge(traces::routes())
         .merge(Router::from(tenants::routes()))
         .merge(Router::from(tree::routes()))
         .merge(Router::from(log_filter::routes()));

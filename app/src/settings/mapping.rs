@@ -13,6 +13,7 @@ use actors::{channel_manager, health_sweep, liveness_monitor, scheduler};
 use secrecy::SecretString;
 use telemetry::export::check::{Destination, destinations};
 use telemetry::export::{Endpoint, LogFormat as ExportLogFormat, StartError, Variables};
+use telemetry::recorder::RecorderSettings;
 use uuid::Uuid;
 
 use super::{LogFormat, Otlp, Settings};
@@ -37,6 +38,20 @@ impl Settings {
                 LogFormat::Json => ExportLogFormat::Json,
             },
             sample_ratio: None,
+            recorder: self.for_recorder(),
+        }
+    }
+
+    /// For the flight recorder.
+    pub fn for_recorder(&self) -> RecorderSettings {
+        let section = &self.telemetry.recorder;
+        RecorderSettings {
+            enabled: section.enabled,
+            recent_max_bytes: section.recent_max_bytes,
+            kept_max_bytes: section.kept_max_bytes,
+            log_max_bytes: section.log_max_bytes,
+            open_max: section.open_max,
+            slow: section.slow,
         }
     }
 
@@ -247,6 +262,7 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_parts() {
         let settings = production();
+        assert_eq!(settings.for_recorder(), RecorderSettings::default());
         assert_eq!(settings.for_scheduler(), scheduler::Settings::default());
         assert_eq!(settings.for_outbound(), OutboundSettings::default());
         assert_eq!(settings.for_channel_manager(), channel_manager::Settings::default());

@@ -30,7 +30,7 @@ pub use layers::Sources;
 pub use restarting::{Backoff, Restart};
 pub use sections::{
     Admin, Api, Bus, Health, Idempotency, Limits, Log, LogFormat, Otel, Otlp, Outbound, Profile, Shutdown, Store,
-    Tenants, WhileDraining,
+    Telemetry, Tenants, WhileDraining,
 };
 pub use stop_table::{FLUSH, StopTable};
 pub use store_url::StoreUrl;
@@ -56,6 +56,8 @@ pub struct Settings {
     pub shutdown: Shutdown,
     /// Traces, metrics and logs by OTLP.
     pub otel: Otel,
+    /// What is kept of them in the process.
+    pub telemetry: Telemetry,
     /// The log on standard error.
     pub log: Log,
     /// What readiness depends on.

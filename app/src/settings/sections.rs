@@ -159,6 +159,38 @@ pub enum Otlp {
     Endpoint(String),
 }
 
+/// `[telemetry]`: what is kept in the process.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// The flight recorder.
+    pub recorder: Recorder,
+}
+
+/// `[telemetry.recorder]`: the latest traces and log records.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recorder {
+    /// Whether anything is kept.
+    #[serde(deserialize_with = "types::boolean")]
+    pub enabled: bool,
+    /// Bytes of spans of healthy traces.
+    #[serde(deserialize_with = "types::int::<1_048_576, 1_073_741_824, _, _>")]
+    pub recent_max_bytes: usize,
+    /// Bytes of spans of traces that failed or were slow.
+    #[serde(deserialize_with = "types::int::<1_048_576, 1_073_741_824, _, _>")]
+    pub kept_max_bytes: usize,
+    /// Bytes of log records.
+    #[serde(deserialize_with = "types::int::<1_048_576, 1_073_741_824, _, _>")]
+    pub log_max_bytes: usize,
+    /// Spans that have not ended.
+    #[serde(deserialize_with = "types::int::<1, 1_000_000, _, _>")]
+    pub open_max: usize,
+    /// From how long on a span makes its trace a slow one.
+    #[serde(rename = "slow_ms", deserialize_with = "types::ms::<1, 3_600_000, _>")]
+    pub slow: Duration,
+}
+
 /// `[log]`: the log on standard error.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -18,7 +18,7 @@ pub(super) fn parse(value: &str) -> Option<SpanContext> {
 }
 
 /// Reads a trace id of 32 lower case hex digits, not all zero.
-pub(super) fn parse_trace_id(value: &str) -> Option<TraceId> {
+pub fn parse_trace_id(value: &str) -> Option<TraceId> {
     TraceId::from_hex(hex(value, 32)?).ok().filter(|id| *id != TraceId::INVALID)
 }
 

@@ -20,7 +20,7 @@ pub struct Destination {
 /// Everything in the settings and in the `OTEL_*` variables that would end the start, each once.
 pub fn destinations(settings: &Settings, variables: &Variables) -> Result<Vec<Destination>, Vec<StartError>> {
     let mut faults = Faults(Vec::new());
-    faults.keep(plan::ratio(settings));
+    faults.keep(plan::sampler(settings, variables));
     let destinations = Signal::ALL.into_iter().filter_map(|signal| faults.destination(signal, settings, variables));
     let destinations = destinations.collect();
     faults.keep(plan::propagation(variables));
@@ -74,6 +74,7 @@ mod tests {
             log_filter: String::new(),
             log_format: LogFormat::Text,
             sample_ratio: None,
+            recorder: crate::recorder::RecorderSettings::default(),
         };
         let asked = destinations(&settings, &Variables::of_pairs(variables.iter().copied()));
         asked.map_err(|faults| faults.iter().map(ToString::to_string).collect())

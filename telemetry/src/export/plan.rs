@@ -4,6 +4,7 @@ use super::{Endpoint, Settings, StartError, Variables};
 use http::Uri;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
+use opentelemetry_sdk::trace::Sampler;
 use std::fmt;
 use std::time::Duration;
 
@@ -23,8 +24,7 @@ pub(super) struct Plan {
     pub(super) span_queue_max: Option<usize>,
     /// None where a variable already says it.
     pub(super) log_queue_max: Option<usize>,
-    /// None where a variable already says it, or nobody asked.
-    pub(super) sample_ratio: Option<f64>,
+    pub(super) sampler: Sampler,
     propagation: Vec<Propagation>,
 }
 
@@ -86,7 +86,7 @@ impl Signal {
 
 impl Plan {
     pub(super) fn new(settings: &Settings, variables: &Variables) -> Result<Self, StartError> {
-        ratio(settings)?;
+        let sampler = sampler(settings, variables)?;
         let missing = |name| variables.get(name).is_none();
         Ok(Self {
             traces: route(Signal::Traces, settings, variables)?,
@@ -94,7 +94,7 @@ impl Plan {
             logs: route(Signal::Logs, settings, variables)?,
             span_queue_max: missing("OTEL_BSP_MAX_QUEUE_SIZE").then_some(QUEUE_MAX),
             log_queue_max: missing("OTEL_BLRP_MAX_QUEUE_SIZE").then_some(QUEUE_MAX),
-            sample_ratio: settings.sample_ratio.filter(|_| missing("OTEL_TRACES_SAMPLER")),
+            sampler,
             propagation: propagation(variables)?,
         })
     }
@@ -128,10 +128,35 @@ pub(super) enum Propagation {
     Baggage,
 }
 
-pub(super) fn ratio(settings: &Settings) -> Result<(), StartError> {
-    match settings.sample_ratio.filter(|ratio| !(0.0..=1.0).contains(ratio)) {
-        Some(ratio) => Err(StartError::Ratio(ratio)),
-        None => Ok(()),
+/// `OTEL_TRACES_SAMPLER` before the settings, before all. The SDK reads it too, but shows nobody what it has read.
+pub(super) fn sampler(settings: &Settings, variables: &Variables) -> Result<Sampler, StartError> {
+    const NAME: &str = "OTEL_TRACES_SAMPLER";
+    const ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
+    if let Some(ratio) = settings.sample_ratio.filter(|ratio| !(0.0..=1.0).contains(ratio)) {
+        return Err(StartError::Ratio(ratio));
+    }
+    let of_parent = |root: Sampler| Sampler::ParentBased(Box::new(root));
+    let share = || {
+        let value = variables.get(ARGUMENT).unwrap_or_else(|| "1".to_owned());
+        match value.parse().ok().filter(|share| (0.0..=1.0).contains(share)) {
+            Some(share) => Ok(Sampler::TraceIdRatioBased(share)),
+            None => Err(StartError::Variable { name: ARGUMENT.to_owned(), value, expected: "a share from 0 to 1" }),
+        }
+    };
+    let Some(chosen) = variables.get(NAME) else {
+        return Ok(of_parent(settings.sample_ratio.map_or(Sampler::AlwaysOn, Sampler::TraceIdRatioBased)));
+    };
+    match chosen.as_str() {
+        "always_on" => Ok(Sampler::AlwaysOn),
+        "always_off" => Ok(Sampler::AlwaysOff),
+        "traceidratio" => share(),
+        "parentbased_always_on" => Ok(of_parent(Sampler::AlwaysOn)),
+        "parentbased_always_off" => Ok(of_parent(Sampler::AlwaysOff)),
+        "parentbased_traceidratio" => share().map(of_parent),
+        _ => {
+            let expected = "'always_on', 'always_off' or 'traceidratio', or one of these behind 'parentbased_'";
+            Err(StartError::Variable { name: NAME.to_owned(), value: chosen, expected })
+        }
     }
 }
 

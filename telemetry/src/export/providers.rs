@@ -2,9 +2,12 @@
 
 use super::StartError;
 use super::client::Clients;
+use super::pipeline::Pipeline;
 use super::plan::{Plan, Route, Signal, Transport};
 use super::prometheus::Page;
 use super::stamps::Stamps;
+use crate::recorder::Recorder;
+use crate::recorder::sampler::Recorded;
 use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_otlp::{
     ExporterBuildError, LogExporter, MetricExporter, Protocol, SpanExporter, WithExportConfig, WithHttpConfig,
@@ -13,7 +16,7 @@ use opentelemetry_otlp::{
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{BatchConfigBuilder as LogBatch, BatchLogProcessor, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
-use opentelemetry_sdk::trace::{BatchConfigBuilder as SpanBatch, BatchSpanProcessor, Sampler, SdkTracerProvider};
+use opentelemetry_sdk::trace::{BatchConfigBuilder as SpanBatch, BatchSpanProcessor, SdkTracerProvider};
 
 /// The providers, cheap to clone. Traces and metrics are there even if they go nowhere: ids and `/metrics` need them.
 #[derive(Debug, Clone)]
@@ -26,13 +29,13 @@ pub(super) struct Providers {
 
 impl Providers {
     /// Call it inside the exporters' runtime: gRPC starts its tasks where it is built.
-    pub(super) fn build(plan: &Plan, resource: Resource) -> Result<Self, StartError> {
+    pub(super) fn build(plan: &Plan, resource: Resource, recorder: Option<&Recorder>) -> Result<Self, StartError> {
         let mut clients = Clients::default();
         let (metrics, page) = metrics(plan, resource.clone(), &mut clients)?;
         // Before the others are built: they look for it to report their own losses.
         opentelemetry::global::set_meter_provider(metrics.clone());
-        let traces = traces(plan, resource.clone(), &mut clients)?;
-        let logs = logs(plan, resource, &mut clients)?;
+        let traces = traces(plan, resource.clone(), recorder, &mut clients)?;
+        let logs = logs(plan, resource, recorder, &mut clients)?;
         Ok(Self { metrics, traces, logs, page })
     }
 }
@@ -47,33 +50,54 @@ fn metrics(plan: &Plan, resource: Resource, clients: &mut Clients) -> Result<(Sd
     Ok((builder.build(), page))
 }
 
-fn traces(plan: &Plan, resource: Resource, clients: &mut Clients) -> Result<SdkTracerProvider, StartError> {
-    let mut builder = SdkTracerProvider::builder().with_resource(resource).with_span_processor(Stamps);
-    if let Some(ratio) = plan.sample_ratio {
-        builder = builder.with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio))));
-    }
-    if let Some(route) = &plan.traces {
-        let exporter = span_exporter(route, clients).map_err(failed(Signal::Traces))?;
-        let config = match plan.span_queue_max {
-            Some(queue_max) => SpanBatch::default().with_max_queue_size(queue_max),
-            None => SpanBatch::default(),
-        };
-        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config.build());
-        builder = builder.with_span_processor(processor.build());
-    }
-    Ok(builder.build())
+fn traces(
+    plan: &Plan,
+    resource: Resource,
+    recorder: Option<&Recorder>,
+    clients: &mut Clients,
+) -> Result<SdkTracerProvider, StartError> {
+    let sampler = plan.sampler.clone();
+    let builder = SdkTracerProvider::builder().with_resource(resource);
+    let builder = match recorder {
+        Some(_) => builder.with_sampler(Recorded(sampler)),
+        None => builder.with_sampler(sampler),
+    };
+    let exports = plan.traces.as_ref().map(|route| span_batches(plan, route, clients)).transpose()?;
+    Ok(builder.with_span_processor(Pipeline { exports, recorder: recorder.cloned() }).build())
 }
 
-fn logs(plan: &Plan, resource: Resource, clients: &mut Clients) -> Result<Option<SdkLoggerProvider>, StartError> {
-    let Some(route) = &plan.logs else { return Ok(None) };
-    let exporter = log_exporter(route, clients).map_err(failed(Signal::Logs))?;
-    let config = match plan.log_queue_max {
-        Some(queue_max) => LogBatch::default().with_max_queue_size(queue_max),
-        None => LogBatch::default(),
+fn span_batches(plan: &Plan, route: &Route, clients: &mut Clients) -> Result<BatchSpanProcessor, StartError> {
+    let exporter = span_exporter(route, clients).map_err(failed(Signal::Traces))?;
+    let config = match plan.span_queue_max {
+        Some(queue_max) => SpanBatch::default().with_max_queue_size(queue_max),
+        None => SpanBatch::default(),
     };
-    let batch = BatchLogProcessor::builder(exporter).with_batch_config(config.build()).build();
-    let builder = SdkLoggerProvider::builder().with_resource(resource);
-    Ok(Some(builder.with_log_processor(Stamps).with_log_processor(batch).build()))
+    Ok(BatchSpanProcessor::builder(exporter).with_batch_config(config.build()).build())
+}
+
+fn logs(
+    plan: &Plan,
+    resource: Resource,
+    recorder: Option<&Recorder>,
+    clients: &mut Clients,
+) -> Result<Option<SdkLoggerProvider>, StartError> {
+    if plan.logs.is_none() && recorder.is_none() {
+        return Ok(None);
+    }
+    let mut builder = SdkLoggerProvider::builder().with_resource(resource).with_log_processor(Stamps);
+    if let Some(recorder) = recorder {
+        builder = builder.with_log_processor(recorder.clone());
+    }
+    if let Some(route) = &plan.logs {
+        let exporter = log_exporter(route, clients).map_err(failed(Signal::Logs))?;
+        let config = match plan.log_queue_max {
+            Some(queue_max) => LogBatch::default().with_max_queue_size(queue_max),
+            None => LogBatch::default(),
+        };
+        builder =
+            builder.with_log_processor(BatchLogProcessor::builder(exporter).with_batch_config(config.build()).build());
+    }
+    Ok(Some(builder.build()))
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

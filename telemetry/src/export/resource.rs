@@ -68,6 +68,7 @@ mod tests {
             log_filter: String::new(),
             log_format: LogFormat::Text,
             sample_ratio: None,
+            recorder: crate::recorder::RecorderSettings::default(),
         }
     }
 

@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use serde_json::json;
 use supervision::{Backoff, ChildSpec, Strategy, SupervisorSpec, Tree};
 use telemetry::export::LogFilter;
+use telemetry::recorder::{Recorder, RecorderSettings};
 use tokio::runtime::Handle;
 
 use super::{Answer, World, ask};
@@ -32,6 +33,8 @@ fn state(world: &World, dev: Dev) -> AdminState {
         reporting: Reporting {
             metrics: Arc::new(|| "up 1\n".to_owned()),
             log_filter: LogFilter::new("info", Vec::new(), Handle::current()),
+            recorder: Some(Recorder::new(&RecorderSettings::default())),
+            runtime: Handle::current(),
         },
     }
 }
@@ -302,4 +305,58 @@ async fn the_log_filter_is_changed_for_a_while_and_a_bad_one_is_refused_with_its
     assert_eq!(get(router(), path).await.json()["filter"], "debug");
     let reverted = ask(router(), Request::delete(path).body(Body::empty()).unwrap()).await.json();
     assert_eq!(reverted, configured);
+}
+
+#[tokio::test]
+async fn a_bad_question_about_traces_is_answered_with_every_fault() {
+    let world = World::new().await;
+    let router = || router(state(&world, Dev::Absent));
+    let bad = [
+        ("/admin/traces?errors=yes&min_ms=-1&since_ms=now&limit=0&cursor=x&page=2", 6),
+        ("/admin/traces?name=a&name=b", 1),
+        ("/admin/spans/open?limit=5001", 1),
+        ("/admin/logs?trace_id=xyz&level=loud&limit=many", 3),
+        ("/debug/tasks?limit=0&page=1", 2),
+    ];
+    for (path, faults) in bad {
+        let problem = get(router(), path).await.problem(422);
+        assert_eq!(problem["errors"].as_array().unwrap().len(), faults, "{path}: {problem}");
+    }
+    for id in ["0af7651916cd43dd8448eb211c80319c", "short", "0AF7651916CD43DD8448EB211C80319C"] {
+        get(router(), &format!("/admin/traces/{id}")).await.problem(404);
+        get(router(), &format!("/admin/traces/{id}/otlp")).await.problem(404);
+    }
+}
+
+#[tokio::test]
+async fn where_nothing_is_recorded_the_views_say_so_and_tasks_are_shown_all_the_same() {
+    let world = World::new().await;
+    let mut state = state(&world, Dev::Absent);
+    state.reporting.recorder = None;
+    for path in ["/admin/traces", "/admin/traces/x", "/admin/spans/open", "/admin/logs"] {
+        let problem = get(router(state.clone()), path).await.problem(404);
+        assert!(problem["detail"].as_str().unwrap().contains("telemetry.recorder.enabled"), "{path}: {problem}");
+    }
+    assert_eq!(get(router(state.clone()), "/debug/tasks").await.json()["open_spans"], json!([]));
+}
+
+#[tokio::test]
+async fn tasks_are_shown_by_the_child_that_started_them() {
+    let world = World::new().await;
+    let child = ChildSpec::task("api", |context| async move {
+        for _ in 0..3 {
+            context.tasks().spawn("socket", std::future::pending());
+        }
+        context.ready();
+        context.cancelled().cancelled().await;
+        Ok(())
+    });
+    let spec = SupervisorSpec::new("root", Strategy::OneForOne).child(child.start_when_ready());
+    let tree = Tree::start(spec, world.heartbeats.clone()).await.unwrap();
+    assert!(world.state.probes.tree.set(tree.clone()).is_ok());
+    let shown = get(router(state(&world, Dev::Absent)), "/debug/tasks").await.json();
+    assert_eq!(shown["tasks"], json!([{"path": "api", "name": "socket", "count": 3}]));
+    assert!(shown["runtime"]["alive_tasks"].as_u64().unwrap() >= 4, "{shown}");
+    assert_eq!(shown["runtime"]["workers"].as_array().unwrap().len(), 1);
+    tree.stop().await;
 }

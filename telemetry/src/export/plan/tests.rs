@@ -10,6 +10,7 @@ fn settings(environment: &str, endpoint: Endpoint) -> Settings {
         log_filter: String::new(),
         log_format: super::super::LogFormat::Text,
         sample_ratio: None,
+        recorder: crate::recorder::RecorderSettings::default(),
     }
 }
 
@@ -79,15 +80,37 @@ fn a_disabled_sdk_and_an_exporter_named_none_send_nothing() {
     assert!(one.metrics.is_none() && one.traces.is_some() && one.logs.is_some());
 }
 
+/// The share of the sampler, if it has one.
+fn ratio_of(plan: &Plan) -> Option<f64> {
+    let text = format!("{:?}", plan.sampler);
+    let share = text.split_once("TraceIdRatioBased(")?.1;
+    share.trim_end_matches(')').parse().ok()
+}
+
+#[test]
+fn the_sampler_is_the_one_that_the_variables_name() {
+    let sampler = |name: &str, argument: &str| {
+        let all = [("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", argument)];
+        plan("production", Endpoint::Off, &all).map(|plan| format!("{:?}", plan.sampler)).map_err(|e| e.to_string())
+    };
+    assert_eq!(sampler("", "").unwrap(), "ParentBased(AlwaysOn)");
+    assert_eq!(sampler("always_off", "").unwrap(), "AlwaysOff");
+    assert_eq!(sampler("traceidratio", "0.25").unwrap(), "TraceIdRatioBased(0.25)");
+    assert_eq!(sampler("parentbased_traceidratio", "").unwrap(), "ParentBased(TraceIdRatioBased(1.0))");
+    let error = sampler("traceidratio", "1.5").unwrap_err();
+    assert_eq!(error, "OTEL_TRACES_SAMPLER_ARG: '1.5' is not a share from 0 to 1");
+    assert!(sampler("xray", "").unwrap_err().starts_with("OTEL_TRACES_SAMPLER: 'xray' is not 'always_on'"));
+}
+
 #[test]
 fn what_the_variables_already_say_is_left_to_the_sdk() {
     let ratio = Settings { sample_ratio: Some(0.5), ..settings("production", Endpoint::Environment) };
     let ours = Plan::new(&ratio, &Variables::of_pairs([])).unwrap();
-    assert_eq!((ours.span_queue_max, ours.log_queue_max, ours.sample_ratio), (Some(8192), Some(8192), Some(0.5)));
+    assert_eq!((ours.span_queue_max, ours.log_queue_max, ratio_of(&ours)), (Some(8192), Some(8192), Some(0.5)));
     let said =
         [("OTEL_BSP_MAX_QUEUE_SIZE", "7"), ("OTEL_BLRP_MAX_QUEUE_SIZE", "7"), ("OTEL_TRACES_SAMPLER", "always_on")];
     let theirs = Plan::new(&ratio, &Variables::of_pairs(said)).unwrap();
-    assert_eq!((theirs.span_queue_max, theirs.log_queue_max, theirs.sample_ratio), (None, None, None));
+    assert_eq!((theirs.span_queue_max, theirs.log_queue_max, ratio_of(&theirs)), (None, None, None));
     let timeout = plan("production", Endpoint::Environment, &[("OTEL_EXPORTER_OTLP_TIMEOUT", "250")]).unwrap();
     assert_eq!(timeout.logs.unwrap().timeout, Duration::from_millis(250));
 }

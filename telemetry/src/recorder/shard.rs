@@ -1,0 +1,173 @@
+//! The state, split by trace id, so that threads seldom want the same lock.
+
+use super::groups::{Class, Gone, Groups, Kept};
+use super::open::Open;
+use super::size::Size as _;
+use super::{RecorderSettings, Stats};
+use crate::lock;
+use opentelemetry::trace::{Span as _, SpanId, TraceId};
+use opentelemetry_sdk::logs::SdkLogRecord;
+use opentelemetry_sdk::trace::{Span, SpanData};
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How many there are. Each has its part of every limit.
+const SHARDS: usize = 8;
+
+/// All of them.
+pub(super) struct Shards {
+    shards: [Mutex<Shard>; SHARDS],
+    /// Log records of no trace.
+    loose: Mutex<Groups<SdkLogRecord>>,
+    /// Trace ids come from clients too: which shard they lead to must not be theirs to choose.
+    hasher: RandomState,
+    open: AtomicUsize,
+    open_max: usize,
+    slow: Duration,
+}
+
+/// Whatever has to do with some of the traces.
+struct Shard {
+    open: HashMap<SpanId, Arc<Open>>,
+    spans: Groups<SpanData>,
+    logs: Groups<SdkLogRecord>,
+}
+
+/// What had to make room for a span.
+#[derive(Default)]
+pub(super) struct GoneForSpan {
+    pub(super) spans: Gone<SpanData>,
+    pub(super) logs: Gone<SdkLogRecord>,
+}
+
+impl Shards {
+    pub(super) fn new(settings: &RecorderSettings) -> Self {
+        // An eighth is for those of no trace, which are one group: it takes half of its ring.
+        let eighth = settings.log_max_bytes / 8;
+        let (healthy_logs, kept_logs) = (3 * eighth / SHARDS, 4 * eighth / SHARDS);
+        let (recent_max, kept_max) = (settings.recent_max_bytes / SHARDS, settings.kept_max_bytes / SHARDS);
+        let shard = || Shard {
+            open: HashMap::new(),
+            spans: Groups::new(recent_max, kept_max),
+            logs: Groups::new(healthy_logs, kept_logs),
+        };
+        Self {
+            shards: std::array::from_fn(|_| Mutex::new(shard())),
+            loose: Mutex::new(Groups::new(2 * eighth, 0)),
+            hasher: RandomState::new(),
+            open: AtomicUsize::new(0),
+            open_max: settings.open_max,
+            slow: settings.slow,
+        }
+    }
+
+    fn of(&self, trace: TraceId) -> &Mutex<Shard> {
+        let hash = self.hasher.hash_one(trace);
+        &self.shards[(hash % SHARDS as u64) as usize]
+    }
+
+    /// Answers false if there are too many open already.
+    pub(super) fn start(&self, span: &Span) -> bool {
+        if self.open.load(Relaxed) >= self.open_max {
+            return false;
+        }
+        let Some(data) = span.exported_data() else { return true };
+        let context = span.span_context();
+        let (trace, id) = (context.trace_id(), context.span_id());
+        let open = Arc::new(Open::from(data));
+        let before = lock(self.of(trace)).open.insert(id, open);
+        if before.is_none() {
+            self.open.fetch_add(1, Relaxed);
+        }
+        true
+    }
+
+    pub(super) fn end(&self, span: SpanData) -> GoneForSpan {
+        let (trace, id) = (span.span_context.trace_id(), span.span_context.span_id());
+        let took = span.end_time.duration_since(span.start_time).unwrap_or_default();
+        let class = match (span.is_failure(), took >= self.slow) {
+            (true, _) => Class::Failed,
+            (false, true) => Class::Slow,
+            (false, false) => Class::Healthy,
+        };
+        let span = Arc::new(span);
+        let mut gone = GoneForSpan::default();
+        let mut shard = lock(self.of(trace));
+        let open = shard.open.remove(&id);
+        gone.spans = shard.spans.push(trace, class, span);
+        if class > Class::Healthy {
+            gone.logs = shard.logs.promote(trace, class);
+        }
+        drop(shard);
+        if open.is_some() {
+            self.open.fetch_sub(1, Relaxed);
+        }
+        gone
+    }
+
+    pub(super) fn log(&self, record: SdkLogRecord) -> Gone<SdkLogRecord> {
+        let trace = trace_of(&record);
+        let record = Arc::new(record);
+        if trace == TraceId::INVALID {
+            return lock(&self.loose).push(trace, Class::Healthy, record);
+        }
+        let mut shard = lock(self.of(trace));
+        let class = shard.spans.class_of(trace);
+        shard.logs.push(trace, class, record)
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let [logs, _] = lock(&self.loose).held();
+        let mut stats = Stats { open: self.open.load(Relaxed), logs, ..Stats::default() };
+        for shard in &self.shards {
+            let shard = lock(shard);
+            let ([recent, kept], [of_healthy, of_kept]) = (shard.spans.held(), shard.logs.held());
+            stats.recent += recent;
+            stats.kept += kept;
+            stats.logs += of_healthy;
+            stats.logs += of_kept;
+        }
+        stats
+    }
+
+    /// The open spans of one trace.
+    pub(super) fn open_of(&self, trace: TraceId) -> Vec<Arc<Open>> {
+        let shard = lock(self.of(trace));
+        shard.open.values().filter(|open| open.trace == trace).cloned().collect()
+    }
+
+    /// All open spans.
+    pub(super) fn open(&self) -> Vec<Arc<Open>> {
+        self.shards.iter().flat_map(|shard| lock(shard).open.values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// The spans of one trace.
+    pub(super) fn trace(&self, trace: TraceId) -> Option<(Class, Vec<Arc<SpanData>>)> {
+        lock(self.of(trace)).spans.get(trace)
+    }
+
+    /// The log records of one trace.
+    pub(super) fn logs_of(&self, trace: TraceId) -> Vec<Arc<SdkLogRecord>> {
+        lock(self.of(trace)).logs.get(trace).map(|(_, logs)| logs).unwrap_or_default()
+    }
+
+    /// One shard after the other: nobody waits for whoever looks at all of them.
+    pub(super) fn traces(&self) -> impl Iterator<Item = Kept<SpanData>> {
+        self.shards.iter().flat_map(|shard| lock(shard).spans.all())
+    }
+
+    /// All log records.
+    pub(super) fn logs(&self) -> impl Iterator<Item = Arc<SdkLogRecord>> {
+        let loose = lock(&self.loose).all();
+        let of_traces = self.shards.iter().flat_map(|shard| lock(shard).logs.all());
+        loose.into_iter().chain(of_traces).flat_map(|(_, _, logs)| logs)
+    }
+}
+
+fn trace_of(record: &SdkLogRecord) -> TraceId {
+    record.trace_context().map_or(TraceId::INVALID, |context| context.trace_id)
+}

@@ -1,0 +1,234 @@
+//! Traces as they are shown: summaries of many, and one with all that is known of it.
+
+use super::groups::{Class, Kept};
+use super::open::{Open, OpenView};
+use super::size::Size as _;
+use super::spans::{SpanView, place};
+use super::values::{nanos, text_of};
+use super::{LogLevel, LogQuery, LogView, Recorder};
+use crate::context::ORIGIN_TRACE_ID;
+use opentelemetry::trace::{SpanId, TraceId};
+use opentelemetry_sdk::trace::SpanData;
+use serde::Serialize;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Of one trace, so much is shown at most, of each kind.
+const SHOWN_MAX: usize = 5_000;
+
+/// And so many traces that follow from it.
+const FOLLOWERS_MAX: usize = 200;
+
+/// Components that a summary names.
+const COMPONENTS_MAX: usize = 16;
+
+/// Which traces are asked for. What is left out, or false, asks nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TraceQuery {
+    /// Only those with a span that failed.
+    pub errors: bool,
+    /// The name of the root contains it, in whatever case.
+    pub name: Option<String>,
+    /// Whose work it was.
+    pub tenant: Option<String>,
+    /// It took at least so many milliseconds.
+    pub min_ms: Option<u64>,
+    /// It began at this time or later, in milliseconds since the epoch.
+    pub since_ms: Option<u64>,
+    /// Only those behind this one, in the order of the list.
+    pub after: Option<(u64, String)>,
+    /// So many at most.
+    pub limit: usize,
+}
+
+/// Where a trace is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TraceRing {
+    /// Among the healthy ones: until there are enough later ones.
+    Recent,
+    /// Among those that failed or were slow.
+    Kept,
+}
+
+/// A trace in one line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Its id, 32 hex digits.
+    pub trace_id: String,
+    /// The name of its root, or of the span nearest to it.
+    pub name: String,
+    /// When it began, nanoseconds since the epoch.
+    pub start_unix_nano: u64,
+    /// Until the end of what has ended last, in nanoseconds.
+    pub duration_ns: u64,
+    /// Spans that have ended and are kept.
+    pub spans: usize,
+    /// How many of them failed.
+    pub errors: usize,
+    /// Whether any did.
+    pub error: bool,
+    /// The direct children of the root of the tree that had to do with it, by name.
+    pub components: Vec<String>,
+    /// Whose work it was.
+    pub tenant: Option<String>,
+    /// The trace in which the story began, if that is another one.
+    pub origin_trace_id: Option<String>,
+    /// Where it is kept.
+    pub ring: TraceRing,
+    /// Spans of it that are still open.
+    pub open: usize,
+}
+
+impl Summary {
+    /// Where it stands in the list.
+    pub fn place(&self) -> (u64, String) {
+        (self.start_unix_nano, self.trace_id.clone())
+    }
+}
+
+/// All that is known of a trace.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TraceView {
+    /// In one line.
+    #[serde(flatten)]
+    pub summary: Summary,
+    /// What has ended, by the time of its start, each with its log records.
+    #[serde(rename = "items")]
+    pub spans: Vec<SpanView>,
+    /// What has not, oldest first.
+    #[serde(rename = "open_spans")]
+    pub open: Vec<OpenView>,
+    /// Log records of the trace that belong to none of the spans shown, newest first.
+    pub logs: Vec<LogView>,
+    /// Traces that link to it or name it as their origin, newest first.
+    pub followers: Vec<Summary>,
+    /// How many spans and followers are not shown because there are too many.
+    pub left_off: LeftOff,
+}
+
+/// What an answer has no room for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct LeftOff {
+    /// Spans.
+    pub spans: usize,
+    /// Traces.
+    pub followers: usize,
+}
+
+impl Recorder {
+    /// Traces, newest first.
+    pub fn traces(&self, query: &TraceQuery) -> Vec<Summary> {
+        let open = self.open_by_trace();
+        let name = query.name.as_deref().map(str::to_lowercase);
+        let is_asked = |summary: &Summary| {
+            (!query.errors || summary.error)
+                && name.as_deref().is_none_or(|name| summary.name.to_lowercase().contains(name))
+                && query.tenant.as_ref().is_none_or(|tenant| summary.tenant.as_ref() == Some(tenant))
+                && query.min_ms.is_none_or(|ms| summary.duration_ns >= ms.saturating_mul(1_000_000))
+                && query.since_ms.is_none_or(|ms| summary.start_unix_nano >= ms.saturating_mul(1_000_000))
+                && query.after.as_ref().is_none_or(|after| summary.place() < *after)
+        };
+        let found = self.shards().traces().map(|trace| summarized(&trace, &open)).filter(is_asked).collect();
+        newest(found, query.limit).0
+    }
+
+    /// One trace; none if nothing of it is kept or open.
+    pub fn trace(&self, id: TraceId) -> Option<TraceView> {
+        let (class, mut kept) = self.shards().trace(id).unwrap_or((Class::Healthy, Vec::new()));
+        let open = self.open_of(id, SHOWN_MAX);
+        let query = LogQuery { trace: Some(id), level: LogLevel::Trace, limit: SHOWN_MAX };
+        let mut logs = self.logs(&query);
+        if kept.is_empty() && open.is_empty() && logs.is_empty() {
+            return None;
+        }
+        kept.sort_by_key(|span| span.start_time);
+        let all_open = HashMap::from([(id, self.shards().open_of(id))]);
+        let summary = summarized(&(id, class, kept.clone()), &all_open);
+        let followers = self.followers(id);
+        let left_off = LeftOff { spans: kept.len().saturating_sub(SHOWN_MAX), followers: followers.1 };
+        let began = summary.start_unix_nano;
+        let mut spans: Vec<_> = kept.iter().take(SHOWN_MAX).map(|span| SpanView::new(span, began)).collect();
+        place(&mut logs, &mut spans);
+        Some(TraceView { summary, spans, open, logs, followers: followers.0, left_off })
+    }
+
+    fn followers(&self, of: TraceId) -> (Vec<Summary>, usize) {
+        let text = of.to_string();
+        let follows = |span: &Arc<SpanData>| {
+            span.links.iter().any(|link| link.span_context.trace_id() == of)
+                || text_of(&span.attributes, ORIGIN_TRACE_ID) == Some(&text)
+        };
+        let others = self.shards().traces().filter(|(id, _, spans)| *id != of && spans.iter().any(follows));
+        let open = self.open_by_trace();
+        newest(others.map(|trace| summarized(&trace, &open)).collect(), FOLLOWERS_MAX)
+    }
+
+    fn open_by_trace(&self) -> HashMap<TraceId, Vec<Arc<Open>>> {
+        let mut by_trace: HashMap<TraceId, Vec<Arc<Open>>> = HashMap::new();
+        for open in self.shards().open() {
+            by_trace.entry(open.trace).or_default().push(open);
+        }
+        by_trace
+    }
+}
+
+/// The newest, at most `limit`, and how many more there are.
+fn newest(mut found: Vec<Summary>, limit: usize) -> (Vec<Summary>, usize) {
+    found.sort_by_cached_key(|summary| std::cmp::Reverse(summary.place()));
+    let left_off = found.len().saturating_sub(limit);
+    found.truncate(limit);
+    (found, left_off)
+}
+
+fn summarized((id, class, spans): &Kept<SpanData>, open: &HashMap<TraceId, Vec<Arc<Open>>>) -> Summary {
+    let open = open.get(id).map(Vec::as_slice).unwrap_or_default();
+    let text = |name: &str| spans.iter().find_map(|span| text_of(&span.attributes, name)).map(str::to_owned);
+    let ended = spans.iter().map(|span| (span.start_time, span.end_time));
+    let known = ended.chain(open.iter().map(|span| (span.start, span.start)));
+    let (start, end) = known.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unzip();
+    let (start, end) = (start.map_or(0, nanos), end.map_or(0, nanos));
+    let errors = spans.iter().filter(|span| span.is_failure()).count();
+    Summary {
+        trace_id: id.to_string(),
+        name: root_name(spans, open),
+        start_unix_nano: start,
+        duration_ns: end.saturating_sub(start),
+        spans: spans.len(),
+        errors,
+        error: errors > 0,
+        components: components(spans),
+        tenant: text("tenant"),
+        origin_trace_id: text(ORIGIN_TRACE_ID).filter(|origin| *origin != id.to_string()),
+        ring: if *class == Class::Healthy { TraceRing::Recent } else { TraceRing::Kept },
+        open: open.len(),
+    }
+}
+
+/// The root may be gone already, or not have ended: then the oldest span speaks for it.
+fn root_name(spans: &[Arc<SpanData>], open: &[Arc<Open>]) -> String {
+    let is_root = |span: &&Arc<SpanData>| span.parent_span_id == SpanId::INVALID || span.parent_span_is_remote;
+    let ended = || spans.iter().min_by_key(|span| span.start_time).map(|span| (span.start_time, &span.name));
+    let still_open = || open.iter().min_by_key(|span| span.start).map(|span| (span.start, &span.name));
+    let root = spans.iter().filter(is_root).min_by_key(|span| span.start_time).map(|span| &span.name);
+    let root = root.or_else(|| open.iter().find(|span| span.parent.is_none()).map(|span| &span.name));
+    let oldest = || ended().into_iter().chain(still_open()).min_by_key(|(start, _)| *start).map(|(_, name)| name);
+    root.or_else(oldest).map(ToString::to_string).unwrap_or_default()
+}
+
+/// By the attribute `component` of spans and of what happened in them, or by the path of the actor.
+fn components(spans: &[Arc<SpanData>]) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for span in spans {
+        let of_events = span.events.iter().filter_map(|event| text_of(&event.attributes, "component"));
+        let of_paths = ["actor", "path"].into_iter().filter_map(|name| text_of(&span.attributes, name));
+        let first = of_paths.filter_map(|path| path.split('.').next());
+        for name in text_of(&span.attributes, "component").into_iter().chain(of_events).chain(first) {
+            if found.len() < COMPONENTS_MAX && !name.is_empty() && !found.iter().any(|known| known == name) {
+                found.push(name.to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
