@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use telemetry::incidents::IncidentId;
 use telemetry::panic::{PANIC_RECOVERED, Policy, Recovery};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -174,6 +175,15 @@ impl ChildContext {
 
     pub(crate) fn node(&self) -> &Arc<Node> {
         &self.0.node
+    }
+
+    /// Something about this incarnation is on record: its supervisor will say what it does about it.
+    pub(crate) fn on_record(&self, incident: IncidentId) {
+        let mut data = self.0.node.data();
+        // One that was given up long ago may still panic.
+        if data.incarnation == self.incarnation() {
+            data.on_record(incident);
+        }
     }
 
     pub(crate) fn tree(&self) -> &Arc<TreeShared> {

@@ -36,6 +36,13 @@ pub struct Panicked {
     pub incident: String,
 }
 
+impl Panicked {
+    /// Puts on record what became of the work: "the job is tried again in 1000 ms".
+    pub fn outcome(&self, outcome: impl Into<String>) {
+        incident_of(&self.incident, outcome.into());
+    }
+}
+
 /// Runs `future`, catches and records its panic.
 ///
 /// # Errors
@@ -98,12 +105,21 @@ pub fn crash_process(component: &str, reason: impl Into<String>) -> ! {
 /// Records the panic and applies its policy.
 fn settle(site: GuardSite<'_>, captured: CapturedPanic) -> Panicked {
     let message = captured.message.clone();
-    let policy = site.policy;
+    let (policy, phase) = (site.policy, site.phase);
     let incident = record(site, captured);
     if policy == Policy::CrashProcess {
         telemetry::crash(CRASH_FLUSH);
     }
+    // Whoever is told below may know better.
+    incident_of(&incident, format!("this {phase} was given up, all else goes on"));
     Panicked { message, incident }
+}
+
+fn incident_of(incident: &str, outcome: String) {
+    // Not if the runtime went away, and there is none.
+    if let Ok(id) = incident.parse() {
+        telemetry::incidents::amend(id, outcome);
+    }
 }
 
 /// Records a panic in foreign code that nobody's work depends on.

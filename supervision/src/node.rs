@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde::Serialize;
+use telemetry::incidents::{self, IncidentId};
 use telemetry::metrics::BoundHistogram;
 use tokio::time::Instant;
 
@@ -14,6 +15,9 @@ use crate::{
     ChildSpec, Exit, Kind, Path, SpecSummary, StuckIn, TaskGroup, context::Identity, heartbeat::unix_millis,
     supervised::MESSAGE_DURATION, task_group::WeakTaskGroup,
 };
+
+/// Records of a child that wait for their outcome; it panicked at most so often before its supervisor decided.
+const PENDING_MAX: usize = 4;
 
 /// Incidents that are kept for each child.
 const HISTORY: usize = 16;
@@ -53,6 +57,8 @@ pub(crate) struct NodeData {
 struct Past {
     failures: BTreeMap<&'static str, u64>,
     history: VecDeque<Incident>,
+    /// Records of what became of which is not decided yet, oldest first.
+    pending: VecDeque<IncidentId>,
 }
 
 /// What a child is doing.
@@ -304,6 +310,39 @@ impl NodeData {
             uptime_ms: millis(uptime),
             restart_in_ms: restart_in.map(millis),
         });
+    }
+
+    /// Something about it is on record, and its supervisor will decide what becomes of it.
+    pub(crate) fn on_record(&mut self, incident: IncidentId) {
+        let past = self.past.get_or_insert_default();
+        if past.pending.len() == PENDING_MAX {
+            past.pending.pop_front();
+        }
+        past.pending.push_back(incident);
+    }
+
+    /// Puts on record what is done about it, for now.
+    pub(crate) fn outcome_so_far(&self, outcome: impl FnOnce() -> String) {
+        if let Some(past) = self.past.as_ref().filter(|past| !past.pending.is_empty()) {
+            let outcome = outcome();
+            for incident in &past.pending {
+                // One that is no longer kept needs no outcome.
+                let _ = incidents::amend(*incident, &*outcome);
+            }
+        }
+    }
+
+    /// Puts on record what has become of it.
+    pub(crate) fn outcome(&mut self, outcome: impl FnOnce() -> String) {
+        self.outcome_so_far(outcome);
+        if let Some(past) = &mut self.past {
+            past.pending.clear();
+        }
+    }
+
+    /// How long it had to wait for its latest restart, in milliseconds.
+    pub(crate) fn waited_ms(&self) -> u64 {
+        self.past.iter().filter_map(|past| past.history.back()?.restart_in_ms).sum()
     }
 
     /// A waiting child says how long it still waits.

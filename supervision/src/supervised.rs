@@ -326,5 +326,6 @@ pub(crate) fn record_panic(
         tenant: None,
         detail: vec![("path".to_owned(), identity.path.to_string())],
     };
-    telemetry::panic::record(site, captured);
+    let incident = telemetry::panic::record(site, captured);
+    context.on_record(incident);
 }

@@ -4,6 +4,8 @@
 
 use crate::lock;
 use jiff::Timestamp;
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, TraceContextExt as _};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,7 +28,56 @@ pub fn get(id: IncidentId) -> Option<Arc<Incident>> {
     lock(&RING).0.iter().rev().find(|incident| incident.id == id).cloned()
 }
 
-/// Says what became of it: "restarted after 1 s", "gave up". Answers whether the incident is still kept.
+/// Keeps an incident that is no panic: somebody is stuck, or gave up. It belongs to the trace in force. Whoever notes it logs
+/// it, too.
+pub fn note(noted: Noted<'_>) -> IncidentId {
+    let span = Context::map_current(|context| context.span().span_context().clone());
+    let span = Some(span).filter(SpanContext::is_valid);
+    let incident = Incident {
+        id: IncidentId::new(),
+        at: Timestamp::now(),
+        kind: noted.kind,
+        component: noted.component.to_owned(),
+        actor: noted.actor.to_owned(),
+        policy: noted.policy,
+        phase: "run".to_owned(),
+        incarnation: noted.incarnation,
+        message_type: None,
+        message: noted.message,
+        location: None,
+        thread: std::thread::current().name().unwrap_or("unnamed").to_owned(),
+        backtrace: None,
+        trace_id: span.as_ref().map(|span| span.trace_id().to_string()),
+        span_id: span.as_ref().map(|span| span.span_id().to_string()),
+        tenant: None,
+        detail: noted.detail,
+        outcome: None,
+    };
+    let id = incident.id;
+    keep(incident);
+    id
+}
+
+/// What is known of an incident that is no panic.
+#[derive(Debug, Clone)]
+pub struct Noted<'a> {
+    /// What kind: `stuck`, `gave_up`.
+    pub kind: &'static str,
+    /// The child of the root under which it happened.
+    pub component: &'a str,
+    /// The path below the root, in dots.
+    pub actor: &'a str,
+    /// What is to be done about it: `restart`, `degrade`, `escalate`, `none`.
+    pub policy: &'static str,
+    /// Which life of the actor, from 1.
+    pub incarnation: u64,
+    /// What happened, in one sentence.
+    pub message: String,
+    /// What else is known.
+    pub detail: Vec<(String, String)>,
+}
+
+/// Says what became of it: "restarted as incarnation 2 after 1000 ms". Answers whether the incident is still kept.
 pub fn amend(id: IncidentId, outcome: impl Into<String>) -> bool {
     let outcome = outcome.into();
     change(id, |incident| incident.outcome = Some(outcome))
@@ -39,13 +90,13 @@ pub struct Incident {
     pub id: IncidentId,
     /// When it happened; RFC 3339 in JSON.
     pub at: Timestamp,
-    /// What kind: `panic`, or `panic.uncaught` when nobody caught it.
+    /// What kind: `panic`, `panic.uncaught` when nobody caught it, or what was [noted](note): `stuck`, `gave_up`.
     pub kind: &'static str,
     /// The child of the root under which it happened.
     pub component: String,
     /// The path below the root, in dots.
     pub actor: String,
-    /// What was to be done about it: `restart`, `keep_running`, `crash_process`, `none`.
+    /// What was to be done about it: `restart`, `keep_running`, `crash_process`, `none`; `degrade`, `escalate`.
     pub policy: &'static str,
     /// What it was doing: `start`, `handle`, `stop` ...
     pub phase: String,

@@ -326,6 +326,7 @@ fn logged(report: &Report, took: Duration) -> NewAttempt {
 }
 
 fn panicked(panicked: Panicked) -> Report {
+    panicked.outcome("the delivery failed, and is tried again if it has attempts left");
     let detail = format!("the adapter panicked (incident {})", panicked.incident);
     Outcome::Retry { class: "panic", status: None, after: None, detail }.into()
 }

@@ -83,14 +83,18 @@ impl RunOne {
     async fn attempt(&self, site: &RunSite, job: Job, reins: Reins, span: tracing::Span) -> Settlement {
         let job = Arc::new(job);
         let handler = self.handlers.get(&job.kind);
+        let mut panicked = None;
         let (ending, effects) = match handler {
-            Some(handler) => self.guarded(site, handler.as_ref(), &job, &reins).await,
+            Some(handler) => self.guarded(site, handler.as_ref(), &job, &reins, &mut panicked).await,
             None => (Ending::Unknown, Vec::new()),
         };
         seam!("after_handler");
         let retry = self.retry.with(handler.and_then(|handler| handler.retry()));
         let outcome = retry.decide(&job, ending);
         RunSpan::outcome(&span, outcome.as_str());
+        if let Some(panicked) = panicked {
+            panicked.outcome(told(&outcome));
+        }
         if let Outcome::Retry { error: why, .. } | Outcome::Dead { reason: why, .. } = &outcome {
             RunSpan::end(&span, "ERROR");
             RunSpan::reason(&span, why);
@@ -110,6 +114,7 @@ impl RunOne {
         handler: &dyn AnyHandler,
         job: &Arc<Job>,
         Reins { cancelled, progress }: &Reins,
+        panic: &mut Option<Panicked>,
     ) -> (Ending, Vec<Effect>) {
         let (job, attempt) = (Arc::clone(job), job.charged());
         let context =
@@ -120,30 +125,51 @@ impl RunOne {
         let mut work = Box::pin(guard(guard_site(site, &job), with_deadline(deadline, handler.run(context))));
         let stopped = tokio::select! {
             biased;
-            ended = &mut work => return ending(ended, cancelled.is_cancelled().then_some(Ending::Interrupted)),
+            ended = &mut work => {
+                return ending(ended, cancelled.is_cancelled().then_some(Ending::Interrupted), panic);
+            }
             () = tokio::time::sleep_until(deadline) => Ending::TimedOut { timeout_ms },
             () = cancelled.cancelled() => Ending::Interrupted,
         };
         // Whoever listens ends by itself.
         cancelled.cancel();
         if let Ok(ended) = timeout(Duration::from_millis(self.cancel_grace_ms), &mut work).await {
-            return ending(ended, Some(stopped));
+            return ending(ended, Some(stopped), panic);
         }
         // What is dropped half-way is still the handler's own code.
         match guard(guard_site(site, &job), async move { drop(work) }).await {
             Ok(()) => (stopped, Vec::new()),
-            Err(panicked) => (Ending::Panicked { message: panicked.to_string() }, Vec::new()),
+            Err(panicked) => (panicked_ending(panic, panicked), Vec::new()),
         }
     }
 }
 
 /// How a handler ended that was not dropped. One that gives up when it is stopped has ended as it was `stopped`.
-fn ending(ended: Result<Result<JobDone, JobError>, Panicked>, stopped: Option<Ending>) -> (Ending, Vec<Effect>) {
+fn ending(
+    ended: Result<Result<JobDone, JobError>, Panicked>,
+    stopped: Option<Ending>,
+    panic: &mut Option<Panicked>,
+) -> (Ending, Vec<Effect>) {
     match (ended, stopped) {
         (Ok(Ok(JobDone { result, effects })), _) => (Ending::Done { result }, effects),
         (Ok(Err(JobError::Retry { .. })), Some(stopped)) => (stopped, Vec::new()),
         (Ok(Err(error)), _) => (Ending::Failed(error), Vec::new()),
-        (Err(panicked), _) => (Ending::Panicked { message: panicked.to_string() }, Vec::new()),
+        (Err(panicked), _) => (panicked_ending(panic, panicked), Vec::new()),
+    }
+}
+
+fn panicked_ending(kept: &mut Option<Panicked>, panicked: Panicked) -> Ending {
+    let message = panicked.to_string();
+    *kept = Some(panicked);
+    Ending::Panicked { message }
+}
+
+/// What becomes of a job that has panicked, for its incident.
+fn told(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Retry { after_ms, .. } => format!("the job is tried again in {after_ms} ms"),
+        Outcome::Dead { reason, .. } => format!("the job is dead: {reason}"),
+        other => format!("the job: {}", other.as_str()),
     }
 }
 

@@ -211,7 +211,10 @@ impl Guarded<'_> {
             tenant: self.tenant,
             detail: vec![text("route", self.route), text("request_id", self.id.as_str())],
         };
-        guard(site, future).await.unwrap_or_else(|panicked| Problem::from(panicked).into_response())
+        guard(site, future).await.unwrap_or_else(|panicked| {
+            panicked.outcome("the request was answered 500");
+            Problem::from(panicked).into_response()
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use telemetry::incidents::{self, Noted};
 use tokio::sync::oneshot;
 
 use super::{
@@ -90,6 +91,10 @@ impl Supervisor {
             return Ok(Answer::Done);
         }
         data.stuck = place.clone();
+        let incarnation = data.incarnation;
+        if place.is_none() {
+            data.outcome(|| "it went on by itself".to_owned());
+        }
         drop(data);
         let Some(place) = place else {
             tracing::info!(%path, "a child that was stuck goes on");
@@ -98,6 +103,22 @@ impl Supervisor {
         };
         STUCK.add(1, slot.node.identity.as_component());
         tracing::error!(%path, %place, ?rule, "child is stuck");
+        let incident = incidents::note(Noted {
+            kind: "stuck",
+            component: slot.node.identity.component(),
+            actor: &slot.node.identity.label,
+            policy: if rule == OnStuck::Restart { "restart" } else { "none" },
+            incarnation,
+            message: format!("stuck in {place}"),
+            detail: vec![("path".to_owned(), path.to_string())],
+        });
+        let mut data = slot.node.data();
+        data.on_record(incident);
+        data.outcome_so_far(|| match rule {
+            OnStuck::Report => "it is left alone".to_owned(),
+            OnStuck::Restart => "it is asked to stop, to be started again".to_owned(),
+        });
+        drop(data);
         self.emit(sequence, EventKind::Stuck { place });
         if rule == OnStuck::Restart {
             self.inbox.push_back(Deferred::Stuck(sequence));

@@ -177,7 +177,8 @@ fn record_panic(context: &ChildContext, phase: &'static str, captured: CapturedP
         tenant: None,
         detail: vec![("path".to_owned(), identity.path.to_string())],
     };
-    telemetry::panic::record(site, captured);
+    let incident = telemetry::panic::record(site, captured);
+    context.on_record(incident);
     exit
 }
 

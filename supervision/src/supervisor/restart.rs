@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use telemetry::incidents::{self, IncidentId, Noted};
 use tokio::time::Instant;
 
 use super::note::LEAKED;
@@ -15,6 +16,7 @@ use crate::{
     StopOutcome, Strategy,
     context::{Child, Component},
     exit::Cause,
+    node::Node,
     process::Ended,
 };
 
@@ -64,7 +66,9 @@ impl Supervisor {
         self.leaves_a_leak(sequence, &ended);
         let Some(slot) = self.slots.get(&sequence) else { return };
         slot.unavailable(Err(LossReason::Failed));
-        slot.node.data().failed(ended.exit, Duration::ZERO, None);
+        let mut data = slot.node.data();
+        data.outcome(|| "it left something behind that does not end, and is not started again before that".to_owned());
+        data.failed(ended.exit, Duration::ZERO, None);
     }
 
     /// What it had started and could not end goes on.
@@ -113,7 +117,10 @@ impl Supervisor {
             slot.become_(State::Down, Status::Finished);
             self.context.heartbeats().forget(&slot.node.identity.path);
         } else {
-            slot.node.data().failed(exit, uptime, None);
+            let mut data = slot.node.data();
+            data.outcome(|| if ending { "its supervisor ends" } else { "it is not started again" }.to_owned());
+            data.failed(exit, uptime, None);
+            drop(data);
             slot.become_(State::Down, Status::Down);
         }
         if is_gone && !ending {
@@ -135,7 +142,7 @@ impl Supervisor {
 
     /// The next start comes after a backoff; without one that is allowed, the supervisor gives up.
     fn schedule(&mut self, sequence: Sequence, exit: Exit, uptime: Duration, moment: Moment) {
-        match self.decide(sequence) {
+        match self.decide(sequence, &exit) {
             Some(delay) => {
                 self.note_restart(sequence, exit, uptime, delay);
                 let culprit = self.join_paused_restart(sequence);
@@ -211,7 +218,7 @@ impl Supervisor {
     }
 
     /// How long to wait before the next start; none if a budget is used up and the supervisor must give up.
-    fn decide(&mut self, sequence: Sequence) -> Option<Duration> {
+    fn decide(&mut self, sequence: Sequence, exit: &Exit) -> Option<Duration> {
         let now = Instant::now();
         if !self.window.as_mut().is_none_or(|window| window.allows(now)) {
             return None;
@@ -227,17 +234,20 @@ impl Supervisor {
             OnGiveUp::Escalate => None,
             OnGiveUp::Degrade { retry } => {
                 if !degraded {
-                    self.degrade(sequence);
+                    self.degrade(sequence, exit);
                 }
                 Some(retry.mul_f64(1.0 - 0.5 * fastrand::f64()))
             }
         }
     }
 
-    fn degrade(&mut self, sequence: Sequence) {
+    fn degrade(&mut self, sequence: Sequence, exit: &Exit) {
         let Some(slot) = self.slots.get(&sequence) else { return };
         slot.node.data().degraded = true;
         let identity = &slot.node.identity;
+        let message = format!("its restart budget is used up: it {exit}");
+        let incident = noted(&slot.node, "degrade", message);
+        slot.node.data().on_record(incident);
         DEGRADED.set(1.0, identity.as_child());
         tracing::error!(path = %identity.path, "child degraded: its restart budget is used up");
         self.emit(sequence, EventKind::Degraded);
@@ -269,6 +279,8 @@ impl Supervisor {
         }
         let mut data = slot.node.data();
         data.restarts += 1;
+        let how = if data.degraded { "degraded, and tried again" } else { "started again" };
+        data.outcome_so_far(|| format!("it is {how} in {} ms", delay.as_millis()));
         data.failed(exit, uptime, Some(delay));
         drop(data);
         slot.unavailable(Ok(Instant::now() + delay.min(FAR)));
@@ -319,6 +331,16 @@ impl Supervisor {
         ESCALATIONS.add(1, slot.node.identity.as_component());
         let path = self.context.path().clone();
         tracing::error!(%path, %child, incarnation, %exit, "supervisor gives up");
+        // On record as the supervisor's own failure: what becomes of that is decided further up.
+        let own = self.context.node();
+        let incident = noted(own, "escalate", format!("gave up on {child}, which {exit}"));
+        slot.node.data().outcome(|| format!("its supervisor gave up, see incident {incident}"));
+        let mut data = own.data();
+        data.on_record(incident);
+        if path.is_root() {
+            data.outcome(|| "the whole tree ended".to_owned());
+        }
+        drop(data);
         let kind = EventKind::GaveUp { child: child.clone(), exit: exit.clone() };
         self.context.tree().emit(crate::Event { path, incarnation: self.context.incarnation(), kind });
         self.end(match self.spec.give_up_as {
@@ -353,6 +375,20 @@ impl Supervisor {
             self.abandon(id, OperationError::Superseded);
         }
     }
+}
+
+/// Keeps a record that somebody failed once too often.
+fn noted(node: &Node, policy: &'static str, message: String) -> IncidentId {
+    let identity = &node.identity;
+    incidents::note(Noted {
+        kind: "gave_up",
+        component: identity.component(),
+        actor: &identity.label,
+        policy,
+        incarnation: node.data().incarnation,
+        message,
+        detail: vec![("path".to_owned(), identity.path.to_string())],
+    })
 }
 
 /// When the steps of a restart are drawn up.

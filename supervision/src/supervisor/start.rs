@@ -185,8 +185,12 @@ impl Supervisor {
         };
         slot.process = Some(started.process);
         slot.become_(State::Up { since: now }, Status::Up);
-        let (incarnation, degraded, reset_after) =
-            (slot.incarnation(), slot.node.data().degraded, slot.spec.backoff.reset_after);
+        let (incarnation, degraded, reset_after) = {
+            let mut data = slot.node.data();
+            let (incarnation, waited_ms) = (data.incarnation, data.waited_ms());
+            data.outcome(|| format!("restarted as incarnation {incarnation} after {waited_ms} ms"));
+            (incarnation, data.degraded, slot.spec.backoff.reset_after)
+        };
         let goal = slot.plan.and_then(|id| self.plans.get(&id)).map(|plan| &plan.goal);
         match goal {
             // Whoever asked for it knows.
