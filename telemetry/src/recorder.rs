@@ -4,13 +4,14 @@
 //! when somebody looks. A trace with a failure, or with a span slower than a threshold, is kept apart, so that healthy
 //! traffic does not push it out. Spans that are still open are listed too: what hangs now.
 //!
-//! It sees every trace. If the sampler drops one, it is recorded and not exported; see [`Recorded`](sampler::Recorded).
+//! It sees every trace. If the sampler drops one, it is recorded and not exported.
 //!
 //! It stands in the way of every span, so it is split by trace id into shards, each behind a lock that is held for some
 //! hundred nanoseconds; what had to make room is dropped outside of it. It never waits for anything else, and says nothing
 //! itself but numbers.
 
 mod groups;
+mod keys;
 mod logs;
 mod open;
 mod otlp;

@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn every_file_of_the_folder_is_a_benchmark() {
-        assert_eq!(names().unwrap(), ["bus", "scheduler", "service", "storm", "supervision"]);
+        assert_eq!(names().unwrap(), ["bus", "scheduler", "service", "storm", "supervision", "telemetry"]);
     }
 
     #[test]
@@ -148,7 +148,7 @@ mod tests {
     fn an_unknown_name_is_answered_with_the_known_ones() {
         assert_eq!(
             run(Some("speed")).unwrap_err(),
-            "no benchmark speed; there are: bus, scheduler, service, storm, supervision"
+            "no benchmark speed; there are: bus, scheduler, service, storm, supervision, telemetry"
         );
     }
 }

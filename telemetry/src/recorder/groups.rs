@@ -4,10 +4,11 @@
 //! slow may be pushed out down to a quarter by the failed, and the failed are never pushed out by the slow beyond the rest.
 //! In each class the oldest trace goes first, and goes whole.
 
+use super::keys::{Map, Trace};
 use super::size::Size;
 use opentelemetry::trace::TraceId;
 use serde::Serialize;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
@@ -41,9 +42,9 @@ struct Group<T> {
 /// Traces, and what is kept of each.
 #[derive(Debug)]
 pub(super) struct Groups<T> {
-    by_trace: HashMap<TraceId, Group<T>>,
+    by_trace: Map<Trace, Group<T>>,
     /// Oldest first, for each class. A trace that has changed its class still stands in the old queue.
-    queues: [VecDeque<TraceId>; 3],
+    queues: [VecDeque<Trace>; 3],
     bytes: [usize; 3],
     items: [usize; 3],
     healthy_max: usize,
@@ -85,27 +86,29 @@ impl<T> Default for Gone<T> {
 
 impl<T: Size> Groups<T> {
     pub(super) fn new(healthy_max: usize, kept_max: usize) -> Self {
-        let (by_trace, queues) = (HashMap::new(), Default::default());
+        let (by_trace, queues) = (Map::default(), Default::default());
         Self { by_trace, queues, bytes: [0; 3], items: [0; 3], healthy_max, kept_max }
     }
 
     /// The class of a trace: healthy, if nothing of it is kept.
-    pub(super) fn class_of(&self, trace: TraceId) -> Class {
+    pub(super) fn class_of(&self, trace: Trace) -> Class {
         self.by_trace.get(&trace).map_or(Class::Healthy, |group| group.class)
     }
 
     /// Keeps `item` of `trace`, which is of this class from now on, or of a graver one if it was before.
-    pub(super) fn push(&mut self, trace: TraceId, class: Class, item: Arc<T>) -> Gone<T> {
-        let size = item.size();
+    pub(super) fn push(&mut self, trace: Trace, class: Class, (item, size): (Arc<T>, usize)) -> Gone<T> {
         let mut gone = Gone::default();
-        let class = class.max(self.class_of(trace));
+        let before = self.by_trace.get(&trace).map(|group| group.class);
+        let class = before.map_or(class, |before| class.max(before));
         let full = self.limit(class) / 2;
         if size + GROUP > full {
             gone.refused = true;
             return gone;
         }
-        self.change(trace, class);
-        if !self.by_trace.contains_key(&trace) {
+        if before.is_some_and(|before| before < class) {
+            self.change(trace, class);
+        }
+        if before.is_none() {
             self.queues[class as usize].push_back(trace);
             self.bytes[class as usize] += GROUP;
         }
@@ -128,14 +131,14 @@ impl<T: Size> Groups<T> {
     }
 
     /// Says that a trace is of this class, unless it is of a graver one already.
-    pub(super) fn promote(&mut self, trace: TraceId, class: Class) -> Gone<T> {
+    pub(super) fn promote(&mut self, trace: Trace, class: Class) -> Gone<T> {
         let mut gone = Gone::default();
         self.change(trace, class);
         self.make_room(&mut gone);
         gone
     }
 
-    fn change(&mut self, trace: TraceId, class: Class) {
+    fn change(&mut self, trace: Trace, class: Class) {
         let Some(group) = self.by_trace.get_mut(&trace).filter(|group| group.class < class) else { return };
         self.bytes[group.class as usize] -= group.bytes;
         self.bytes[class as usize] += group.bytes;
@@ -195,13 +198,13 @@ impl<T: Size> Groups<T> {
     }
 
     /// What is kept of one trace.
-    pub(super) fn get(&self, trace: TraceId) -> Option<(Class, Vec<Arc<T>>)> {
+    pub(super) fn get(&self, trace: Trace) -> Option<(Class, Vec<Arc<T>>)> {
         self.by_trace.get(&trace).map(|group| (group.class, group.all()))
     }
 
     /// What is kept of all traces.
     pub(super) fn all(&self) -> Vec<Kept<T>> {
-        self.by_trace.iter().map(|(trace, group)| (*trace, group.class, group.all())).collect()
+        self.by_trace.iter().map(|(trace, group)| (trace.id, group.class, group.all())).collect()
     }
 }
 

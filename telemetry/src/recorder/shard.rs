@@ -1,6 +1,7 @@
 //! The state, split by trace id, so that threads seldom want the same lock.
 
 use super::groups::{Class, Gone, Groups, Kept};
+use super::keys::{Map, Trace};
 use super::open::Open;
 use super::size::Size as _;
 use super::{RecorderSettings, Stats};
@@ -8,7 +9,6 @@ use crate::lock;
 use opentelemetry::trace::{Span as _, SpanId, TraceId};
 use opentelemetry_sdk::logs::SdkLogRecord;
 use opentelemetry_sdk::trace::{Span, SpanData};
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -32,7 +32,8 @@ pub(super) struct Shards {
 
 /// Whatever has to do with some of the traces.
 struct Shard {
-    open: HashMap<SpanId, Arc<Open>>,
+    /// By the number that its span id is: those are our own, and random.
+    open: Map<u64, Arc<Open>>,
     spans: Groups<SpanData>,
     logs: Groups<SdkLogRecord>,
 }
@@ -51,7 +52,7 @@ impl Shards {
         let (healthy_logs, kept_logs) = (3 * eighth / SHARDS, 4 * eighth / SHARDS);
         let (recent_max, kept_max) = (settings.recent_max_bytes / SHARDS, settings.kept_max_bytes / SHARDS);
         let shard = || Shard {
-            open: HashMap::new(),
+            open: Map::default(),
             spans: Groups::new(recent_max, kept_max),
             logs: Groups::new(healthy_logs, kept_logs),
         };
@@ -65,9 +66,10 @@ impl Shards {
         }
     }
 
-    fn of(&self, trace: TraceId) -> &Mutex<Shard> {
-        let hash = self.hasher.hash_one(trace);
-        &self.shards[(hash % SHARDS as u64) as usize]
+    /// The trace with its hash, and its shard. The shard is chosen by other bits of the hash than a map looks at first.
+    fn of(&self, id: TraceId) -> (Trace, &Mutex<Shard>) {
+        let hash = self.hasher.hash_one(id);
+        (Trace { id, hash }, &self.shards[(hash >> 32) as usize % SHARDS])
     }
 
     /// Answers false if there are too many open already.
@@ -77,9 +79,9 @@ impl Shards {
         }
         let Some(data) = span.exported_data() else { return true };
         let context = span.span_context();
-        let (trace, id) = (context.trace_id(), context.span_id());
+        let ((_, shard), id) = (self.of(context.trace_id()), number(context.span_id()));
         let open = Arc::new(Open::from(data));
-        let before = lock(self.of(trace)).open.insert(id, open);
+        let before = lock(shard).open.insert(id, open);
         if before.is_none() {
             self.open.fetch_add(1, Relaxed);
         }
@@ -87,16 +89,18 @@ impl Shards {
     }
 
     pub(super) fn end(&self, span: SpanData) -> GoneForSpan {
-        let (trace, id) = (span.span_context.trace_id(), span.span_context.span_id());
+        let id = number(span.span_context.span_id());
+        let (trace, shard) = self.of(span.span_context.trace_id());
         let took = span.end_time.duration_since(span.start_time).unwrap_or_default();
         let class = match (span.is_failure(), took >= self.slow) {
             (true, _) => Class::Failed,
             (false, true) => Class::Slow,
             (false, false) => Class::Healthy,
         };
-        let span = Arc::new(span);
+        let size = span.size();
+        let span = (Arc::new(span), size);
         let mut gone = GoneForSpan::default();
-        let mut shard = lock(self.of(trace));
+        let mut shard = lock(shard);
         let open = shard.open.remove(&id);
         gone.spans = shard.spans.push(trace, class, span);
         if class > Class::Healthy {
@@ -110,12 +114,13 @@ impl Shards {
     }
 
     pub(super) fn log(&self, record: SdkLogRecord) -> Gone<SdkLogRecord> {
-        let trace = trace_of(&record);
-        let record = Arc::new(record);
-        if trace == TraceId::INVALID {
+        let (trace, shard) = self.of(trace_of(&record));
+        let size = record.size();
+        let record = (Arc::new(record), size);
+        if trace.id == TraceId::INVALID {
             return lock(&self.loose).push(trace, Class::Healthy, record);
         }
-        let mut shard = lock(self.of(trace));
+        let mut shard = lock(shard);
         let class = shard.spans.class_of(trace);
         shard.logs.push(trace, class, record)
     }
@@ -136,7 +141,7 @@ impl Shards {
 
     /// The open spans of one trace.
     pub(super) fn open_of(&self, trace: TraceId) -> Vec<Arc<Open>> {
-        let shard = lock(self.of(trace));
+        let shard = lock(self.of(trace).1);
         shard.open.values().filter(|open| open.trace == trace).cloned().collect()
     }
 
@@ -147,12 +152,14 @@ impl Shards {
 
     /// The spans of one trace.
     pub(super) fn trace(&self, trace: TraceId) -> Option<(Class, Vec<Arc<SpanData>>)> {
-        lock(self.of(trace)).spans.get(trace)
+        let (trace, shard) = self.of(trace);
+        lock(shard).spans.get(trace)
     }
 
     /// The log records of one trace.
     pub(super) fn logs_of(&self, trace: TraceId) -> Vec<Arc<SdkLogRecord>> {
-        lock(self.of(trace)).logs.get(trace).map(|(_, logs)| logs).unwrap_or_default()
+        let (trace, shard) = self.of(trace);
+        lock(shard).logs.get(trace).map(|(_, logs)| logs).unwrap_or_default()
     }
 
     /// One shard after the other: nobody waits for whoever looks at all of them.
@@ -166,6 +173,10 @@ impl Shards {
         let of_traces = self.shards.iter().flat_map(|shard| lock(shard).logs.all());
         loose.into_iter().chain(of_traces).flat_map(|(_, _, logs)| logs)
     }
+}
+
+fn number(id: SpanId) -> u64 {
+    u64::from_be_bytes(id.to_bytes())
 }
 
 fn trace_of(record: &SdkLogRecord) -> TraceId {

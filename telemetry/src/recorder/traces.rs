@@ -144,7 +144,11 @@ impl Recorder {
         }
         kept.sort_by_key(|span| span.start_time);
         let all_open = HashMap::from([(id, self.shards().open_of(id))]);
-        let summary = summarized(&(id, class, kept.clone()), &all_open);
+        let mut summary = summarized(&(id, class, kept.clone()), &all_open);
+        if let Some(first) = logs.last().filter(|_| summary.start_unix_nano == 0) {
+            // Its spans are gone, its log is not.
+            summary.start_unix_nano = first.time_unix_nano;
+        }
         let followers = self.followers(id);
         let left_off = LeftOff { spans: kept.len().saturating_sub(SHOWN_MAX), followers: followers.1 };
         let began = summary.start_unix_nano;
