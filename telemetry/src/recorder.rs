@@ -44,15 +44,32 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+crate::labels! {
+    /// Where records are kept.
+    struct InRing { ring: Ring }
+    /// What was not taken in.
+    struct Unkept { what: What }
+}
+
+crate::label_values! {
+    /// What is bounded by itself.
+    enum Ring { Recent = "recent", Kept = "kept", Logs = "logs", Open = "open" }
+}
+
+crate::label_values! {
+    /// What may be refused.
+    enum What { Span = "span", Log = "log", Open = "open" }
+}
+
 crate::declare_metrics! {
     /// Bytes that the flight recorder holds, as it estimates them.
-    static HELD: ObservableGauge = ("telemetry.recorder.held", "By");
+    static HELD: ObservableGauge<InRing> = ("telemetry.recorder.held", "By");
     /// Spans that the flight recorder holds, and log records.
-    static ITEMS: ObservableGauge = ("telemetry.recorder.items", "{item}");
+    static ITEMS: ObservableGauge<InRing> = ("telemetry.recorder.items", "{item}");
     /// What had to make room in the flight recorder for what came later.
-    static EVICTED: Counter = ("telemetry.recorder.evicted", "{item}");
+    static EVICTED: Counter<InRing> = ("telemetry.recorder.evicted", "{item}");
     /// What the flight recorder did not take: too large for its ring, or one open span too many.
-    static REFUSED: Counter = ("telemetry.recorder.refused", "{item}");
+    static REFUSED: Counter<Unkept> = ("telemetry.recorder.refused", "{item}");
 }
 
 /// How much is kept.
@@ -119,15 +136,16 @@ impl Recorder {
         let of_bytes = self.clone();
         HELD.observe_with(move |seen| {
             let stats = of_bytes.stats();
-            let rings = [("recent", stats.recent), ("kept", stats.kept), ("logs", stats.logs)];
-            rings.iter().for_each(|(ring, held)| seen.value(held.bytes as f64, &[("ring", ring)]));
+            let rings = [(Ring::Recent, stats.recent), (Ring::Kept, stats.kept), (Ring::Logs, stats.logs)];
+            rings.into_iter().for_each(|(ring, held)| seen.value(held.bytes as f64, InRing { ring }));
         });
         let of_items = self.clone();
         ITEMS.observe_with(move |seen| {
             let stats = of_items.stats();
-            let rings = [("recent", stats.recent.items), ("kept", stats.kept.items), ("logs", stats.logs.items)];
-            let rings = rings.into_iter().chain([("open", stats.open)]);
-            rings.for_each(|(ring, items)| seen.value(items as f64, &[("ring", ring)]));
+            let rings =
+                [(Ring::Recent, stats.recent.items), (Ring::Kept, stats.kept.items), (Ring::Logs, stats.logs.items)];
+            let rings = rings.into_iter().chain([(Ring::Open, stats.open)]);
+            rings.for_each(|(ring, items)| seen.value(items as f64, InRing { ring }));
         });
     }
 
@@ -194,19 +212,19 @@ struct Counters {
 impl Counters {
     fn new() -> Self {
         let evicted = |ring| {
-            EVICTED.born(&[("ring", ring)]);
-            EVICTED.bind(&[("ring", ring)])
+            EVICTED.born(InRing { ring });
+            EVICTED.bind(InRing { ring })
         };
         let refused = |what| {
-            REFUSED.born(&[("what", what)]);
-            REFUSED.bind(&[("what", what)])
+            REFUSED.born(Unkept { what });
+            REFUSED.bind(Unkept { what })
         };
         Self {
-            evicted: ["recent", "kept"].map(evicted),
-            evicted_logs: evicted("logs"),
-            refused_span: refused("span"),
-            refused_log: refused("log"),
-            refused_open: refused("open"),
+            evicted: [Ring::Recent, Ring::Kept].map(evicted),
+            evicted_logs: evicted(Ring::Logs),
+            refused_span: refused(What::Span),
+            refused_log: refused(What::Log),
+            refused_open: refused(What::Open),
         }
     }
 

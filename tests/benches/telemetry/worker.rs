@@ -17,11 +17,16 @@ const CALLS: usize = 100_000;
 const FILL: usize = 400_000;
 const MIB: usize = 1 << 20;
 
+telemetry::labels! {
+    /// As of a queue.
+    struct OfQueue<'a> { queue: &'a str }
+}
+
 telemetry::declare_metrics! {
     /// Counts.
-    static COUNTER: Counter = ("bench.counter", "{call}");
+    static COUNTER: Counter<OfQueue> = ("bench.counter", "{call}");
     /// Counts into buckets.
-    static HISTOGRAM: Histogram = ("bench.histogram", "s", [0.001, 0.01, 0.1, 1.0, 10.0]);
+    static HISTOGRAM: Histogram<OfQueue> = ("bench.histogram", "s", [0.001, 0.01, 0.1, 1.0, 10.0]);
 }
 
 /// Measures what `mode` says and prints it.
@@ -57,11 +62,11 @@ fn calls() {
     let tracer = opentelemetry::global::tracer("bench");
     say("span_by_api", each(|number| span_by_api(&tracer, number)));
     tracing::info_span!("work").in_scope(|| say("log", each(log)));
-    say("counter", each(|_| COUNTER.add(1, &[("queue", "default")])));
-    let counter = COUNTER.bind(&[("queue", "default")]);
+    say("counter", each(|_| COUNTER.add(1, OfQueue { queue: "default" })));
+    let counter = COUNTER.bind(OfQueue { queue: "default" });
     say("counter_bound", each(|_| counter.add(1)));
-    say("histogram", each(|number| HISTOGRAM.record(number as f64, &[("queue", "default")])));
-    let histogram = HISTOGRAM.bind(&[("queue", "default")]);
+    say("histogram", each(|number| HISTOGRAM.record(number as f64, OfQueue { queue: "default" })));
+    let histogram = HISTOGRAM.bind(OfQueue { queue: "default" });
     say("histogram_bound", each(|number| histogram.record(black_box(number as f64))));
 }
 

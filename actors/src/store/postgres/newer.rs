@@ -12,8 +12,8 @@ use crate::store::contract::channels::webhook;
 use crate::store::contract::requests::request;
 use crate::store::contract::{Fixture, LEASE_MS, contract_tests, new_job, tenant};
 use crate::store::{
-    Before, ClaimDeliveries, DeliveryOutcome, DeliverySettlement, DeliveryState, JobFilter, KeyHash, NewDelivery, NewJob,
-    NewSchedule, Overlap, SharedStore, Store,
+    Before, ClaimDeliveries, DeliveryOutcome, DeliverySettlement, DeliveryState, JobFilter, KeyHash, NewDelivery,
+    NewJob, NewSchedule, Overlap, SharedStore, Store,
 };
 
 /// What the newer program has brought.
