@@ -1,5 +1,5 @@
-//! A hundred thousand schedules of the same minute: how long until the last one has fired, and how long the claims of another
-//! tenant's jobs take meanwhile.
+//! A hundred thousand schedules of the same minute: how long until the last one has fired, and how long the claims of
+//! another tenant's jobs take meanwhile.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +13,8 @@ use tests::bench;
 
 use super::{BATCH, DONE, Ground, Settlement, job, quantile, request};
 
-/// As many as the jobs that a tenant may have queued by default: with one more, or one job beside, a fire would be missed.
-/// The stores here let it have more.
+/// As many as the jobs that a tenant may have queued by default: with one more, or one job beside, a fire would be
+/// missed. The stores here let it have more.
 const SCHEDULES: usize = 100_000;
 
 /// Of one tenant, and of so many.
@@ -52,8 +52,8 @@ async fn fire_all(store: &SharedStore, is_over: &AtomicBool) {
     is_over.store(true, Ordering::Relaxed);
 }
 
-/// One job after the other, each when the one before was claimed. Among a thousand tenants who wait too, its turn comes once in
-/// a hundred claims, so what is measured is a claim, in milliseconds. Answers also how many jobs there were.
+/// One job after the other, each when the one before was claimed. Among a thousand tenants who wait too, its turn comes once
+/// in a hundred claims, so what is measured is a claim, in milliseconds. Answers also how many jobs there were.
 async fn claims_of_another(store: &SharedStore, is_over: &AtomicBool) -> (usize, Vec<f64>) {
     let (mut asked, mut times) = (0, Vec::new());
     while !is_over.load(Ordering::Relaxed) {
