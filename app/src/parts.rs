@@ -21,11 +21,12 @@ use secrecy::ExposeSecret;
 use supervision::{BoxError, Heartbeats, TaskGroup, Tree};
 use telemetry::{export::LogFilter, recorder::Recorder};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     http::{
         ApiState,
-        admin::{AdminState, Dev},
+        admin::{AdminState, Dev, live::Live},
         auth::{DemoKey, Gatekeeper},
         failures::Failures,
         lifecycle::Lifecycle,
@@ -165,8 +166,8 @@ impl Parts {
         }
     }
 
-    /// What the admin listener serves from.
-    pub fn admin_state(&self) -> AdminState {
+    /// What the admin listener serves from; whoever watches is sent away when it `ends`.
+    pub fn admin_state(&self, ends: CancellationToken) -> AdminState {
         AdminState {
             keeper: Gatekeeper { token: self.settings.admin.token.clone(), failures: self.admin_failures.clone() },
             dev: if self.settings.is_development() { Dev::Served } else { Dev::Absent },
@@ -179,6 +180,9 @@ impl Parts {
             body_bytes_max: self.settings.limits.body_bytes,
             body_within: self.settings.limits.request,
             reporting: self.reporting.clone(),
+            hub: self.hub.clone(),
+            board: self.channels.board(),
+            live: Live::new(ends),
         }
     }
 

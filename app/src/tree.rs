@@ -124,7 +124,7 @@ fn admin_listener(parts: &Parts) -> ChildSpec {
     ChildSpec::task("admin", move |context| {
         let parts = parts.clone();
         async move {
-            let router = admin::router(parts.admin_state());
+            let router = admin::router(parts.admin_state(context.cancelled()));
             let within = parts.settings.admin.stop_budget;
             listen("admin", &parts.admin, router, within, &parts, &context).await
         }

@@ -6,6 +6,7 @@
 //! - [`Collector`] receives OTLP over http/protobuf and gRPC and keeps what it was sent.
 //! - [`Receiver`] receives webhooks, keeps them, and answers by a script.
 //! - [`Socket`] is a WebSocket subscriber.
+//! - [`Browser`] is a real one, and looks at the console.
 //! - [`raw`] speaks to a listener byte by byte.
 //! - [`Redis`] is a server of the test's own that can be killed, held and started again; [`Proxy`] can swallow everything.
 //! - [`Postgres`] is the same for the store, and [`Database`] one of a server that all tests share.
@@ -20,6 +21,7 @@
 
 pub mod bench;
 pub mod binary;
+pub mod browser;
 pub mod client;
 pub mod collector;
 pub mod ledger;
@@ -42,6 +44,7 @@ pub mod transcript;
 pub mod trial;
 pub mod wait;
 
+pub use browser::Browser;
 pub use client::{Answer, Client, DEMO_KEY};
 pub use collector::{Collector, Protocol};
 pub use ledger::{Books, Ledger};

@@ -11,9 +11,10 @@ const SOON: Duration = Duration::from_secs(30);
 const TOKEN: &str = "a-token-of-our-own";
 
 /// Every route of the admin listener but the probes.
-const ROUTES: [(&str, &str); 26] = [
+const ROUTES: [(&str, &str); 31] = [
     ("GET", "/metrics"),
     ("GET", "/admin/liveness"),
+    ("GET", "/admin/live"),
     ("GET", "/admin/tree"),
     ("POST", "/admin/tree/restart/broadcaster"),
     ("POST", "/admin/tree/stop/broadcaster"),
@@ -29,6 +30,10 @@ const ROUTES: [(&str, &str); 26] = [
     ("GET", "/admin/tenants"),
     ("POST", "/admin/tenants"),
     ("GET", "/admin/tenants/demo"),
+    ("GET", "/admin/work"),
+    ("GET", "/admin/tenants/demo/jobs"),
+    ("GET", "/admin/tenants/demo/schedules"),
+    ("GET", "/admin/tenants/demo/channels"),
     ("POST", "/admin/tenants/demo/rotate-key"),
     ("POST", "/admin/tenants/demo/disable"),
     ("POST", "/admin/tenants/demo/enable"),

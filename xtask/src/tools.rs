@@ -16,12 +16,15 @@ struct Package {
     is_there: fn() -> bool,
 }
 
-const PACKAGES: [Package; 4] = [
+const PACKAGES: [Package; 6] = [
     Package { name: "redis-server", is_there: || Path::new("/usr/bin/redis-server").exists() },
     // Makes the certificate of a server that speaks TLS.
     Package { name: "openssl", is_there: || Path::new("/usr/bin/openssl").exists() },
     // Scrapes the metrics; brings `promtool`, which knows how they should look.
     Package { name: "prometheus", is_there: || Path::new("/usr/bin/promtool").exists() },
+    // Looks at the console, and the program that drives it.
+    Package { name: "chromium", is_there: || Path::new("/usr/bin/chromium").exists() },
+    Package { name: "chromium-driver", is_there: || Path::new("/usr/bin/chromedriver").exists() },
     // Of whatever version Debian has: its programs lie in a folder by its number.
     Package { name: "postgresql", is_there: || postgres::programs().is_some() },
 ];

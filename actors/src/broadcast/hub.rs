@@ -146,6 +146,12 @@ impl Hub {
         }
     }
 
+    /// The tenants with the most connections, most first, at most `limit`, each with its connections and subscriptions.
+    pub fn busiest(&self, limit: usize) -> Vec<(TenantId, usize, usize)> {
+        let busiest = self.registry().busiest(limit).into_iter();
+        busiest.map(|(tenant, usage)| (tenant, usage.sockets, usage.subscriptions)).collect()
+    }
+
     /// Begins to close a connection; its task does the rest. True if it was not closing already.
     pub(super) fn close(&self, connection: &Connection, reason: CloseReason) -> bool {
         let Some(dropped) = connection.outbox.close(reason) else {

@@ -137,6 +137,13 @@ impl Registry {
         self.usage.get(tenant).copied().unwrap_or_default()
     }
 
+    /// The tenants with the most connections, most first, at most `limit`.
+    pub(super) fn busiest(&self, limit: usize) -> Vec<(TenantId, Usage)> {
+        let mut all: Vec<_> = self.usage.iter().collect();
+        all.sort_unstable_by(|(a, x), (b, y)| y.sockets.cmp(&x.sockets).then_with(|| a.cmp(b)));
+        all.into_iter().take(limit).map(|(tenant, usage)| (tenant.clone(), *usage)).collect()
+    }
+
     /// Subscriptions of all tenants.
     pub(super) fn subscriptions(&self) -> usize {
         self.usage.values().map(|usage| usage.subscriptions).sum()

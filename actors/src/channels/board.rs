@@ -48,9 +48,15 @@ impl Board {
         lock(&self.0.entries).entry(channel).or_insert_with(|| Entry::new(settings)).clone()
     }
 
+    /// The entry of a channel, if it is in use.
+    #[must_use]
+    pub fn find(&self, channel: Uuid) -> Option<Entry> {
+        lock(&self.0.entries).get(&channel).cloned()
+    }
+
     /// Closes the breaker of a channel, if it is in use.
     pub fn forgive(&self, channel: Uuid) {
-        if let Some(entry) = lock(&self.0.entries).get(&channel) {
+        if let Some(entry) = self.find(channel) {
             entry.succeeded();
         }
     }

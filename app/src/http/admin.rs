@@ -3,14 +3,19 @@
 //! profile also the demo of it all: `POST /dev/panic/{path}` makes a child panic, and
 //! `POST /dev/hang/{path}` makes it stand still, `POST /dev/block/{path}` makes it keep its thread.
 
+mod console;
+pub mod live;
 mod log_filter;
 mod tasks;
 pub mod tenants;
 mod traces;
 mod tree;
+mod work;
 
 use std::{sync::Arc, time::Duration};
 
+use actors::broadcast::Hub;
+use actors::channels::board::Board;
 use actors::liveness_monitor::view::{Liveness, LivenessView};
 use actors::store::SharedStore;
 use axum::Router;
@@ -33,6 +38,7 @@ use super::tenants::Tenants;
 use super::{auth, edge};
 use crate::audit::audit;
 use crate::parts::Reporting;
+use live::Live;
 
 /// The text format of Prometheus.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -65,6 +71,12 @@ pub struct AdminState {
     pub body_within: Duration,
     /// Metrics, and what is logged.
     pub reporting: Reporting,
+    /// Who listens to events.
+    pub hub: Arc<Hub>,
+    /// How the channels in use are doing.
+    pub board: Board,
+    /// Who watches.
+    pub live: Live,
 }
 
 impl BodyLimit for AdminState {
@@ -95,6 +107,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/incidents", get(incident_list))
         .route("/admin/incidents/{id}", get(incident))
         .route("/debug/tasks", get(tasks::tasks))
+        .merge(live::routes())
+        .merge(work::routes())
         .merge(traces::routes())
         .merge(Router::from(tenants::routes()))
         .merge(Router::from(tree::routes()))
@@ -111,6 +125,7 @@ pub fn router(state: AdminState) -> Router {
         .route_layer(from_fn(audit))
         .with_state(state)
         .merge(probes)
+        .merge(console::router())
         .layer(from_fn_with_state("admin", edge::edge))
 }
 

@@ -140,13 +140,22 @@ impl Gatekeeper {
 /// Whoever lets a browser run on this machine lets every page that it shows send requests to loopback; none of them must
 /// stop a child, change a tenant or read what is shown here. A browser says so
 /// (<https://fetch.spec.whatwg.org/#origin-header>), but for a look at the page's own site. A page has loopback for its site
-/// if it lets its name lead there (DNS rebinding), so a host that is a name is none of ours. No host has no browser.
+/// if it lets its name lead there (DNS rebinding), so a host that is a name is none of ours. No host has no browser. The
+/// console is a page too, but one of this listener: it comes from the very host and port that it asks.
 fn not_of_a_page(headers: &HeaderMap) -> Result<(), Problem> {
-    if !headers.contains_key(ORIGIN) && headers.get(HOST).is_none_or(is_no_name) {
+    let host = headers.get(HOST);
+    let is_ours = headers.get(ORIGIN).is_none_or(|origin| host.is_some_and(|host| is_of(origin, host)));
+    if is_ours && host.is_none_or(is_no_name) {
         return Ok(());
     }
     let detail = "a page in a browser may not ask here, unless admin.token is set and it has it";
     Err(Problem::new(StatusCode::FORBIDDEN, detail))
+}
+
+/// Whether a page of this origin came from this host. A browser writes both in the same way.
+fn is_of(origin: &HeaderValue, host: &HeaderValue) -> bool {
+    let origin = origin.as_bytes();
+    [&b"http://"[..], b"https://"].iter().any(|scheme| origin.strip_prefix(*scheme) == Some(host.as_bytes()))
 }
 
 /// Whether a host, with or without a port, is an address or `localhost`, which no page can be served from elsewhere as.

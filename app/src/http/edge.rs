@@ -114,9 +114,17 @@ fn with_id(mut response: Response, id: &RequestId) -> Response {
 /// What is asked for again and again, and changes nothing. Whoever watches the traces must not fill them.
 fn is_quiet(route: &str) -> bool {
     let probe = matches!(route, "/startupz" | "/readyz" | "/healthz" | "/metrics");
-    let view =
-        matches!(route, "/admin/tree" | "/admin/liveness" | "/admin/spans/open" | "/admin/logs" | "/debug/tasks");
-    probe || view || route.starts_with("/admin/traces") || route.starts_with("/admin/incidents")
+    let views = [
+        "/admin/tree",
+        "/admin/live",
+        "/admin/liveness",
+        "/admin/work",
+        "/admin/spans/open",
+        "/admin/logs",
+        "/debug/tasks",
+    ];
+    let families = ["/admin/traces", "/admin/incidents", "/console"];
+    probe || views.contains(&route) || families.iter().any(|family| route.starts_with(family))
 }
 
 async fn traced(

@@ -12,13 +12,14 @@ use supervision::{Backoff, ChildSpec, Strategy, SupervisorSpec, Tree};
 use telemetry::export::LogFilter;
 use telemetry::recorder::{Recorder, RecorderSettings};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use super::{Answer, World, ask};
-use crate::http::admin::{AdminState, Dev, router};
+use crate::http::admin::{AdminState, Dev, live::Live, router};
 use crate::http::auth::Gatekeeper;
 use crate::parts::Reporting;
 
-fn state(world: &World, dev: Dev) -> AdminState {
+pub(super) fn state(world: &World, dev: Dev) -> AdminState {
     AdminState {
         keeper: Gatekeeper { token: None, failures: world.state.failures.clone() },
         dev,
@@ -36,19 +37,22 @@ fn state(world: &World, dev: Dev) -> AdminState {
             recorder: Some(Recorder::new(&RecorderSettings::default())),
             runtime: Handle::current(),
         },
+        hub: world.state.hub.clone(),
+        board: world.state.channels.board(),
+        live: Live::new(CancellationToken::new()),
     }
 }
 
-async fn get(router: Router, path: &str) -> Answer {
+pub(super) async fn get(router: Router, path: &str) -> Answer {
     ask(router, Request::get(path).body(Body::empty()).unwrap()).await
 }
 
-async fn post(router: Router, path: &str) -> Answer {
+pub(super) async fn post(router: Router, path: &str) -> Answer {
     ask(router, Request::post(path).body(Body::empty()).unwrap()).await
 }
 
 /// A tree with one child that waits and is restarted at once.
-async fn plant(world: &World) -> Tree {
+pub(super) async fn plant(world: &World) -> Tree {
     let child = ChildSpec::task("scheduler", |context| async move {
         context.cancelled().cancelled().await;
         Ok(())

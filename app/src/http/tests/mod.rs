@@ -2,6 +2,7 @@
 
 mod admin;
 mod api;
+mod console;
 mod events;
 pub mod house;
 mod idempotency;
@@ -12,6 +13,7 @@ mod probes;
 mod resources;
 mod schedules;
 mod tenants;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,92 @@
+// The latest traces, with a search; the search stands in the link.
+
+import { html, useEffect, useRef, useState, Answered, Empty, Link, State, When, go, trace_path, useAnswer } from "./parts.js";
+import { ask, query } from "./api.js";
+import { count, duration, ms, plain } from "./format.js";
+
+const FIELDS = ["name", "tenant", "min_ms", "errors"];
+
+/** Lists are asked for again as spans end, and no more often than this. */
+const FRESH_MS = 2000;
+
+/** Counts up while `value` changes and `on` is true, but not too often. */
+export function useFresh(value, on) {
+  const [version, set] = useState(0);
+  const last = useRef(0);
+  useEffect(() => {
+    if (!on || value === undefined) return undefined;
+    const wait = Math.max(0, last.current + FRESH_MS - performance.now());
+    const timer = setTimeout(() => { last.current = performance.now(); set((n) => n + 1); }, wait);
+    return () => clearTimeout(timer);
+  }, [value, on]);
+  return version;
+}
+
+export function Traces({ search, seen }) {
+  const asked = Object.fromEntries(FIELDS.map((name) => [name, new URLSearchParams(search).get(name) || ""]));
+  const [following, follow] = useState(true);
+  const [more, add] = useState([]);
+  const path = query("/admin/traces", asked);
+  const held = seen?.recorded;
+  const version = useFresh(held && `${held.spans} ${held.failed_or_slow}`, following && more.length === 0);
+  const answer = useAnswer(path, version);
+  useEffect(() => add([]), [path]);
+  const submit = (event) => {
+    event.preventDefault();
+    go(query("/console/traces", Object.fromEntries(new FormData(event.target))));
+  };
+  return html`<h2>Traces</h2>
+    <form class="search" role="search" onSubmit=${submit} key=${search}>
+      <label>Name <input name="name" value=${asked.name} placeholder="any" /></label>
+      <label>Tenant <input name="tenant" value=${asked.tenant} placeholder="any" /></label>
+      <label>At least, ms <input name="min_ms" value=${asked.min_ms} inputmode="numeric" pattern="[0-9]*" size="6" /></label>
+      <label class="check"><input type="checkbox" name="errors" value="true" checked=${asked.errors === "true"} /> Failed only</label>
+      <button class="primary">Search</button>
+      <label class="check"><input type="checkbox" checked=${following} onChange=${(event) => follow(event.target.checked)} /> Follow</label>
+    </form>
+    <${Open} seen=${seen} />
+    <${Answered} of=${answer}>${(page) => html`<${List} items=${[...page.items, ...more.flatMap((next) => next.items)]} />
+      <${More} path=${path} cursor=${(more[more.length - 1] || page).next_cursor} add=${(next) => add([...more, next])} />`}<//>`;
+}
+
+function More({ path, cursor, add }) {
+  if (!cursor) return null;
+  const next = async () => add(await ask(`${path}${path.includes("?") ? "&" : "?"}cursor=${encodeURIComponent(cursor)}`));
+  return html`<p class="actions"><button type="button" onClick=${next}>Show more</button></p>`;
+}
+
+export function List({ items }) {
+  if (items.length === 0) return html`<${Empty}>No such trace is kept.<//>`;
+  const longest = Math.max(...items.map((trace) => trace.duration_ns), 1);
+  return html`<ul class="cards rows">${items.map((trace) => html`<li key=${trace.trace_id}>
+    <${Link} class="card trace-line" to=${trace_path(trace.trace_id)}>
+      ${trace.error ? html`<${State} tone="bad">${count(trace.errors, "failure")}<//>`
+        : trace.open ? html`<${State} tone="busy">open<//>` : html`<${State} tone="good">ended<//>`}
+      <b class="clip">${trace.name}</b>
+      <span class="length"><span class=${`bar ${trace.error ? "failed" : ""}`} style=${{ width: `${Math.max(1, (100 * trace.duration_ns) / longest)}%` }}></span><span>${duration(trace.duration_ns)}</span></span>
+      <span class="notes"><span class="note">${count(trace.spans, "span")}${trace.open > 0 && `, ${trace.open} open`}</span>
+        ${trace.tenant && html`<span class="note">tenant ${trace.tenant}</span>`}
+        ${trace.components.map((component) => html`<span class="note" key=${component}>${component}</span>`)}
+        <span class="note"><${When} ms=${trace.start_unix_nano / 1e6} /></span></span>
+    <//></li>`)}</ul>`;
+}
+
+/** What hangs now, if anything does. Asked for only when somebody opens it. */
+function Open({ seen }) {
+  const [shown, show] = useState(false);
+  const open = seen?.recorded?.open ?? 0;
+  const version = useFresh(seen?.at_ms, shown);
+  return html`<details class="open-spans" onToggle=${(event) => show(event.target.open)}>
+    <summary>${count(open, "span")} open now</summary>
+    ${shown && html`<${OpenSpans} version=${version} />`}
+  </details>`;
+}
+
+function OpenSpans({ version }) {
+  return html`<${Answered} of=${useAnswer("/admin/spans/open?limit=100", version)}>${({ items, total }) => items.length === 0
+    ? html`<${Empty}>None: nothing is going on.<//>`
+    : html`<ul class="plain">${items.map((span) => html`<li key=${span.span_id}>
+        <b>${ms(span.age_ms)}</b> <${Link} to=${trace_path(span.trace_id, span.span_id)}>${span.name}<//>
+        <span class="quiet mono"> ${Object.entries(span.attributes).map(([name, value]) => `${name}=${plain(value)}`).join(" ")}</span></li>`)}</ul>
+      ${total > items.length && html`<p class="quiet">and ${total - items.length} more</p>`}`}<//>`;
+}

@@ -1,0 +1,134 @@
+// The work itself: jobs, schedules and channels of one tenant, and what the service stands on.
+
+import { html, useEffect, useState, Answered, Empty, Facts, Link, State, TraceLink, When, Wrong, go, useAnswer } from "./parts.js";
+import { ask, query, send } from "./api.js";
+import { count, ms } from "./format.js";
+import { useFresh } from "./traces.js";
+
+const JOB = {
+  scheduled: ["wait", "scheduled"], ready: ["wait", "ready"], running: ["busy", "running"], retrying: ["warn", "retrying"],
+  done: ["good", "done"], dead: ["bad", "dead"], cancelled: ["off", "cancelled"],
+};
+const SHOWN = [["jobs", "Jobs"], ["schedules", "Schedules"], ["channels", "Channels"]];
+const ITEMS = { jobs: Job, schedules: Schedule, channels: Channel };
+
+function Jobs({ search, seen }) {
+  const asked = new URLSearchParams(search);
+  const [tenant, show, state] = [asked.get("tenant") || "", asked.get("show") || "jobs", asked.get("state") || ""];
+  const [refreshed, refresh] = useState(0);
+  const to = (changed) => query("/console/jobs", { tenant, show: show === "jobs" ? "" : show, state, ...changed });
+  const submit = (event) => {
+    event.preventDefault();
+    refresh(refreshed + 1);
+    go(to(Object.fromEntries(new FormData(event.target))));
+  };
+  return html`<h2>Jobs</h2>
+    <${Counts} seen=${seen} />
+    <form class="search" onSubmit=${submit} key=${search}>
+      <${Tenants} tenant=${tenant} />
+      ${show === "jobs" && html`<label>State <select name="state"><option value="" selected=${!state}>any</option>
+        ${Object.keys(JOB).map((each) => html`<option key=${each} value=${each} selected=${each === state}>${each}</option>`)}</select></label>`}
+      <button class="primary">Show</button>
+    </form>
+    ${tenant ? html`<nav aria-label="What of the tenant" class="tabs">${SHOWN.map(([path, name]) => html`<${Link} key=${path}
+        to=${to({ show: path === "jobs" ? "" : path })} aria-current=${path === show ? "page" : undefined}>${name}<//>`)}</nav>
+      <${Rows} key=${tenant + show + state} path=${query(`/admin/tenants/${encodeURIComponent(tenant)}/${show}`, { state: show === "jobs" && state })}
+        item=${ITEMS[show] || Job} version=${refreshed} />`
+    : html`<${Empty}>Of which tenant? Jobs are kept by tenant, and looked at so.<//>`}`;
+}
+
+/** How many are kept, of all tenants, as the scheduler has last counted them. */
+function Counts({ seen }) {
+  const version = useFresh(seen?.at_ms, true);
+  const [kept, set] = useState(null);
+  useEffect(() => {
+    const read = async () => (await (await send("/metrics")).text()).matchAll(/^job_kept\{[^}]*state="(\w+)"[^}]*\} (\S+)$/gm);
+    read().then((found) => set([...found].map(([, state, value]) => [state, Number(value)])), () => set(null));
+  }, [version]);
+  return kept && html`<p class="notes counts">${kept.map(([state, value]) => html`<span key=${state} class="note"><b>${value.toLocaleString("en")}</b> ${state}</span>`)}</p>`;
+}
+
+/** The names of the first tenants are offered; any other can be typed. */
+function Tenants({ tenant }) {
+  const { data } = useAnswer("/admin/tenants?limit=200");
+  return html`<label>Tenant <input name="tenant" value=${tenant} list="tenants" required autocomplete="off" />
+    <datalist id="tenants">${data?.items.map(({ id }) => html`<option key=${id} value=${id}></option>`)}</datalist></label>`;
+}
+
+function Rows({ path, item: Item, version }) {
+  const answer = useAnswer(path, version);
+  const [more, add] = useState([]);
+  const [wrong, set_wrong] = useState(null);
+  return html`<${Answered} of=${answer}>${(first) => {
+    const items = [...first.items, ...more.flatMap((page) => page.items)];
+    const cursor = (more[more.length - 1] || first).next_cursor;
+    const next = () => ask(`${path}${path.includes("?") ? "&" : "?"}cursor=${encodeURIComponent(cursor)}`).then((page) => add([...more, page]), set_wrong);
+    return html`${items.length === 0 ? html`<${Empty}>There is none.<//>` : html`<ul class="cards">${items.map((each) => html`<li key=${each.id} class="card" data-id=${each.id}><${Item} item=${each} /></li>`)}</ul>`}
+      ${wrong && html`<${Wrong} error=${wrong} />`}
+      ${cursor && html`<p class="actions"><button type="button" onClick=${next}>Show more</button></p>`}`;
+  }}<//>`;
+}
+
+const At = ({ what, at }) => at && html`<span class="note">${what} <${When} ms=${Date.parse(at)} /></span>`;
+
+function Job({ item: job }) {
+  const [tone, word] = JOB[job.state] || ["warn", job.state];
+  return html`<${State} tone=${tone}>${word}<//> <b class="clip">${job.kind} <span class="quiet mono">${job.id}</span></b>
+    <span class="notes"><span class="note">queue ${job.queue}</span><span class="note">attempt ${job.attempt} of ${job.max_attempts}</span>
+      <${At} what="made" at=${job.created_at} /><${At} what="ended" at=${job.finished_at} />
+      ${job.origin_trace_id && html`<span class="note">trace <${TraceLink} trace=${job.origin_trace_id} /></span>`}</span>
+    ${job.last_error && html`<span class="notes reason">${job.last_error}</span>`}`;
+}
+
+function Schedule({ item: schedule }) {
+  const state = schedule.last_error ? ["bad", "broken"] : schedule.paused_at ? ["off", "paused"] : schedule.next_fire_at ? ["good", "fires"] : ["off", "over"];
+  const next = schedule.next_fire_at && Date.parse(schedule.next_fire_at) - Date.now();
+  return html`<${State} tone=${state[0]}>${state[1]}<//> <b class="clip">${schedule.kind} <span class="mono">${schedule.cron ? `${schedule.cron} ${schedule.time_zone}` : `every ${ms(schedule.every_ms)}`}</span></b>
+    <span class="notes">${next && html`<span class="note">next ${next > 0 ? `in ${ms(next)}` : "now"}</span>`}
+      <${At} what="last" at=${schedule.last_fire_at} /><span class="note">${count(schedule.fires, "fire")}</span>
+      ${schedule.missed > 0 && html`<span class="note warn">${schedule.missed} missed</span>`}
+      ${schedule.overlapped > 0 && html`<span class="note">${schedule.overlapped} overlapped</span>`}</span>
+    ${schedule.last_error && html`<span class="notes reason">${schedule.last_error}</span>`}`;
+}
+
+function Channel({ item: channel }) {
+  const open = channel.receiver?.open;
+  const state = channel.disabled ? ["off", "disabled"] : open ? ["bad", "breaker open"] : channel.failing_since ? ["warn", "failing"] : ["good", channel.receiver ? "in use" : "at rest"];
+  return html`<${State} tone=${state[0]}>${state[1]}<//> <b class="clip">${channel.kind} <span class="mono">${channel.url || channel.chat_id}</span></b>
+    <span class="notes">${channel.receiver && html`<span class="note">${channel.receiver.in_flight} under way</span>`}
+      <${At} what="made" at=${channel.created_at} /><${At} what="failing since" at=${channel.failing_since} /></span>
+    ${channel.disabled && html`<span class="notes reason">${channel.disabled}</span>`}`;
+}
+
+const HEALTH = { healthy: "good", unhealthy: "bad", unknown: "wait" };
+
+function Health({ seen }) {
+  const answer = useAnswer("/admin/work", useFresh(seen?.at_ms, true));
+  return html`<h2>Health</h2><${Answered} of=${answer}>${({ health, sockets, channels }) => html`
+    <ul class="cards">${health.map((each) => html`<li key=${each.name} class="card"><${Dependency} of=${each} /></li>`)}</ul>
+    <h3>Sockets and streams of this process</h3>
+    <${Facts} facts=${[["Open", sockets.open], ["Subscriptions", sockets.subscriptions], ["Tenants", sockets.tenants], ["New ones", sockets.draining ? "are refused" : "are taken"]]} />
+    ${sockets.top.length > 0 && html`<ul class="plain">${sockets.top.map((each) => html`<li key=${each.tenant}>${each.tenant}: ${count(each.sockets, "socket")}, ${count(each.subscriptions, "subscription")}</li>`)}</ul>`}
+    <h3>Channels in use by this process</h3>
+    <${Facts} facts=${[["In use", channels.in_use], ["Breaker open", channels.open]]} />`}<//>`;
+}
+
+/** A verdict with the checks that led to it: the longer a check took, the higher it stands; one that failed says so. */
+function Dependency({ of }) {
+  const last = of.history[of.history.length - 1];
+  const longest = Math.max(1, ...of.history.map((sample) => sample.took_ms));
+  const failed = of.history.filter((sample) => sample.fault).length;
+  return html`<${State} tone=${HEALTH[of.state]}>${of.state}<//> <b>${of.name}</b>
+    <span class="notes"><span class="note">${of.required ? "required" : "not required"}</span>
+      ${of.since_ms && html`<span class="note">since <${When} ms=${of.since_ms} /></span>`}
+      ${last && html`<span class="note">last check ${last.took_ms < 1 ? "under 1 ms" : ms(last.took_ms)}</span>`}
+      ${failed > 0 && html`<span class="note warn">${failed} of the last ${of.history.length} failed</span>`}</span>
+    <svg class="checks" viewBox="0 0 192 24" preserveAspectRatio="xMinYMid" role="img" aria-label=${`The last ${of.history.length} checks, ${failed} failed`}>${of.history.map((sample, at) => {
+      const height = sample.fault ? 24 : 3 + (17 * sample.took_ms) / longest;
+      return html`<rect key=${at} class=${sample.fault ? "fault" : ""} x=${at * 6} y=${24 - height} width="4" height=${height}><title>${sample.fault || ms(sample.took_ms)}</title></rect>`;
+    })}</svg>
+    ${last?.fault && html`<span class="notes reason">${last.fault}</span>`}`;
+}
+
+/** As in main.js. */
+export const VIEWS = [["jobs", "Jobs", Jobs], ["health", "Health", Health]];

@@ -1,0 +1,159 @@
+//! What the service works on, as operators see it: `/admin/work` is what this process knows by itself, and below
+//! `/admin/tenants/{id}` are the rows of one tenant, a page at a time, as the tenant sees them. None of it looks through
+//! rows of more than one tenant: that would cost the more, the more there is.
+
+use std::sync::Arc;
+
+use actors::channels::board::Entry;
+use actors::health_sweep::status::Status;
+use actors::model::TenantId;
+use actors::store::{Before, Channel, JobFilter, JobState, Place, Tenant};
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::routing::get;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::AdminState;
+use crate::http::channels::ChannelResource;
+use crate::http::jobs::JobResource;
+use crate::http::json::Json;
+use crate::http::page::{Page, Query};
+use crate::http::problem::Problem;
+use crate::http::schedules::ScheduleResource;
+
+/// Tenants that are named with their sockets.
+const TENANTS: usize = 20;
+
+/// The routes of this page.
+pub fn routes() -> Router<AdminState> {
+    Router::new()
+        .route("/admin/work", get(work))
+        .route("/admin/tenants/{id}/jobs", get(jobs))
+        .route("/admin/tenants/{id}/schedules", get(schedules))
+        .route("/admin/tenants/{id}/channels", get(channels))
+}
+
+/// What is known without asking anybody.
+#[derive(Serialize)]
+struct Work {
+    /// What the service stands on, each with its last checks.
+    health: Arc<Vec<Status>>,
+    sockets: Sockets,
+    channels: InUse,
+}
+
+/// Of this process.
+#[derive(Serialize)]
+struct Sockets {
+    open: usize,
+    subscriptions: usize,
+    tenants: usize,
+    draining: bool,
+    /// Those with the most, most first.
+    top: Vec<OfTenant>,
+}
+
+#[derive(Serialize)]
+struct OfTenant {
+    tenant: TenantId,
+    sockets: usize,
+    subscriptions: usize,
+}
+
+/// Channels that this process sends to, of all tenants.
+#[derive(Serialize)]
+struct InUse {
+    in_use: usize,
+    /// Whose breaker is open: nothing is sent there until it has rested.
+    open: usize,
+}
+
+async fn work(State(state): State<AdminState>) -> Json<Work> {
+    let (stats, tally) = (state.hub.stats(), state.board.tally());
+    let top = state.hub.busiest(TENANTS).into_iter();
+    Json(Work {
+        health: state.probes.health.statuses(),
+        sockets: Sockets {
+            open: stats.sockets,
+            subscriptions: stats.subscriptions,
+            tenants: stats.tenants,
+            draining: stats.draining,
+            top: top.map(|(tenant, sockets, subscriptions)| OfTenant { tenant, sockets, subscriptions }).collect(),
+        },
+        channels: InUse { in_use: tally.in_use, open: tally.open },
+    })
+}
+
+/// Newest first; with `state` only those in it, as often as there are states.
+async fn jobs(
+    State(state): State<AdminState>,
+    Path(id): Path<String>,
+    mut query: Query,
+) -> Result<Json<Page<JobResource>>, Problem> {
+    let filter = JobFilter { states: query.all("state", str::parse::<JobState>), ..JobFilter::default() };
+    let wanted = query.page("jobs");
+    query.finish()?;
+    let tenant = known(&state, &id).await?.id;
+    let jobs = state.store.list_jobs(&tenant, &filter, wanted.after, wanted.rows()).await?;
+    Ok(Json(wanted.page(jobs, |job| Place { at_ms: job.created_at_ms, id: job.id })))
+}
+
+/// Newest first.
+async fn schedules(
+    State(state): State<AdminState>,
+    Path(id): Path<String>,
+    mut query: Query,
+) -> Result<Json<Page<ScheduleResource>>, Problem> {
+    let wanted = query.page("schedules");
+    query.finish()?;
+    let tenant = known(&state, &id).await?.id;
+    let schedules = state.store.list_schedules(&tenant, wanted.after, wanted.rows()).await?;
+    Ok(Json(wanted.page(schedules, |schedule| Place { at_ms: schedule.created_at_ms, id: schedule.id })))
+}
+
+/// A channel, and what this process knows of its receiver.
+#[derive(Serialize)]
+struct Sending {
+    #[serde(flatten)]
+    channel: ChannelResource,
+    /// Null if this process does not send to it now.
+    receiver: Option<Receiver>,
+}
+
+#[derive(Serialize)]
+struct Receiver {
+    /// Whether its breaker is open.
+    open: bool,
+    in_flight: usize,
+}
+
+impl From<(Channel, Option<Entry>)> for Sending {
+    fn from((channel, entry): (Channel, Option<Entry>)) -> Self {
+        let receiver = entry.map(|entry| Receiver { open: entry.is_open(), in_flight: entry.in_flight() });
+        Self { channel: channel.into(), receiver }
+    }
+}
+
+/// Newest first.
+async fn channels(
+    State(state): State<AdminState>,
+    Path(id): Path<String>,
+    mut query: Query,
+) -> Result<Json<Page<Sending>>, Problem> {
+    let wanted = query.page::<Uuid>("channels");
+    query.finish()?;
+    let tenant = known(&state, &id).await?.id;
+    let channels = state.store.list_channels(&tenant, Before { id: wanted.after, limit: wanted.rows() }).await?;
+    let sending = channels.into_iter().map(|channel| {
+        let entry = state.board.find(channel.id);
+        (channel, entry)
+    });
+    Ok(Json(wanted.page(sending.collect(), |(channel, _)| channel.id)))
+}
+
+async fn known(state: &AdminState, id: &str) -> Result<Tenant, Problem> {
+    let absent = || Problem::not_found("tenant");
+    let id = TenantId::new(id).map_err(|_| absent())?;
+    state.store.get_tenant(&id).await?.ok_or_else(absent)
+}

@@ -1,0 +1,64 @@
+//! What operators see of the work: this process at a glance, and the rows of one tenant.
+
+use actors::broadcast::Topic;
+use http::Request;
+use serde_json::json;
+
+use super::admin::{get, state};
+use super::{World, ask};
+use crate::http::admin::{Dev, router};
+
+#[tokio::test]
+async fn the_tenants_with_the_most_sockets_come_first_and_health_has_its_history() {
+    let world = World::new().await;
+    let topic = [Topic::new("news").unwrap()];
+    let connect = |tenant: &str| {
+        let limits = world.state.bounds.sockets;
+        world.state.hub.connect(actors::model::TenantId::new(tenant).unwrap(), &topic, limits).unwrap()
+    };
+    let _open: Vec<_> = ["few", "many", "many"].into_iter().map(connect).collect();
+    let _crowd: Vec<_> = (0..25).map(|number| connect(&format!("one-{number:02}"))).collect();
+    let work = get(router(state(&world, Dev::Absent)), "/admin/work").await.json();
+    let sockets = &work["sockets"];
+    assert_eq!(
+        (&sockets["open"], &sockets["subscriptions"], &sockets["tenants"]),
+        (&json!(28), &json!(28), &json!(27))
+    );
+    let top = sockets["top"].as_array().unwrap();
+    assert_eq!((top.len(), &top[0]), (20, &json!({"tenant": "many", "sockets": 2, "subscriptions": 2})));
+    assert_eq!((&top[1]["tenant"], &top[2]["tenant"]), (&json!("few"), &json!("one-00")));
+    assert_eq!((&work["health"][0]["name"], &work["health"][0]["state"]), (&json!("store"), &json!("unknown")));
+    assert_eq!(work["channels"], json!({"in_use": 0, "open": 0}));
+}
+
+#[tokio::test]
+async fn jobs_schedules_and_channels_are_shown_of_one_tenant_alone() {
+    let world = World::new().await;
+    let admin = async |path: &str| get(router(state(&world, Dev::Absent)), path).await;
+    let job = json!({"kind": "publish", "payload": {"topic": "a", "data": 1}});
+    let made = world.post("/v1/jobs", &job).await.json();
+    let schedule = json!({"kind": "publish", "payload": {"topic": "a", "data": 1}, "every_ms": 60_000});
+    let schedule = world.post("/v1/schedules", &schedule).await.json();
+    let jobs = admin("/admin/tenants/demo/jobs?limit=1&state=ready").await.json();
+    assert_eq!((&jobs["items"][0]["id"], jobs.get("next_cursor")), (&made["id"], None));
+    assert_eq!(admin("/admin/tenants/demo/jobs?state=dead").await.json()["items"], json!([]));
+    assert_eq!(admin("/admin/tenants/demo/schedules").await.json()["items"][0]["id"], schedule["id"]);
+    let channel = json!({"kind": "webhook", "url": "http://127.0.0.1:9/hook"});
+    let channel = world.post("/v1/channels", &channel).await.json();
+    let shown = admin("/admin/tenants/demo/channels").await.json()["items"][0].clone();
+    assert_eq!((&shown["id"], &shown["receiver"]), (&channel["id"], &json!(null)));
+    assert_eq!(shown.get("secret"), None, "it was shown once");
+    let _in_use = world.state.channels.board().entry(channel["id"].as_str().unwrap().parse().unwrap()).begin();
+    let shown = admin("/admin/tenants/demo/channels").await.json()["items"][0].clone();
+    assert_eq!(shown["receiver"], json!({"open": false, "in_flight": 1}));
+    for what in ["jobs", "schedules", "channels"] {
+        assert_eq!(admin(&format!("/admin/tenants/other/{what}")).await.json()["items"], json!([]));
+        for absent in ["nobody", "NO%20NAME"] {
+            admin(&format!("/admin/tenants/{absent}/{what}")).await.problem(404);
+        }
+        admin(&format!("/admin/tenants/demo/{what}?page=2")).await.problem(422);
+    }
+    admin("/admin/tenants/demo/jobs?state=asleep").await.problem(422);
+    let request = Request::post("/admin/tenants/demo/jobs").body(axum::body::Body::empty()).unwrap();
+    ask(router(state(&world, Dev::Absent)), request).await.problem(405);
+}

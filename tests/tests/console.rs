@@ -1,0 +1,393 @@
+//! The console in a real browser: from "something panicked" to the line of code, by mouse, by keyboard, on a phone.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tests::browser::{DARK, Key, LIGHT, PHONE};
+use tests::client::send;
+use tests::{Answer, Browser, Service, eventually};
+
+const SOON: Duration = Duration::from_secs(30);
+const TOKEN: &str = "a-token-of-our-own";
+
+/// What must be shown as it is, wherever it comes from.
+const HOSTILE: &str = "<img src=x onerror=\"document.documentElement.dataset.ran=1\"><script>document.documentElement.dataset.ran=1</script>";
+
+fn at(service: &Service, path: &str) -> String {
+    format!("{}{path}", service.admin().base())
+}
+
+/// A job that panics once, and what was recorded of it.
+async fn panicked_job(service: &Service) -> Value {
+    let job = json!({ "kind": "panic", "payload": {}, "max_attempts": 1 });
+    let id = service.api().post("/v1/jobs", &job).await.expect(201).json()["id"].clone();
+    eventually("the incident of the job, with its backtrace", SOON, || async {
+        let incidents = service.admin().get("/admin/incidents").await.expect(200).json();
+        let all = incidents["items"].as_array().unwrap().clone();
+        all.into_iter().find(|each| each["detail"][0] == json!(["job.id", id]) && each["backtrace"].is_string())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_panic_is_watched_in_the_tree_and_followed_to_its_line_and_to_its_trace() {
+    let Some(browser) = Browser::open().await else { return };
+    let service = Service::setup().set("broadcaster.backoff.base_ms", 3000).start().await;
+    browser.go(&at(&service, "/console")).await;
+    browser.text("[data-path=broadcaster][data-status=up]", "life 1").await;
+    service.make_panic("broadcaster").await;
+    browser.text("[data-path=broadcaster][data-status=waiting]", "starts again in").await;
+    browser.picture("tree-waiting").await;
+    browser.text("[data-path=broadcaster][data-status=up]", "1 restart").await;
+    panicked_job(&service).await;
+    let shown = browser.text("[data-path='scheduler.runners'] a", "did as it was told").await;
+    assert!(shown.starts_with("panic: "), "{shown}");
+    for (name, screen) in [("tree-dark", DARK), ("tree-light", LIGHT)] {
+        browser.use_screen(screen).await;
+        browser.picture(name).await;
+    }
+
+    browser.click("[data-path='scheduler.runners'] a").await;
+    let location = browser.text("[data-location]", "jobs/panic.rs:").await;
+    let ours = browser.texts(".backtrace .ours").await;
+    assert!(ours[0].contains(&location) && ours[0].contains("ours: "), "{ours:?}");
+    browser.text(".facts", "demo").await;
+    let incident = browser.path().await;
+    browser.use_screen(DARK).await;
+    browser.picture("incident-dark").await;
+    browser.use_screen(LIGHT).await;
+    browser.picture("incident-light").await;
+
+    browser.click("a.button.primary").await;
+    browser.text(".span.failed.chosen .line", "job.run").await;
+    browser.text(".span.failed.chosen .detail", "panic.recovered").await;
+    browser.text(".span.failed.chosen .logs [data-level=ERROR]", "did as it was told").await;
+    browser.picture("trace-light").await;
+    browser.use_screen(DARK).await;
+    browser.picture("trace-dark").await;
+    browser.click(&format!(".detail a[href='{incident}']")).await;
+    browser.text("[data-location]", "jobs/panic.rs:").await;
+    assert_eq!(browser.path().await, incident, "and back from its trace");
+
+    browser.go(&at(&service, &incident)).await;
+    browser.text("[data-location]", "jobs/panic.rs:").await;
+    assert_eq!(browser.complaints(&[]).await, Vec::<String>::new());
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn traces_are_searched_and_one_is_zoomed_and_copied_as_a_collector_takes_it() {
+    let Some(browser) = Browser::open().await else { return };
+    let service = Service::start().await;
+    let incident = panicked_job(&service).await;
+    let trace = incident["trace_id"].as_str().unwrap();
+    browser.go(&at(&service, "/console/traces")).await;
+    browser.text(".trace-line", "boot").await;
+    browser.type_into("input[name=name]", "job.run").await;
+    browser.type_into("input[name=tenant]", "demo").await;
+    browser.click("input[name=errors]").await;
+    browser.click("form.search button").await;
+    browser.text(".trace-line", "failure").await;
+    assert_eq!(
+        browser.path().await,
+        "/console/traces?name=job.run&tenant=demo&errors=true",
+        "it has a link of its own"
+    );
+    assert!(browser.texts(".trace-line").await.iter().all(|line| line.contains("job.run")));
+    browser.picture("traces").await;
+
+    browser.click(&format!(".trace-line[href='/console/traces/{trace}']")).await;
+    browser.text(".span.failed", "job.run").await;
+    let ruler = browser.texts(".tick").await;
+    browser.click("[aria-label='Zoom in']").await;
+    eventually("the ruler shows less", SOON, || async { (browser.texts(".tick").await != ruler).then_some(()) }).await;
+    browser.run("document.querySelector('.span .line').focus()").await;
+    browser.press('0').await;
+    eventually("and the whole again", SOON, || async { (browser.texts(".tick").await == ruler).then_some(()) }).await;
+
+    browser.allow_the_clipboard().await;
+    browser.click("article .actions button").await;
+    browser.text("article .actions [role=status]", "Copied").await;
+    let copied = browser.run("return navigator.clipboard.readText()").await;
+    let document: Value = serde_json::from_str(copied.as_str().unwrap()).unwrap();
+    let span = &document["resourceSpans"][0]["scopeSpans"][0]["spans"][0];
+    assert_eq!(span["traceId"], trace, "{document}");
+    assert_eq!(browser.complaints(&[]).await, Vec::<String>::new());
+    browser.close().await;
+}
+
+/// The answers of the service, with every text in them that could have come from anybody replaced by a hostile one.
+fn poisoned(answer: Value, key: &str) -> Value {
+    // What the service itself says, and by what things are found.
+    const OWN: &str = "id status kind state level code at path trace_id span_id parent_span_id cause ring in actor";
+    match answer {
+        Value::String(text) if OWN.split(' ').any(|own| own == key) || text.is_empty() => Value::String(text),
+        // So that it is still a backtrace.
+        Value::String(_) if key == "backtrace" => format!("   0: {HOSTILE}\n             at {HOSTILE}\n").into(),
+        Value::String(_) => HOSTILE.into(),
+        Value::Array(items) => items.into_iter().map(|item| poisoned(item, key)).collect(),
+        Value::Object(fields) => {
+            let extra = (key == "attributes").then(|| (HOSTILE.to_owned(), HOSTILE.into()));
+            let fields = fields.into_iter().map(|(key, value)| (key.clone(), poisoned(value, &key)));
+            fields.chain(extra).collect()
+        }
+        other => other,
+    }
+}
+
+/// The admin listener of a service, with every answer poisoned. The page itself is passed on as it is.
+async fn hostile_double(service: &Service) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(double).with_state(service.admin().base().to_owned());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}")
+}
+
+async fn double(State(base): State<String>, request: Request) -> Response {
+    let path = request.uri().path_and_query().unwrap().as_str().to_owned();
+    let answer = reqwest::get(format!("{base}{path}")).await.unwrap();
+    let (status, headers) = (answer.status(), answer.headers().clone());
+    if path == "/admin/live" {
+        let first = answer.bytes_stream().next().await.unwrap().unwrap();
+        let text = std::str::from_utf8(&first).unwrap();
+        let seen = serde_json::from_str(text.strip_prefix("event: seen\ndata: ").unwrap()).unwrap();
+        let event = format!("event: seen\ndata: {}\n\n", poisoned(seen, ""));
+        let stays_open = futures_util::stream::once(async { Ok::<_, std::io::Error>(event) });
+        return Body::from_stream(stays_open.chain(futures_util::stream::pending())).into_response();
+    }
+    let body = answer.bytes().await.unwrap();
+    if !path.starts_with("/admin") {
+        let mut response = (status, body).into_response();
+        *response.headers_mut() = headers;
+        return response;
+    }
+    (status, axum::Json(poisoned(serde_json::from_slice(&body).unwrap(), ""))).into_response()
+}
+
+#[tokio::test]
+async fn what_tenants_and_panics_say_is_shown_as_it_is_and_never_runs() {
+    let Some(browser) = Browser::open().await else { return };
+    let service = Service::start().await;
+    let incident = panicked_job(&service).await;
+    let (id, trace) = (incident["id"].as_str().unwrap(), incident["trace_id"].as_str().unwrap());
+    let filter = service.admin().request(Method::PUT, "/admin/log-filter").json(&json!({ "filter": "info" }));
+    send(filter).await.expect(200);
+    let base = hostile_double(&service).await;
+    let views = [
+        ("/console".to_owned(), ".tree"),
+        ("/console/incidents".to_owned(), ".cards"),
+        (format!("/console/incidents/{id}"), ".incident"),
+        (format!("/console/incidents/{id}"), ".backtrace"),
+        ("/console/traces".to_owned(), ".cards"),
+        (format!("/console/traces/{trace}"), ".detail"),
+        ("/console/jobs?tenant=demo".to_owned(), ".reason"),
+        ("/console/health".to_owned(), ".cards"),
+        ("/console/logs".to_owned(), ".logs"),
+        ("/console/logs".to_owned(), ".panel"),
+        (format!("/console/traces/{}", HOSTILE.replace('/', "%2F").replace(' ', "%20")), ".path"),
+        ("/console/traces?name=%3Cscript%3E&tenant=%22%3E%3Cscript%3E".to_owned(), "form"),
+    ];
+    for (path, selector) in views {
+        browser.go(&format!("{base}{path}")).await;
+        browser.text(selector, if selector == "form" { "Search" } else { HOSTILE }).await;
+        let ran = browser.run("return [document.documentElement.dataset.ran ?? null, document.querySelectorAll('img[src=x], body script').length]");
+        assert_eq!(ran.await, json!([null, 0]), "{path}");
+    }
+    browser.go(&format!("{base}/console/incidents/{id}")).await;
+    browser.text(".incident", HOSTILE).await;
+    browser.picture("hostile").await;
+    assert_eq!(browser.complaints(&["404"]).await, Vec::<String>::new());
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn the_page_asks_for_the_token_shows_nothing_without_it_and_all_with_it() {
+    let Some(browser) = Browser::open().await else { return };
+    let service = Service::setup().set("admin.token", TOKEN).start().await;
+    browser.go(&at(&service, "/console")).await;
+    browser.text("form.token", "admin.token").await;
+    assert_eq!(browser.texts(".tree").await, Vec::<String>::new());
+    browser.picture("token").await;
+    browser.type_into("input[name=token]", "a guess").await;
+    browser.click("form.token button").await;
+    eventually("the guess is refused", SOON, || async {
+        let field = browser.run("return document.querySelector('input[name=token]')?.value ?? null").await;
+        (field == "").then_some(())
+    })
+    .await;
+    browser.type_into("input[name=token]", TOKEN).await;
+    browser.click("form.token button").await;
+    browser.text("[data-path=scheduler][data-status=up]", "life 1").await;
+    browser.click("[aria-label='restart broadcaster']").await;
+    browser.text("[data-path=broadcaster][data-status=up]", "life 2").await;
+    browser.go(&at(&service, "/console/incidents")).await;
+    browser.text(".empty", "Nothing has gone wrong").await;
+    assert_eq!(browser.complaints(&["401"]).await, Vec::<String>::new());
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn on_a_phone_no_view_is_wider_than_the_screen() {
+    let Some(browser) = Browser::open().await else { return };
+    let service = Service::start().await;
+    let incident = panicked_job(&service).await;
+    let (id, trace) = (incident["id"].as_str().unwrap(), incident["trace_id"].as_str().unwrap());
+    browser.use_screen(PHONE).await;
+    let views = [
+        ("tree", "/console".to_owned(), "[data-path='scheduler.runners']"),
+        ("incidents", "/console/incidents".to_owned(), ".cards"),
+        ("incident", format!("/console/incidents/{id}"), ".backtrace"),
+        ("traces", "/console/traces".to_owned(), ".cards"),
+        ("trace", format!("/console/traces/{trace}"), ".detail .logs"),
+        ("jobs", "/console/jobs?tenant=demo".to_owned(), ".reason"),
+        ("health", "/console/health".to_owned(), ".checks"),
+        ("logs", "/console/logs".to_owned(), ".logs"),
+    ];
+    for (name, path, selector) in views {
+        browser.go(&at(&service, &path)).await;
+        browser.text(selector, "").await;
+        assert_eq!(browser.overflow().await, 0, "{name}");
+        browser.picture(&format!("{name}-phone")).await;
+    }
+    browser.close().await;
+}
+
+/// Presses Tab until what has the focus bears this label; it must be seen to have it.
+async fn tab_to(browser: &Browser, label: &str) {
+    for _ in 0..200 {
+        browser.press(Key::Tab).await;
+        let script = "const at = document.activeElement; return [at.ariaLabel || at.textContent, getComputedStyle(at).outlineStyle]";
+        let focus = browser.run(script).await;
+        if focus[0] == label {
+            assert_eq!(focus[1], "solid", "whoever uses the keyboard sees where they are");
+            return;
+        }
+    }
+    panic!("Tab does not lead to {label}");
+}
+
+#[tokio::test]
+async fn with_the_keyboard_alone_a_child_is_stopped_after_a_question_and_started_again() {
+    let Some(browser) = Browser::open().await else { return };
+    let service = Service::start().await;
+    browser.go(&at(&service, "/console")).await;
+    browser.text("[data-path=broadcaster][data-status=up]", "life 1").await;
+    tab_to(&browser, "stop broadcaster").await;
+    browser.press(Key::Enter).await;
+    browser.text("dialog", "Stop broadcaster?").await;
+    browser.picture("confirm").await;
+    browser.press(Key::Escape).await;
+    eventually("the question is gone", SOON, || async { browser.texts("dialog").await.is_empty().then_some(()) }).await;
+    assert_eq!(service.node("broadcaster").await["status"], "up", "nothing was done");
+    tab_to(&browser, "stop broadcaster").await;
+    browser.press(Key::Enter).await;
+    browser.text("dialog", "Stop broadcaster?").await;
+    tab_to(&browser, "Stop it").await;
+    browser.press(Key::Enter).await;
+    browser.text("[data-path=broadcaster][data-status=stopped_by_hand]", "stopped").await;
+    tab_to(&browser, "start broadcaster").await;
+    browser.press(Key::Enter).await;
+    browser.text("[data-path=broadcaster][data-status=up]", "life 2").await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn the_page_says_when_it_is_not_live_and_is_live_again_by_itself() {
+    let Some(browser) = Browser::open().await else { return };
+    let service = Service::start().await;
+    browser.go(&at(&service, "/console")).await;
+    browser.text(".health", "live").await;
+    let life = |n: u32| format!("life {n}");
+    browser.text("[data-path=admin]", &life(1)).await;
+    // Its own listener: the stream is cut, and the next one is of another incarnation.
+    service.make_panic("admin").await;
+    browser.text(".health", "not live").await;
+    browser.text("[data-path=admin]", &life(2)).await;
+    eventually("live again", SOON, || async {
+        (!browser.texts(".health").await[0].contains("not live")).then_some(())
+    })
+    .await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_stop_is_watched_to_its_end_and_not_held_up_by_who_watches() {
+    let service = Service::start().await;
+    let mut stream = reqwest::get(at(&service, "/admin/live")).await.unwrap().bytes_stream();
+    assert!(stream.next().await.unwrap().is_ok());
+    let watched = async {
+        let mut all = String::new();
+        while let Some(event) = stream.next().await {
+            all += std::str::from_utf8(&event.expect("an end, and no cut")).unwrap();
+        }
+        all
+    };
+    let (ended, seen) = tokio::join!(service.stop(), watched);
+    assert_eq!(ended.code, 0, "{}", ended.log());
+    assert!(!ended.log().contains("not finished in time"), "{}", ended.log());
+    let last: Value = serde_json::from_str(seen.trim_end().rsplit_once("data: ").unwrap().1).unwrap();
+    let api = last["tree"]["children"].as_array().unwrap().iter().find(|child| child["id"] == "api").unwrap();
+    assert_eq!((&last["draining"], &api["status"]), (&json!(true), &json!("down")), "{last:#}");
+}
+
+#[tokio::test]
+async fn the_dead_jobs_of_a_tenant_are_shown_with_their_reasons_and_their_traces() {
+    let Some(browser) = Browser::open().await else { return };
+    let service = Service::start().await;
+    let incident = panicked_job(&service).await;
+    let job = incident["detail"][0][1].as_str().unwrap();
+    service.job_in(job, "dead").await;
+    let schedule =
+        json!({ "kind": "publish", "payload": { "topic": "a", "data": 1 }, "cron": "0 5 * * *", "time_zone": "UTC" });
+    service.api().post("/v1/schedules", &schedule).await.expect(201);
+    service.webhook("http://127.0.0.1:9/hook").await;
+    browser.go(&at(&service, "/console/jobs")).await;
+    browser.text(".counts", "dead").await;
+    browser.type_into("input[name=tenant]", "demo").await;
+    browser.click("form.search button").await;
+    browser.text(&format!("[data-id='{job}'] .reason"), "did as it was told").await;
+    browser.picture("jobs").await;
+    browser.click(&format!("[data-id='{job}'] a")).await;
+    browser.text("h3", "What followed from it").await;
+    browser.text(".trace-line", "job.run").await;
+    for (show, told) in [("schedules", "0 5 * * * UTC"), ("channels", "127.0.0.1:9/hook")] {
+        browser.go(&at(&service, &format!("/console/jobs?tenant=demo&show={show}"))).await;
+        browser.text(".card", told).await;
+        browser.picture(show).await;
+    }
+    browser.go(&at(&service, "/console/health")).await;
+    browser.text(".card", "store").await;
+    browser.use_screen(DARK).await;
+    browser.picture("health-dark").await;
+    assert_eq!(browser.complaints(&[]).await, Vec::<String>::new());
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn what_is_logged_is_changed_for_a_while_and_back() {
+    let Some(browser) = Browser::open().await else { return };
+    let service = Service::start().await;
+    browser.go(&at(&service, "/console/logs?level=warn")).await;
+    browser.text(".panel", "As configured.").await;
+    assert_eq!(browser.run("return document.querySelector('select').value").await, "warn");
+    browser.run("document.querySelector('input[name=filter]').value = ''").await;
+    browser.type_into("input[name=filter]", "info,scheduler=debug").await;
+    browser.click(".panel button.primary").await;
+    browser.text(".panel", "Back to info").await;
+    let now: Answer = send(service.admin().request(Method::GET, "/admin/log-filter")).await;
+    assert_eq!(now.json()["filter"], "info,scheduler=debug");
+    browser.click(".panel button:not(.primary)").await;
+    browser.text(".panel", "As configured.").await;
+    browser.run("document.querySelector('input[name=filter]').value = ''").await;
+    browser.type_into("input[name=filter]", "info,x=loud").await;
+    browser.click(".panel button.primary").await;
+    browser.text(".panel [role=alert]", "filter").await;
+    browser.close().await;
+}
