@@ -7,6 +7,7 @@
 //! - [`Receiver`] receives webhooks, keeps them, and answers by a script.
 //! - [`Socket`] is a WebSocket subscriber.
 //! - [`Browser`] is a real one, and looks at the console.
+//! - [`poison`] stands between it and a service, and makes every text hostile.
 //! - [`raw`] speaks to a listener byte by byte.
 //! - [`Redis`] is a server of the test's own that can be killed, held and started again; [`Proxy`] can swallow everything.
 //! - [`Postgres`] is the same for the store, and [`Database`] one of a server that all tests share.
@@ -26,6 +27,7 @@ pub mod client;
 pub mod collector;
 pub mod ledger;
 pub mod metrics;
+pub mod poison;
 pub mod postgres;
 pub mod process;
 pub mod providers;

@@ -2,22 +2,16 @@
 
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::browser::{DARK, Key, LIGHT, PHONE};
 use tests::client::send;
+use tests::poison::{self, HOSTILE};
 use tests::{Answer, Browser, Service, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 const TOKEN: &str = "a-token-of-our-own";
-
-/// What must be shown as it is, wherever it comes from.
-const HOSTILE: &str = "<img src=x onerror=\"document.documentElement.dataset.ran=1\"><script>document.documentElement.dataset.ran=1</script>";
 
 fn at(service: &Service, path: &str) -> String {
     format!("{}{path}", service.admin().base())
@@ -122,55 +116,6 @@ async fn traces_are_searched_and_one_is_zoomed_and_copied_as_a_collector_takes_i
     browser.close().await;
 }
 
-/// The answers of the service, with every text in them that could have come from anybody replaced by a hostile one.
-fn poisoned(answer: Value, key: &str) -> Value {
-    // What the service itself says, and by what things are found.
-    const OWN: &str = "id status kind state level code at path trace_id span_id parent_span_id cause ring in actor";
-    match answer {
-        Value::String(text) if OWN.split(' ').any(|own| own == key) || text.is_empty() => Value::String(text),
-        // So that it is still a backtrace.
-        Value::String(_) if key == "backtrace" => format!("   0: {HOSTILE}\n             at {HOSTILE}\n").into(),
-        Value::String(_) => HOSTILE.into(),
-        Value::Array(items) => items.into_iter().map(|item| poisoned(item, key)).collect(),
-        Value::Object(fields) => {
-            let extra = (key == "attributes").then(|| (HOSTILE.to_owned(), HOSTILE.into()));
-            let fields = fields.into_iter().map(|(key, value)| (key.clone(), poisoned(value, &key)));
-            fields.chain(extra).collect()
-        }
-        other => other,
-    }
-}
-
-/// The admin listener of a service, with every answer poisoned. The page itself is passed on as it is.
-async fn hostile_double(service: &Service) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let router = Router::new().fallback(double).with_state(service.admin().base().to_owned());
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    format!("http://{address}")
-}
-
-async fn double(State(base): State<String>, request: Request) -> Response {
-    let path = request.uri().path_and_query().unwrap().as_str().to_owned();
-    let answer = reqwest::get(format!("{base}{path}")).await.unwrap();
-    let (status, headers) = (answer.status(), answer.headers().clone());
-    if path == "/admin/live" {
-        let first = answer.bytes_stream().next().await.unwrap().unwrap();
-        let text = std::str::from_utf8(&first).unwrap();
-        let seen = serde_json::from_str(text.strip_prefix("event: seen\ndata: ").unwrap()).unwrap();
-        let event = format!("event: seen\ndata: {}\n\n", poisoned(seen, ""));
-        let stays_open = futures_util::stream::once(async { Ok::<_, std::io::Error>(event) });
-        return Body::from_stream(stays_open.chain(futures_util::stream::pending())).into_response();
-    }
-    let body = answer.bytes().await.unwrap();
-    if !path.starts_with("/admin") {
-        let mut response = (status, body).into_response();
-        *response.headers_mut() = headers;
-        return response;
-    }
-    (status, axum::Json(poisoned(serde_json::from_slice(&body).unwrap(), ""))).into_response()
-}
-
 #[tokio::test]
 async fn what_tenants_and_panics_say_is_shown_as_it_is_and_never_runs() {
     let Some(browser) = Browser::open().await else { return };
@@ -179,7 +124,7 @@ async fn what_tenants_and_panics_say_is_shown_as_it_is_and_never_runs() {
     let (id, trace) = (incident["id"].as_str().unwrap(), incident["trace_id"].as_str().unwrap());
     let filter = service.admin().request(Method::PUT, "/admin/log-filter").json(&json!({ "filter": "info" }));
     send(filter).await.expect(200);
-    let base = hostile_double(&service).await;
+    let base = poison::double(&service).await;
     let views = [
         ("/console".to_owned(), ".tree"),
         ("/console/incidents".to_owned(), ".cards"),
@@ -317,6 +262,24 @@ async fn the_page_says_when_it_is_not_live_and_is_live_again_by_itself() {
     browser.close().await;
 }
 
+/// A browser has six connections for a host. A page kept for the way back must not keep one.
+#[tokio::test]
+async fn a_page_that_was_left_keeps_no_connection_and_is_live_again_when_one_comes_back() {
+    let Some(browser) = Browser::open().await else { return };
+    let service = Service::start().await;
+    let views = ["", "/incidents", "/traces", "/logs"].map(|view| at(&service, &format!("/console{view}")));
+    for view in views.iter().cycle().take(13) {
+        tokio::time::timeout(SOON, browser.go(view)).await.expect("a connection is free");
+        browser.text(".health", "live").await;
+    }
+    browser.go("about:blank").await;
+    browser.run("history.back()").await;
+    browser.text("[data-path=broadcaster]", "life 1").await;
+    service.make_panic("broadcaster").await;
+    browser.text("[data-path=broadcaster][data-status=up]", "life 2").await;
+    browser.close().await;
+}
+
 #[tokio::test]
 async fn a_stop_is_watched_to_its_end_and_not_held_up_by_who_watches() {
     let service = Service::start().await;
@@ -335,6 +298,24 @@ async fn a_stop_is_watched_to_its_end_and_not_held_up_by_who_watches() {
     let last: Value = serde_json::from_str(seen.trim_end().rsplit_once("data: ").unwrap().1).unwrap();
     let api = last["tree"]["children"].as_array().unwrap().iter().find(|child| child["id"] == "api").unwrap();
     assert_eq!((&last["draining"], &api["status"]), (&json!(true), &json!("down")), "{last:#}");
+}
+
+#[tokio::test]
+async fn what_is_being_typed_survives_what_happens_meanwhile() {
+    let Some(browser) = Browser::open().await else { return };
+    let service = Service::setup().set("broadcaster.backoff.base_ms", 5000).start().await;
+    for (view, field) in [("traces", "name"), ("logs", "filter"), ("jobs", "tenant")] {
+        let field = format!("input[name={field}]");
+        browser.go(&at(&service, &format!("/console/{view}"))).await;
+        browser.text(".health", "ready").await;
+        browser.type_into(&field, "half a w").await;
+        service.make_panic("broadcaster").await;
+        browser.text(".health", "degraded").await;
+        let typed = browser.run(&format!("return document.querySelector('{field}').value")).await;
+        assert!(typed.as_str().unwrap().ends_with("half a w"), "{view}: {typed}");
+        browser.text(".health", "ready").await;
+    }
+    browser.close().await;
 }
 
 #[tokio::test]

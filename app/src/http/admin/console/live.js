@@ -6,6 +6,20 @@ const RETRY_MS = [500, 1000, 2000, 5000];
 
 /** Calls `seen` with each event, and `state` with "live" or with why it is not. Returns what ends it. */
 export function watch(seen, state) {
+  let end = follow(seen, state);
+  // A page that was left may be kept for the way back, and would keep its connection, of which a browser has six.
+  const left = () => end();
+  const back = (event) => { if (event.persisted) end = follow(seen, state); };
+  addEventListener("pagehide", left);
+  addEventListener("pageshow", back);
+  return () => {
+    end();
+    removeEventListener("pagehide", left);
+    removeEventListener("pageshow", back);
+  };
+}
+
+function follow(seen, state) {
   const end = new AbortController();
   let failures = 0;
   const heard = (event) => { failures = 0; state("live"); seen(event); };

@@ -41,8 +41,8 @@ function Filter() {
   };
   return html`<section aria-label="Log filter" class="panel"><${Answered} of=${answer}>${(now) => html`
     <form class="search" onSubmit=${submit} key=${now.filter}>
-      <label class="wide">Filter <input name="filter" value=${now.filter} required spellcheck="false" autocomplete="off" /></label>
-      <label>Minutes <input name="minutes" type="number" value="10" min="0.1" max="1440" step="any" required /></label>
+      <label class="wide">Filter <input name="filter" defaultValue=${now.filter} required spellcheck="false" autocomplete="off" /></label>
+      <label>Minutes <input name="minutes" type="number" defaultValue="10" min="0.1" max="1440" step="any" required /></label>
       <button class="primary">Log by it</button>
       ${now.reverts_in_ms !== null && html`<button type="button" onClick=${() => change({ method: "DELETE" })}>Back to ${now.configured}</button>`}
     </form>

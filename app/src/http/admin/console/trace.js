@@ -48,8 +48,14 @@ function work(rows) {
 const TELLING = ["path", "actor", "job.kind", "channel.kind", "url.path", "topic"];
 const telling = ({ attributes }) => TELLING.map((name) => attributes[name]).find((value) => value !== undefined);
 
+/** What has ended long ago is not asked for again and again: spans and logs of it may come late, but not that late. */
+const LATE_MS = 30_000;
+const is_growing = (trace) => trace.open > 0 || Date.now() - (trace.start_unix_nano + trace.duration_ns) / 1e6 < LATE_MS;
+
 export function Trace({ id, search, seen }) {
-  const answer = useAnswer(`/admin/traces/${encodeURIComponent(id)}`, useFresh(seen?.recorded?.spans, true));
+  const [growing, grow] = useState(true);
+  const answer = useAnswer(`/admin/traces/${encodeURIComponent(id)}`, useFresh(seen?.recorded?.spans, growing));
+  useEffect(() => { if (answer.data) grow(is_growing(answer.data)); }, [answer.data]);
   return html`<p class="path"><${Link} to="/console/traces">Traces<//> / <span class="mono">${id}</span></p>
     <${Answered} of=${answer}>${(trace) => html`<${Whole} trace=${trace} wanted=${new URLSearchParams(search).get("span")} />`}<//>`;
 }

@@ -22,6 +22,7 @@ export function useFresh(value, on) {
   return version;
 }
 
+/** Its fields have defaults and no values: they are drawn again each second, and would be overwritten while somebody types. */
 export function Traces({ search, seen }) {
   const asked = Object.fromEntries(FIELDS.map((name) => [name, new URLSearchParams(search).get(name) || ""]));
   const [following, follow] = useState(true);
@@ -37,10 +38,10 @@ export function Traces({ search, seen }) {
   };
   return html`<h2>Traces</h2>
     <form class="search" role="search" onSubmit=${submit} key=${search}>
-      <label>Name <input name="name" value=${asked.name} placeholder="any" /></label>
-      <label>Tenant <input name="tenant" value=${asked.tenant} placeholder="any" /></label>
-      <label>At least, ms <input name="min_ms" value=${asked.min_ms} inputmode="numeric" pattern="[0-9]*" size="6" /></label>
-      <label class="check"><input type="checkbox" name="errors" value="true" checked=${asked.errors === "true"} /> Failed only</label>
+      <label>Name <input name="name" defaultValue=${asked.name} placeholder="any" /></label>
+      <label>Tenant <input name="tenant" defaultValue=${asked.tenant} placeholder="any" /></label>
+      <label>At least, ms <input name="min_ms" defaultValue=${asked.min_ms} inputmode="numeric" pattern="[0-9]*" size="6" /></label>
+      <label class="check"><input type="checkbox" name="errors" value="true" defaultChecked=${asked.errors === "true"} /> Failed only</label>
       <button class="primary">Search</button>
       <label class="check"><input type="checkbox" checked=${following} onChange=${(event) => follow(event.target.checked)} /> Follow</label>
     </form>

@@ -51,7 +51,7 @@ function Counts({ seen }) {
 /** The names of the first tenants are offered; any other can be typed. */
 function Tenants({ tenant }) {
   const { data } = useAnswer("/admin/tenants?limit=200");
-  return html`<label>Tenant <input name="tenant" value=${tenant} list="tenants" required autocomplete="off" />
+  return html`<label>Tenant <input name="tenant" defaultValue=${tenant} list="tenants" required autocomplete="off" />
     <datalist id="tenants">${data?.items.map(({ id }) => html`<option key=${id} value=${id}></option>`)}</datalist></label>`;
 }
 
