@@ -165,7 +165,7 @@ function Row({ span, line, window: [from, to], began, chosen, wanted, pick }) {
       <span class="track">
         ${!away && html`<span class="bar" style=${{ left: `${left}%`, width: `${right - left}%` }}></span>`}
         ${marks.map((mark, at) => html`<span class=${`mark ${mark.kind}`} key=${at} title=${mark.title} style=${{ left: `${mark.at}%` }}></span>`)}
-        <span class=${`took ${inside ? "inside" : ""}`} style=${right < 75 ? { left: `${right}%` } : { right: inside ? 0 : `${100 - left}%` }}>${duration(span.duration_ns)}</span>
+        <span class=${`took ${inside ? "inside" : ""}`} style=${right < 75 ? { left: `${right}%` } : { right: `${100 - (inside ? right : left)}%` }}>${duration(span.duration_ns)}</span>
       </span>
     </button>
     ${chosen && html`<${Span} span=${span} began=${began} />`}
