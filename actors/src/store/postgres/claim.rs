@@ -33,9 +33,13 @@ use crate::store::{ClaimJobs, ClaimedJobs, Fence, Job};
 /// Waiting jobs whose time has come that one claim makes ready at most. One that is locked is cancelled at this moment.
 /// (An index takes a time only from a `SELECT` of its own: `now_ms()` alone would be asked for each row.)
 const PROMOTE: &str = "
-    UPDATE jobs SET state = 'ready'
-    WHERE id = ANY (ARRAY(SELECT id FROM jobs WHERE state = 'waiting' AND run_at_ms <= (SELECT now_ms())
-                          ORDER BY run_at_ms LIMIT 500 FOR UPDATE SKIP LOCKED))";
+    WITH due AS MATERIALIZED (
+        SELECT id FROM jobs WHERE state = 'waiting' AND run_at_ms <= (SELECT now_ms())
+        ORDER BY run_at_ms LIMIT 500 FOR UPDATE SKIP LOCKED
+    ), promoted AS (
+        UPDATE jobs SET state = 'ready' WHERE id = ANY (ARRAY(SELECT id FROM due))
+    )
+    SELECT set_config('perennial.more', 'yes', true) FROM (SELECT FROM due OFFSET 499 LIMIT 1) AS full_hands";
 
 // Something of their tenants has changed, or their time is over. One claim takes no more word of anything than it can
 // take within its deadline, however much has come while nobody claimed. `LOOK` is told if there is more.
@@ -74,7 +78,7 @@ const LOOK: &str = "
         ORDER BY claimed_at_ms, id LIMIT 1
     ), around AS MATERIALIZED (
         SELECT now_ms() AS now_ms,
-               least((SELECT min(run_at_ms) FROM jobs WHERE state = 'waiting'),
+               least((SELECT min(run_at_ms) FROM jobs WHERE state = 'waiting' AND run_at_ms > (SELECT now_ms())),
                      (SELECT min(held_until_ms) FROM shares
                       WHERE held_until_ms > 0 AND held_until_ms < 9223372036854775807)) AS next_ms,
                coalesce((SELECT vtime FROM queues WHERE queue = $1), 0) AS queue_vtime,
@@ -109,7 +113,8 @@ const TAKE: &str = concat!(
             SELECT ctid AS place FROM jobs
             WHERE state = 'ready' AND NOT suspect AND queue = $1 AND tenant = served.tenant
             ORDER BY priority, run_at_ms, id LIMIT served.number FOR UPDATE SKIP LOCKED) AS mine
-        UNION ALL SELECT ctid FROM jobs WHERE id = $9::uuid
+        UNION ALL
+        SELECT alone.place FROM (SELECT ctid AS place FROM jobs WHERE id = $9::uuid FOR UPDATE SKIP LOCKED) AS alone
     ), charged AS (
         INSERT INTO shares (queue, tenant, vtime, waits) SELECT $1, tenant, vtime, waits FROM served
         ON CONFLICT (queue, tenant) DO UPDATE SET vtime = excluded.vtime, waits = excluded.waits

@@ -7,16 +7,17 @@ use uuid::Uuid;
 use super::tests::{open_real, open_with_clock};
 use super::*;
 use crate::jobs::Cadence;
-use crate::store::contract::{new_job, tenant};
-use crate::store::{FireDue, JobState, KeyHash, NewJob, NewSchedule, Overlap, Policies, Quotas, Store};
+use crate::store::contract::{LEASE_MS, new_job, tenant};
+use crate::store::{ClaimJobs, FireDue, JobState, KeyHash, NewJob, NewSchedule, Overlap, Policies, Quotas, Store};
 
 /// Longest wait for anything here.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until another connection waits for a lock that this one has.
 async fn until_somebody_waits(write: &mut Write<'_>) {
-    let waiting =
-        "SELECT count(*) AS waiting FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))";
+    // Not of `pg_stat_activity`, which stays as the transaction has seen it first.
+    let waiting = "SELECT count(*) AS waiting FROM pg_locks
+                   WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))";
     let look = async { while write.one(sqlx::query(waiting)).await.unwrap().number::<i64>("waiting").unwrap() == 0 {} };
     timeout(PATIENCE, look).await.expect("nobody waits");
 }
@@ -37,6 +38,31 @@ async fn a_job_that_ends_while_it_is_redriven_is_found() {
     };
     let (redriven, ()) = tokio::join!(store.redrive_job(&demo, id), end_it);
     assert_eq!(redriven.unwrap().state, JobState::Ready);
+}
+
+#[tokio::test]
+async fn a_claim_waits_for_no_job_that_another_has_locked_and_does_not_come_again_at_once() {
+    let Some((store, fixture)) = open_with_clock().await else { return };
+    let (owner, lease_ms) = (fixture.owner, LEASE_MS);
+    let claim = ClaimJobs { queue: "default", owner, lease_ms, limit: 9, tenant_running_max: 9 };
+    // One that has lost its runner is a suspect, and one comes due.
+    store.enqueue(vec![new_job("demo")]).await.unwrap();
+    assert_eq!(store.claim(claim).await.unwrap().jobs.len(), 1);
+    fixture.clock.advance(LEASE_MS as i64 + 1);
+    assert_eq!(store.sweep(3, 9).await.unwrap().rescued, 1);
+    assert_eq!(store.claim(claim).await.unwrap().jobs.len(), 1);
+    fixture.clock.advance(LEASE_MS as i64 + 1);
+    assert_eq!(store.sweep(3, 9).await.unwrap().rescued, 1);
+    let later = NewJob { run_at_ms: Some(fixture.clock.now_ms() + 10), ..new_job("demo") };
+    store.enqueue(vec![later]).await.unwrap();
+    fixture.clock.advance(10);
+    let mut other = store.session().await.unwrap();
+    let mut write = other.begin().await.unwrap();
+    assert_eq!(write.all(sqlx::query("SELECT 1 FROM jobs FOR UPDATE")).await.unwrap().len(), 2);
+    let claimed = store.claim(claim).await.unwrap();
+    assert_eq!((claimed.jobs.len(), claimed.next_due_in_ms), (0, None));
+    write.rollback().await.unwrap();
+    assert_eq!(store.claim(claim).await.unwrap().jobs.len(), 2);
 }
 
 #[tokio::test]

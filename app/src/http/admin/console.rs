@@ -1,5 +1,5 @@
 //! `/console`: what an operator looks at when something is wrong, as one page. Its files lie in `console/`, are compiled in
-//! as they are, and there is no build step. The page asks the routes of [`super::admin`] for what it shows, as anybody may.
+//! as they are, and there is no build step. The page asks the routes of [`admin`](super) for what it shows, as anybody may.
 //!
 //! It is the same page at every path below `/console`, so that each view has a link of its own; which one it is the page
 //! finds out itself. It holds no data, so nobody needs a token for it.
