@@ -213,7 +213,8 @@ pub(super) async fn extend_leases(shared: &Shared) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// By our own clock, cancels what can no longer be ours, however long a heartbeat is under way.
+/// By our own clock, cancels what can no longer be ours, however long a heartbeat is under way. Only if the whole process was
+/// held it asks first: nobody else need have been there to take its jobs.
 async fn watch_leases(shared: Arc<Shared>) -> Infallible {
     // Whatever is claimed meanwhile ends later. An end that is not written yet may be there long after its lease.
     let (lease, at_least) = (Duration::from_millis(shared.settings.lease_ms), Duration::from_millis(100));
@@ -221,7 +222,11 @@ async fn watch_leases(shared: Arc<Shared>) -> Infallible {
         let now = Instant::now();
         tell_of_lost(shared.flight.expire(now));
         let first = shared.flight.earliest_lease().unwrap_or(now + lease);
-        sleep_until(first.clamp(now + at_least, now + lease.max(at_least))).await;
+        let next = first.clamp(now + at_least, now + lease.max(at_least));
+        sleep_until(next).await;
+        if next.elapsed() > lease / 10 {
+            let _ = timeout(lease / 4, extend_leases(&shared)).await;
+        }
     }
 }
 

@@ -171,11 +171,14 @@ async fn a_job_that_does_not_run_says_why_in_codes_and_in_words() {
         let made = world.post("/v1/jobs", body).await.json();
         world.get(&format!("/v1/jobs/{}/explain", made["id"].as_str().unwrap())).await.json()
     };
+    // No scheduler runs in this world.
+    let detail = "`scheduler.claimer` of this process does not run: its supervision tree says why";
+    let down = json!({"code": "claimer_down", "detail": detail, "over_at": null});
     let ready = explained(&job(1)).await;
-    assert_eq!((&ready["state"], &ready["reasons"][0]["code"]), (&json!("ready"), &json!("next_in_line")));
+    assert_eq!((&ready["state"], &ready["reasons"]), (&json!("ready"), &json!([down])));
     let behind = explained(&job(2)).await;
     let detail = "1 jobs of its tenant and queue come first; tenants take turns";
-    assert_eq!(behind["reasons"], json!([{"code": "behind_others", "detail": detail, "over_at": null}]));
+    assert_eq!(behind["reasons"], json!([{"code": "behind_others", "detail": detail, "over_at": null}, down]));
     let mut later = job(3);
     later["run_at"] = json!("2999-01-01T00:00:00Z");
     let later = explained(&later).await;
