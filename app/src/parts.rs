@@ -175,6 +175,7 @@ impl Parts {
             liveness: self.liveness.clone(),
             probes: self.probes(),
             store: self.store.clone(),
+            scheduler: self.scheduler.clone(),
             tenants: self.tenants.clone(),
             bounds: self.settings.for_tenants(),
             body_bytes_max: self.settings.limits.body_bytes,

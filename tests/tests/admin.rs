@@ -118,7 +118,7 @@ async fn a_child_is_restarted_stopped_and_started_by_its_path() {
     operate(&service, "stop/scheduler/claimer").await.expect(200);
     assert_eq!(service.node("scheduler.claimer").await["status"], "stopped_by_hand");
     let id = service.enqueue("publish", json!({"topic": "hello", "data": 7})).await;
-    eventually("the sweeper has been round", SOON, || async {
+    eventually("the jobs to be counted", SOON, || async {
         let metrics = service.metrics().await;
         (metrics.value("job_kept", &[("state", "ready")]) == Some(1.0)).then_some(())
     })

@@ -51,6 +51,26 @@ async fn two_replicas_go_on_while_a_newer_program_changes_the_schema() {
     assert!(database.number("SELECT count(*) FROM moods").await > 200, "the newer program's trigger was passed by");
 }
 
+#[tokio::test]
+async fn one_process_takes_jobs_for_a_queue_that_only_another_works_on() {
+    let Some(database) = Database::empty().await else { return };
+    let front = replica(&database).set("scheduler.queues_elsewhere", "slow").start();
+    let worker = replica(&database).set("scheduler.queues", "slow").start();
+    let (front, worker) = tokio::join!(front, worker);
+    let job = |queue: &str| json!({"kind": "publish", "payload": {"topic": "t", "data": 1}, "queue": queue});
+    let post = async |body| front.api().post("/v1/jobs", &body).await;
+    let made = post(job("slow")).await.expect(201).json();
+    front.job_in(made["id"].as_str().unwrap(), "done").await;
+    let refused = post(job("fast")).await.expect(422).json();
+    let reason = "is not served, must be one of: default, slow";
+    assert_eq!(refused["errors"], json!([{"field": "queue", "reason": reason}]));
+    assert_eq!(worker.stop().await.code, 0);
+    let made = post(job("slow")).await.expect(201).json();
+    let path = format!("/v1/jobs/{}/explain", made["id"].as_str().unwrap());
+    let explained = front.api().get(&path).await.expect(200).json();
+    assert_eq!(explained["reasons"][0]["code"], "queue_not_served", "{explained}");
+}
+
 /// Amid the work the schema may be changed.
 async fn share_the_jobs(database: &Database, change: Option<&'static str>) {
     // Both make the tables at the same time.

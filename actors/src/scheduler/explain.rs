@@ -49,7 +49,7 @@ pub enum ReasonCode {
     TenantAtLimit,
     /// Its tenant has started as many jobs in a second as it may.
     TenantAtRate,
-    /// This service takes no jobs from its queue.
+    /// This process takes no jobs from its queue.
     QueueNotServed,
     /// This service has no handler for its kind.
     KindUnknown,
@@ -99,6 +99,8 @@ pub(super) struct Here<'a> {
     pub(super) owner: Uuid,
     /// The queues that it takes jobs from.
     pub(super) queues: &'a [String],
+    /// Those that others take jobs from.
+    pub(super) elsewhere: &'a [String],
     /// Whether it has a handler for the job's kind.
     pub(super) knows_kind: bool,
     /// How many of a tenant's jobs may run at once.
@@ -167,7 +169,10 @@ fn waiting(standing: &Standing, here: &Here<'_>) -> Vec<Reason> {
     }
     if !here.queues.contains(&job.queue) {
         let queues = here.queues.join(", ");
-        let detail = format!("this service takes no jobs from the queue {:?}, only from: {queues}", job.queue);
+        let detail = match here.elsewhere.contains(&job.queue) {
+            true => format!("this process leaves the queue {:?} to others, it takes jobs from: {queues}", job.queue),
+            false => format!("this process takes no jobs from the queue {:?}, only from: {queues}", job.queue),
+        };
         tell(ReasonCode::QueueNotServed, detail);
     }
     let (running, most) = (standing.tenant_running, standing.tenant_running_max.unwrap_or(here.tenant_running_max));
@@ -272,6 +277,7 @@ mod tests {
         let mut here = Here {
             owner: OURS,
             queues: &queues,
+            elsewhere: &[],
             knows_kind: true,
             tenant_running_max: 16,
             room: 9,
@@ -320,7 +326,7 @@ mod tests {
         let expected = [
             (ReasonCode::TenantDisabled, "its tenant is disabled since 1970-01-01T00:00:00Z"),
             (ReasonCode::KindUnknown, "no handler for the kind \"test\" in this process: here it would be put off"),
-            (ReasonCode::QueueNotServed, "this service takes no jobs from the queue \"default\", only from: "),
+            (ReasonCode::QueueNotServed, "this process takes no jobs from the queue \"default\", only from: "),
             (ReasonCode::TenantAtLimit, "16 jobs of its tenant run, 16 may"),
             (ReasonCode::TenantAtRate, "its tenant has started as many jobs as it may, until 1970-01-01T00:00:02Z"),
             (ReasonCode::BehindOthers, "3 jobs of its tenant and queue come first; tenants take turns"),
@@ -328,6 +334,9 @@ mod tests {
             (ReasonCode::ProcessFull, "this process holds as many jobs as it may"),
         ];
         assert_eq!(all, expected.map(|(code, detail)| (code, detail.to_owned())));
+        let left = told(&standing(JobState::Ready), |here| (here.elsewhere, here.queues) = (here.queues, &[]));
+        let detail = "this process leaves the queue \"default\" to others, it takes jobs from: ".to_owned();
+        assert_eq!(left[0], (ReasonCode::QueueNotServed, detail));
         let few = Standing { tenant_running: 2, tenant_running_max: Some(2), ..standing(JobState::Ready) };
         assert_eq!(codes(&few), [ReasonCode::TenantAtLimit], "what its row says counts");
         assert_eq!(codes(&Standing { is_suspect: true, ahead: 3, ..standing(JobState::Ready) }), [ReasonCode::Suspect]);

@@ -20,6 +20,7 @@
 //!
 //! Deliberately absent: a leader, a lock, an in-memory queue of jobs beyond one batch.
 
+mod census;
 mod claimer;
 mod explain;
 mod firer;
@@ -243,7 +244,8 @@ impl Scheduler {
         let Some(standing) = self.0.store.job_standing(tenant, id).await? else { return Ok(None) };
         let here = Here {
             owner: self.0.owner,
-            queues: self.queues(),
+            queues: &self.0.settings.queues,
+            elsewhere: &self.0.settings.queues_elsewhere,
             knows_kind: self.handlers().known(&standing.job.kind).is_some(),
             tenant_running_max: self.0.settings.tenant_concurrency,
             room: self.0.flight.room(),
@@ -325,9 +327,10 @@ impl Scheduler {
         &self.0.run.handlers
     }
 
-    /// The queues that are worked on here. A job in another one waits for a process that works on that.
-    pub fn queues(&self) -> &[String] {
-        &self.0.settings.queues
+    /// The queues that are worked on, here or elsewhere. A job in another one would wait for ever.
+    pub fn queues(&self) -> impl Iterator<Item = &str> {
+        let settings = &self.0.settings;
+        settings.queues.iter().chain(&settings.queues_elsewhere).map(String::as_str)
     }
 
     /// Lets the claimer look now: someone else has written jobs.

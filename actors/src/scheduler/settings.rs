@@ -34,6 +34,8 @@ const DRAIN_MIN_MS: u64 = 250;
 pub struct Settings {
     /// The queues that this process takes jobs from.
     pub queues: Vec<String>,
+    /// Those that only other processes take jobs from. Jobs for them are accepted here.
+    pub queues_elsewhere: Vec<String>,
     /// The longest time between two looks for due jobs, in milliseconds; up to a fifth less by jitter. A job that was
     /// enqueued does not wait for it, here or in another process, nor does one whose time is known.
     pub poll_interval_ms: u64,
@@ -84,6 +86,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             queues: vec!["default".to_owned()],
+            queues_elsewhere: Vec::new(),
             poll_interval_ms: 1_000,
             lease_ms: 30_000,
             heartbeat_ms: 10_000,
@@ -150,6 +153,10 @@ impl Settings {
             let reason = "must name at least one queue, and none may be empty".to_owned();
             faults.push(SettingsFault { key: "queues", reason });
         }
+        if self.queues_elsewhere.iter().any(|queue| queue.is_empty() || self.queues.contains(queue)) {
+            let reason = "none may be empty, or among `queues`".to_owned();
+            faults.push(SettingsFault { key: "queues_elsewhere", reason });
+        }
         faults
     }
 
@@ -211,8 +218,14 @@ mod tests {
 
     #[test]
     fn all_contradictions_are_told_at_once() {
-        let bad =
-            Settings { lease_ms: 1_000, concurrency: 0, stop_within_ms: 1_000, queues: vec![], ..Settings::default() };
+        let bad = Settings {
+            lease_ms: 1_000,
+            concurrency: 0,
+            stop_within_ms: 1_000,
+            queues: vec![],
+            queues_elsewhere: vec![String::new()],
+            ..Settings::default()
+        };
         let told: Vec<String> = bad.faults().iter().map(ToString::to_string).collect();
         assert_eq!(
             told,
@@ -221,6 +234,7 @@ mod tests {
                 "concurrency: is 0, must be at least 1",
                 "stop_within_ms: is 1000, must be at least 3450",
                 "queues: must name at least one queue, and none may be empty",
+                "queues_elsewhere: none may be empty, or among `queues`",
             ]
         );
     }

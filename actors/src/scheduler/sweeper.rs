@@ -1,5 +1,5 @@
 //! Looks after jobs that nobody else does: those whose runner was lost, and those that ended long ago. It also keeps the
-//! line to other processes.
+//! line to other processes, and the census.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,26 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::pulse::{Park, Pulse, jittered, until_stop};
 use super::settler::extend_leases;
-use super::{Shared, line, settings};
+use super::{Shared, census, line, settings};
 use crate::model::{Millis, TenantId};
-use crate::store::{JobCounts, StoreError, SweepReport, Wakeups};
-
-telemetry::labels! {
-    /// Jobs in one state.
-    pub struct InState { state: State }
-}
-
-telemetry::label_values! {
-    /// The states that are counted apart; `waiting` is all that is not due yet.
-    pub enum State {
-        Waiting = "waiting",
-        Ready = "ready",
-        Running = "running",
-        Done = "done",
-        Dead = "dead",
-        Cancelled = "cancelled",
-    }
-}
+use crate::store::{StoreError, SweepReport, Wakeups};
 
 telemetry::declare_metrics! {
     /// Jobs that lost their runner and were made ready again.
@@ -39,8 +22,6 @@ telemetry::declare_metrics! {
     pub static QUARANTINED: Counter = ("job.quarantined", "{job}");
     /// Finished jobs that were forgotten.
     pub static PRUNED: Counter = ("job.pruned", "{job}");
-    /// Jobs in the store, by state.
-    pub static KEPT: Gauge<InState> = ("job.kept", "{job}");
 }
 
 /// Rows that one sweep changes at most; with a full one the next follows at once.
@@ -112,6 +93,7 @@ impl Actor for Sweeper {
         }
         // Here, because it stops last: what the others give back is still told.
         line::keep(&context, Arc::clone(&shared));
+        census::keep(&context, Arc::clone(&shared));
         Ok(Working {
             stopped: context.cancelled(),
             // Nobody pokes it: what it looks for happens without a sound.
@@ -145,7 +127,7 @@ impl Working {
         }
     }
 
-    /// Rescues, forgets, counts. Answers whether there is more to do at once.
+    /// Rescues and forgets. Answers whether there is more to do at once.
     async fn sweep(&mut self) -> Result<bool, StoreError> {
         let Shared { store, settings, claimer, wakeups, .. } = &*self.shared;
         // After a jump of the clock, or a pause of the whole process, our own leases look over too. Whoever can sweep
@@ -169,17 +151,7 @@ impl Working {
         let pruned = store.prune(settings.prune(self.counted.take(), SWEEP_MAX)).await?;
         PRUNED.add(pruned.count, ());
         self.counted = pruned.after;
-        show(store.job_counts().await?);
         let full = u64::from(SWEEP_MAX);
         Ok(swept.rescued >= full || swept.quarantined >= full || pruned.count >= full)
-    }
-}
-
-fn show(counts: JobCounts) {
-    let JobCounts { waiting, ready, running, done, dead, cancelled } = counts;
-    let live = [(State::Waiting, waiting), (State::Ready, ready), (State::Running, running)];
-    let finished = [(State::Done, done), (State::Dead, dead), (State::Cancelled, cancelled)];
-    for (state, count) in live.into_iter().chain(finished) {
-        KEPT.set(count as f64, InState { state });
     }
 }

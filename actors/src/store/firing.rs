@@ -143,6 +143,9 @@ pub(super) fn jobs_of(
             id: last.filter(|_| place + 1 == fires.len()).unwrap_or_else(new_id),
             queue: schedule.queue.clone(),
             max_attempts: schedule.max_attempts,
+            priority: schedule.priority,
+            timeout_ms: schedule.timeout_ms,
+            keep_ms: schedule.keep_ms,
             context: schedule.context.clone(),
             ..NewJob::new(schedule.tenant.clone(), schedule.kind.clone(), schedule.payload.clone())
         };

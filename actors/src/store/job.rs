@@ -231,6 +231,8 @@ pub struct JobFilter {
     pub kind: Option<String>,
     /// In this line.
     pub queue: Option<String>,
+    /// Made by this schedule.
+    pub schedule: Option<Uuid>,
     /// Accepted after this time.
     pub created_after_ms: Option<Millis>,
     /// Accepted before this time.

@@ -30,6 +30,12 @@ pub struct NewSchedule {
     pub jitter_ms: u64,
     /// How many attempts of each job are charged before it is dead.
     pub max_attempts: u32,
+    /// Lower runs first.
+    pub priority: i32,
+    /// How long one attempt may take; `None` is the scheduler's default.
+    pub timeout_ms: Option<u64>,
+    /// How long its jobs are kept when they have ended; `None` is as long as the operator says.
+    pub keep_ms: Option<u64>,
     /// The span that asked for it, and the trace in which it all began.
     pub context: TraceContext,
 }
@@ -47,6 +53,9 @@ impl NewSchedule {
             payload,
             jitter_ms: 0,
             max_attempts: super::NewJob::MAX_ATTEMPTS_DEFAULT,
+            priority: 0,
+            timeout_ms: None,
+            keep_ms: None,
             context: TraceContext::current(),
         }
     }
@@ -79,6 +88,12 @@ pub struct Schedule {
     pub jitter_ms: u64,
     /// How many attempts of each job are charged before it is dead.
     pub max_attempts: u32,
+    /// Lower runs first.
+    pub priority: i32,
+    /// How long one attempt may take; `None` is the scheduler's default.
+    pub timeout_ms: Option<u64>,
+    /// How long its jobs are kept when they have ended; `None` is as long as the operator says.
+    pub keep_ms: Option<u64>,
     /// When it fires next; `None` when it never will again.
     pub next_fire_at_ms: Option<Millis>,
     /// Which fire made a job last.

@@ -17,6 +17,7 @@ use std::{sync::Arc, time::Duration};
 use actors::broadcast::Hub;
 use actors::channels::board::Board;
 use actors::liveness_monitor::view::{Liveness, LivenessView};
+use actors::scheduler::Scheduler;
 use actors::store::SharedStore;
 use axum::Router;
 use axum::extract::{Path, State};
@@ -61,6 +62,8 @@ pub struct AdminState {
     pub probes: Probes,
     /// Where tenants are kept.
     pub store: SharedStore,
+    /// Asked why a job does not run.
+    pub scheduler: Scheduler,
     /// What this process knows of them.
     pub tenants: Tenants,
     /// What a tenant may have, if its row does not say otherwise.

@@ -27,7 +27,13 @@ use super::problem::Problem;
 use super::resource::{Caller, Faults, Id, time};
 
 /// How often a job may be tried at most.
-pub(super) const ATTEMPTS_MAX: u32 = 100;
+const ATTEMPTS_MAX: u32 = 100;
+
+/// How long one attempt may take at most, in milliseconds: one hour.
+const TIMEOUT_MAX_MS: u64 = 3_600_000;
+
+/// How long a finished job may be kept at most, in milliseconds: 90 days.
+const KEEP_MAX_MS: u64 = 90 * 24 * 3_600_000;
 
 /// The longest reason for a cancellation, in characters.
 const REASON_MAX: usize = 500;
@@ -56,8 +62,20 @@ pub struct JobResource {
     run_at: String,
     #[schema(format = DateTime)]
     created_at: String,
+    /// When its last attempt was claimed.
+    #[schema(format = DateTime)]
+    claimed_at: Option<String>,
     #[schema(format = DateTime)]
     finished_at: Option<String>,
+    /// How long one attempt may take, if it says so itself.
+    timeout_ms: Option<u64>,
+    /// How often its process was lost under it, or it panicked.
+    crashes: u32,
+    /// The schedule that made it, if one did.
+    schedule_id: Option<Uuid>,
+    /// For which of its fires.
+    #[schema(format = DateTime)]
+    fire_at: Option<String>,
     last_error: Option<String>,
     result: Option<Value>,
     /// The key that it was given to be the only one.
@@ -75,19 +93,28 @@ pub struct JobResource {
     origin_trace_id: Option<String>,
 }
 
+/// A job with what its handler is told.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct JobWithPayload {
+    #[serde(flatten)]
+    job: JobResource,
+    payload: Value,
+}
+
 /// Shows a job.
 ///
 /// # Errors
 /// 404 if the tenant has no such job, 503 if the store is away.
 #[utoipa::path(get, path = "/v1/jobs/{id}", params(Id),
-    responses((status = 200, description = "The job", body = JobResource)))]
+    responses((status = 200, description = "The job", body = JobWithPayload)))]
 pub async fn get(
     State(state): State<ApiState>,
     Caller(tenant): Caller,
     Id(id): Id,
-) -> Result<Json<JobResource>, Problem> {
-    let job = state.store.get_job(&tenant, id).await?;
-    job.map(|job| Json(job.into())).ok_or_else(|| Problem::not_found("job"))
+) -> Result<Json<JobWithPayload>, Problem> {
+    let mut job = state.store.get_job(&tenant, id).await?.ok_or_else(|| Problem::not_found("job"))?;
+    let payload = job.payload.take();
+    Ok(Json(JobWithPayload { job: job.into(), payload }))
 }
 
 /// The tenant's jobs, newest first, live and finished, a page at a time.
@@ -99,6 +126,7 @@ pub async fn get(
         ("state" = Option<Vec<String>>, Query, description = "Only in this state; as often as there are states", explode),
         ("kind" = Option<String>, Query, description = "Only of this kind"),
         ("queue" = Option<String>, Query, description = "Only of this queue"),
+        ("schedule_id" = Option<String>, Query, format = Uuid, description = "Only those that this schedule has made"),
         ("created_after" = Option<String>, Query, format = DateTime, description = "Only accepted after this time"),
         ("created_before" = Option<String>, Query, format = DateTime, description = "Only accepted before this time"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "Jobs of a page; 50 if absent"),
@@ -162,6 +190,7 @@ fn filter(query: &mut Query, state: impl Fn(&str) -> Result<JobState, String>) -
         states: query.all("state", state),
         kind: query.one("kind", str::parse),
         queue: query.one("queue", str::parse),
+        schedule: query.one("schedule_id", |text| text.parse().map_err(|_| "is no UUID".to_owned())),
         created_after_ms: query.one("created_after", instant),
         created_before_ms: query.one("created_before", instant),
     }
@@ -172,21 +201,37 @@ fn instant(text: &str) -> Result<Millis, String> {
     time.map_err(|_| "is no time, expected one such as 2026-01-31T12:00:00Z".to_owned())
 }
 
-/// What jobs and schedules have in common: a kind that runs here, a payload that it can read, a queue.
-pub(super) fn check_work(state: &ApiState, faults: &mut Faults, kind: &str, payload: &Value, queue: Option<&str>) {
-    match state.scheduler.handlers().check(kind, payload) {
-        Ok(()) => {}
-        Err(unknown @ CheckError::UnknownKind { .. }) => faults.require("kind", false, || unknown.to_string()),
-        Err(CheckError::Payload(fault)) => faults.require(&fault.path, false, || fault.reason),
+/// What a tenant says of a job, and of the jobs of a schedule.
+pub(super) struct Work<'a> {
+    pub(super) kind: &'a str,
+    pub(super) payload: &'a Value,
+    pub(super) queue: Option<&'a str>,
+    pub(super) max_attempts: Option<u32>,
+    pub(super) timeout_ms: Option<u64>,
+    pub(super) keep_for_ms: Option<u64>,
+}
+
+impl Work<'_> {
+    /// The kind must run here and read the payload, and the queue be served; the numbers have limits.
+    pub(super) fn check(self, state: &ApiState, faults: &mut Faults) {
+        match state.scheduler.handlers().check(self.kind, self.payload) {
+            Ok(()) => {}
+            Err(unknown @ CheckError::UnknownKind { .. }) => faults.require("kind", false, || unknown.to_string()),
+            Err(CheckError::Payload(fault)) => faults.require(&fault.path, false, || fault.reason),
+        }
+        // A job in a line that nobody serves would be accepted and never run.
+        let queues: Vec<&str> = state.scheduler.queues().collect();
+        let served = queues.contains(&self.queue.unwrap_or(NewJob::QUEUE_DEFAULT));
+        faults.require("queue", served, || format!("is not served, must be one of: {}", queues.join(", ")));
+        faults.within("max_attempts", self.max_attempts, 1, ATTEMPTS_MAX);
+        faults.within("timeout_ms", self.timeout_ms, 1, TIMEOUT_MAX_MS);
+        faults.within("keep_for_ms", self.keep_for_ms, 0, KEEP_MAX_MS);
     }
-    // A job in a line that nobody serves would be accepted and never run.
-    let queues = state.scheduler.queues();
-    let served = queues.iter().any(|served| served == queue.unwrap_or(NewJob::QUEUE_DEFAULT));
-    faults.require("queue", served, || format!("is not served here, must be one of: {}", queues.join(", ")));
 }
 
 impl From<Job> for JobResource {
     fn from(job: Job) -> Self {
+        let (schedule_id, fire_at_ms) = job.fired.unzip();
         Self {
             attempt: job.charged(),
             id: job.id,
@@ -198,7 +243,12 @@ impl From<Job> for JobResource {
             priority: job.priority,
             run_at: time(job.run_at_ms),
             created_at: time(job.created_at_ms),
+            claimed_at: job.claimed_at_ms.map(time),
             finished_at: job.finished_at_ms.map(time),
+            timeout_ms: job.timeout_ms,
+            crashes: job.crashes,
+            schedule_id,
+            fire_at: fire_at_ms.map(time),
             last_error: job.last_error,
             result: job.result,
             unique_key: job.unique_key,

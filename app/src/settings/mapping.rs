@@ -150,6 +150,7 @@ impl Settings {
         let section = &self.scheduler;
         scheduler::Settings {
             queues: section.queues.clone(),
+            queues_elsewhere: section.queues_elsewhere.clone(),
             poll_interval_ms: ms(section.interval),
             lease_ms: ms(section.lease),
             heartbeat_ms: ms(section.heartbeat),

@@ -23,6 +23,9 @@ pub struct Scheduler {
     /// The queues that this process takes jobs from.
     #[serde(deserialize_with = "types::words")]
     pub queues: Vec<String>,
+    /// Those that only other processes take jobs from. Jobs for them are accepted here.
+    #[serde(deserialize_with = "types::words")]
+    pub queues_elsewhere: Vec<String>,
     /// How long a claimed job belongs to this process without a sign of life.
     #[serde(rename = "lease_ms", deserialize_with = "types::ms::<100, 3_600_000, _>")]
     pub lease: Duration,

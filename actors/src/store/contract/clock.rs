@@ -8,8 +8,6 @@ use super::*;
 use crate::jobs::Cadence;
 use crate::store::{KeyHash, Misfire, NewSchedule, Overlap, Policies, Quotas};
 
-const DONE: Outcome = Outcome::Done { result: None };
-
 const JUMP_MS: i64 = 2 * HOUR_MS as i64;
 
 /// More beats of the sweeper than any lease lasts.

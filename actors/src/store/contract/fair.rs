@@ -6,8 +6,6 @@ use super::schedules::{every, fire};
 use super::*;
 use crate::store::{Fault, KeyHash, Quotas, StoreError};
 
-const DONE: Outcome = Outcome::Done { result: None };
-
 /// Makes a tenant with limits of its own.
 async fn limited(fixture: &Fixture, name: &str, quotas: Quotas) -> TenantId {
     let id = tenant(name);

@@ -9,7 +9,6 @@ use crate::store::{
 };
 
 const EVERY_MS: u64 = 10_000;
-const DONE: Outcome = Outcome::Done { result: None };
 
 fn policies(overlap: Overlap) -> Policies {
     Policies { overlap, ..Policies::default() }

@@ -10,8 +10,6 @@ use crate::jobs::Progress;
 use crate::store::contract::channels::{SENT, claim, fill, settle, webhook};
 use crate::store::{Before, Effect, FULL_RETRY_MS, Fault, JobFilter, JobState, NewDelivery, PruneJobs};
 
-const DONE: Outcome = Outcome::Done { result: None };
-
 pub(crate) async fn a_job_reads_back_as_it_was_given(fixture: &Fixture) {
     let given = NewJob {
         priority: -3,

@@ -4,8 +4,6 @@ use super::schedules::{every, fire};
 use super::*;
 use crate::store::{Cancelled, JobFilter, JobState, Place};
 
-const DONE: Outcome = Outcome::Done { result: None };
-
 /// All pages of `size` rows, one after the other.
 async fn pages(fixture: &Fixture, filter: &JobFilter, size: u32) -> Vec<Vec<Uuid>> {
     let (mut pages, mut after) = (Vec::new(), None);

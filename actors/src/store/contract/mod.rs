@@ -28,6 +28,8 @@ use crate::model::{Clock, Millis, TenantId, TraceContext};
 
 /// The clock of every fixture stands here first: 2026-01-01T00:00:00Z.
 pub(crate) const START_MS: Millis = 1_767_225_600_000;
+/// A job has ended well.
+const DONE: Outcome = Outcome::Done { result: None };
 /// The lease of every claim here.
 pub(crate) const LEASE_MS: u64 = 30_000;
 
@@ -127,6 +129,7 @@ macro_rules! contract_tests {
         crate::store::contract::contract_tests!(@ $open; schedules:
             a_schedule_fires_once_for_each_time_it_is_due
             concurrent_firers_fire_once
+            the_jobs_of_a_schedule_are_as_it_says_and_are_listed_by_it
             of_missed_fires_only_the_latest_is_made_up_for
             a_fire_that_is_too_old_is_missed
             a_cron_schedule_fires_by_the_clock_of_its_place

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::jobs::Cadence;
-use crate::store::{FireDue, FireReport, Misfire, NewSchedule, Overlap, Policies, Schedule};
+use crate::store::{FireDue, FireReport, Job, JobFilter, Misfire, NewSchedule, Overlap, Policies, Schedule};
 
 pub(super) const HOUR_MS: u64 = 3_600_000;
 
@@ -93,6 +93,31 @@ pub(crate) async fn jitter_delays_the_job_and_not_the_fire(fixture: &Fixture) {
     assert!((0..5_000).contains(&delays[0]) && delays[0] == delays[1], "{delays:?}");
 }
 
+pub(crate) async fn the_jobs_of_a_schedule_are_as_it_says_and_are_listed_by_it(fixture: &Fixture) {
+    let new = |kind: &str| NewSchedule::new(tenant("demo"), Cadence::every(10_000).unwrap(), kind, json!({}));
+    let said = NewSchedule { priority: 7, timeout_ms: Some(9), keep_ms: Some(8), max_attempts: 2, ..new("publish") };
+    let schedule = fixture.store.create_schedule(said.clone()).await.unwrap();
+    let other = fixture.store.create_schedule(new("notify")).await.unwrap();
+    assert_eq!(fire(fixture).await.fired.len(), 2);
+    let changed = NewSchedule { id: schedule.id, priority: 1, timeout_ms: None, keep_ms: None, ..said };
+    fixture.store.update_schedule(changed).await.unwrap();
+    let listed = async |schedule: &Schedule| {
+        let filter = JobFilter { schedule: Some(schedule.id), ..JobFilter::default() };
+        let jobs = fixture.store.list_jobs(&tenant("demo"), &filter, None, 9).await.unwrap();
+        let of = |job: &Job| (job.kind.clone(), job.priority, job.timeout_ms, job.keep_ms, job.max_attempts);
+        jobs.iter().map(of).collect::<Vec<_>>()
+    };
+    let made = |priority, timeout_ms, keep_ms| ("publish".to_owned(), priority, timeout_ms, keep_ms, 2);
+    assert_eq!(listed(&schedule).await, [made(7, Some(9), Some(8))]);
+    for job in fixture.claim(9).await {
+        fixture.settle(job.fence(), DONE).await;
+    }
+    fixture.advance(10_000);
+    fire(fixture).await;
+    assert_eq!(listed(&schedule).await, [made(1, None, None), made(7, Some(9), Some(8))]);
+    assert_eq!(listed(&other).await.len(), 2);
+}
+
 pub(crate) async fn a_schedule_reads_back_as_it_was_given(fixture: &Fixture) {
     let kept = every(fixture, 10_000).await;
     let read = fixture.store.get_schedule(&kept.tenant, kept.id).await.unwrap();
@@ -114,6 +139,9 @@ pub(crate) async fn a_schedule_reads_back_as_it_was_given(fixture: &Fixture) {
         policies,
         jitter_ms: 9,
         max_attempts: 2,
+        priority: -3,
+        timeout_ms: Some(7_000),
+        keep_ms: Some(0),
         queue: "other".to_owned(),
         ..NewSchedule::new(
             tenant("demo"),
@@ -125,6 +153,7 @@ pub(crate) async fn a_schedule_reads_back_as_it_was_given(fixture: &Fixture) {
     let kept = fixture.store.create_schedule(full.clone()).await.unwrap();
     assert_eq!((&kept.policies, &kept.cadence), (&full.policies, &full.cadence));
     assert_eq!((kept.jitter_ms, kept.max_attempts, &*kept.queue, &*kept.kind), (9, 2, "other", "k"));
+    assert_eq!((kept.priority, kept.timeout_ms, kept.keep_ms), (-3, Some(7_000), Some(0)));
 }
 
 pub(crate) async fn a_changed_schedule_goes_on_as_before_unless_its_cadence_is_another(fixture: &Fixture) {

@@ -4,8 +4,6 @@ use super::jobs::prune;
 use super::*;
 use crate::store::{Fault, JobState, KeyHash, PruneJobs, Quotas, Unique, UniqueStates};
 
-const DONE: Outcome = Outcome::Done { result: None };
-
 fn dead() -> Outcome {
     Outcome::Dead { reason: "no".to_owned(), fault: Fault::Failure }
 }

@@ -20,7 +20,7 @@ macro_rules! schedule {
         "id, tenant, every_ms, cron, time_zone, queue, kind, payload, jitter_ms, max_attempts, next_fire_at_ms,
          last_fire_at_ms, created_at_ms, last_error, traceparent, origin_trace_id, paused_at_ms, request_id, misfire, overlap,
          misfire_max, catch_up_window_ms, start_at_ms, end_at_ms, remaining_fires, anchor_ms, buffered_fire_at_ms, fires,
-         missed, overlapped"
+         missed, overlapped, priority, timeout_ms, keep_ms"
     };
 }
 

@@ -21,8 +21,9 @@ macro_rules! live {
             $is,
             " 'running' AND (created_at_ms, id) < ($2, $3) AND created_at_ms > $4
                AND ($5::text IS NULL OR kind = $5) AND ($6::text IS NULL OR queue = $6)
+               AND ($8::uuid IS NULL OR schedule_id = $8)
                AND CASE WHEN state <> 'waiting' THEN state WHEN run_at_ms <= (SELECT now FROM clock) THEN 'ready'
-                        WHEN attempt > refunds THEN 'retrying' ELSE 'scheduled' END = ANY ($8::text[])
+                        WHEN attempt > refunds THEN 'retrying' ELSE 'scheduled' END = ANY ($9::text[])
              ORDER BY created_at_ms DESC, id DESC LIMIT $7"
         )
     };
@@ -37,8 +38,9 @@ const FINISHED: &str = concat!(
     SELECT ",
     columns::finished_job!(),
     " FROM jobs_done
-    WHERE tenant = $1 AND state = $8 AND (created_at_ms, id) < ($2, $3) AND created_at_ms > $4
+    WHERE tenant = $1 AND state = $9 AND (created_at_ms, id) < ($2, $3) AND created_at_ms > $4
       AND ($5::text IS NULL OR kind = $5) AND ($6::text IS NULL OR queue = $6)
+      AND ($8::uuid IS NULL OR schedule_id = $8)
     ORDER BY created_at_ms DESC, id DESC LIMIT $7"
 );
 
@@ -117,7 +119,7 @@ impl JobList<'_> {
         found.iter().map(rows::finished_job).collect()
     }
 
-    /// A statement with the parameters 1 to 7, which all lists of jobs share.
+    /// A statement with the parameters 1 to 8, which all lists of jobs share.
     fn statement(&self, sql: &'static str) -> Statement<'static> {
         sqlx::query(sql)
             .bind(self.tenant.to_string())
@@ -127,6 +129,7 @@ impl JobList<'_> {
             .bind(self.filter.kind.clone().map(clean))
             .bind(self.filter.queue.clone().map(clean))
             .bind(i64::from(self.limit))
+            .bind(self.filter.schedule)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::store::error::{Inner, Trouble};
 use crate::store::{CHANNEL_PENDING_MAX, Store, StoreError};
 
 /// The migrations in their order, compiled in. A file that has been released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (1, "first", include_str!("../../../migrations/postgres/0001_first.sql")),
     (7, "schedules", include_str!("../../../migrations/postgres/0007_schedules.sql")),
     (8, "jobs", include_str!("../../../migrations/postgres/0008_jobs.sql")),
@@ -23,6 +23,7 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
     (11, "queued exactly", include_str!("../../../migrations/postgres/0011_queued_exactly.sql")),
     (12, "who waits", include_str!("../../../migrations/postgres/0012_who_waits.sql")),
     (13, "cheap claims", include_str!("../../../migrations/postgres/0013_cheap_claims.sql")),
+    (14, "jobs of schedules", include_str!("../../../migrations/postgres/0014_jobs_of_schedules.sql")),
 ];
 /// Opening and migrating may take this much longer than a call: it happens once, and rewrites tables.
 const OPEN_DEADLINE: Duration = Duration::from_secs(60);

@@ -14,8 +14,10 @@ const INSERT: &str = concat!(
     "
     INSERT INTO schedules (id, tenant, every_ms, cron, time_zone, queue, kind, payload, jitter_ms, max_attempts,
                            misfire, misfire_max, catch_up_window_ms, overlap, start_at_ms, end_at_ms, remaining_fires,
-                           next_fire_at_ms, anchor_ms, created_at_ms, traceparent, origin_trace_id, request_id)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)
+                           priority, timeout_ms, keep_ms, next_fire_at_ms, anchor_ms, created_at_ms, traceparent,
+                           origin_trace_id, request_id)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+            $21, $22, $23, $24, $25, $26)
     RETURNING ",
     columns::schedule!()
 );
@@ -24,8 +26,8 @@ const UPDATE: &str = concat!(
     "
     UPDATE schedules SET every_ms = $3, cron = $4, time_zone = $5, queue = $6, kind = $7, payload = $8, jitter_ms = $9,
                          max_attempts = $10, misfire = $11, misfire_max = $12, catch_up_window_ms = $13, overlap = $14,
-                         start_at_ms = $15, end_at_ms = $16, remaining_fires = $17, next_fire_at_ms = $18,
-                         anchor_ms = $19, last_error = NULL
+                         start_at_ms = $15, end_at_ms = $16, remaining_fires = $17, priority = $18,
+                         timeout_ms = $19, keep_ms = $20, next_fire_at_ms = $21, anchor_ms = $22, last_error = NULL
     WHERE id = $1 AND tenant = $2
     RETURNING ",
     columns::schedule!()
@@ -69,7 +71,7 @@ pub(super) async fn create(store: &PostgresStore, schedule: NewSchedule) -> Inne
     rows::schedule(&session.one(insert).await?)
 }
 
-/// A statement with what a tenant says about a schedule, as its parameters 1 to 17.
+/// A statement with what a tenant says about a schedule, as its parameters 1 to 20.
 fn said(sql: &'static str, schedule: &NewSchedule) -> Statement<'static> {
     let (pattern, time_zone) = schedule.cadence.cron_line().unzip();
     let policies = &schedule.policies;
@@ -91,6 +93,9 @@ fn said(sql: &'static str, schedule: &NewSchedule) -> Statement<'static> {
         .bind(policies.start_at_ms)
         .bind(policies.end_at_ms)
         .bind(policies.remaining_fires.map(rows::signed))
+        .bind(i64::from(schedule.priority))
+        .bind(schedule.timeout_ms.map(rows::signed))
+        .bind(schedule.keep_ms.map(rows::signed))
 }
 
 pub(super) async fn get(store: &PostgresStore, tenant: &TenantId, id: Uuid) -> Inner<Option<Schedule>> {

@@ -12,15 +12,15 @@ use crate::store::{Job, JobFilter, JobState, Place, Schedule};
 const LIVE: &str = "
     SELECT * FROM jobs
     WHERE tenant = ?1 AND (created_at_ms, id) < (?2, ?3) AND created_at_ms > ?4
-      AND (?5 IS NULL OR kind = ?5) AND (?6 IS NULL OR queue = ?6)
-      AND CASE WHEN state <> 'waiting' THEN state WHEN run_at_ms <= ?8 THEN 'ready'
-               WHEN attempt > refunds THEN 'retrying' ELSE 'scheduled' END IN (?9, ?10, ?11, ?12)
+      AND (?5 IS NULL OR kind = ?5) AND (?6 IS NULL OR queue = ?6) AND (?8 IS NULL OR schedule_id = ?8)
+      AND CASE WHEN state <> 'waiting' THEN state WHEN run_at_ms <= ?9 THEN 'ready'
+               WHEN attempt > refunds THEN 'retrying' ELSE 'scheduled' END IN (?10, ?11, ?12, ?13)
     ORDER BY created_at_ms DESC, id DESC LIMIT ?7";
 
 const FINISHED: &str = "
     SELECT * FROM jobs_done
-    WHERE tenant = ?1 AND state = ?8 AND (created_at_ms, id) < (?2, ?3) AND created_at_ms > ?4
-      AND (?5 IS NULL OR kind = ?5) AND (?6 IS NULL OR queue = ?6)
+    WHERE tenant = ?1 AND state = ?9 AND (created_at_ms, id) < (?2, ?3) AND created_at_ms > ?4
+      AND (?5 IS NULL OR kind = ?5) AND (?6 IS NULL OR queue = ?6) AND (?8 IS NULL OR schedule_id = ?8)
     ORDER BY created_at_ms DESC, id DESC LIMIT ?7";
 
 const SCHEDULES: &str = "
@@ -69,7 +69,7 @@ struct JobList<'a> {
     limit: u32,
 }
 
-/// A statement with the parameters 1 to 7, which all lists of jobs share.
+/// A statement with the parameters 1 to 8, which all lists of jobs share.
 type Query = sqlx::query::Query<'static, Sqlite, sqlx::sqlite::SqliteArguments>;
 
 impl JobList<'_> {
@@ -98,6 +98,7 @@ impl JobList<'_> {
             .bind(self.filter.kind.clone())
             .bind(self.filter.queue.clone())
             .bind(self.limit)
+            .bind(self.filter.schedule.map(|id| id.to_string()))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::store::error::Trouble;
 use crate::store::{CHANNEL_PENDING_MAX, Store, StoreError};
 
 /// The migrations in their order, compiled in. A file that has been released is never changed again.
-const MIGRATIONS: [(i64, &str, &str); 10] = [
+const MIGRATIONS: [(i64, &str, &str); 11] = [
     (1, "first", include_str!("../../../migrations/sqlite/0001_first.sql")),
     (2, "tenants", include_str!("../../../migrations/sqlite/0002_tenants.sql")),
     (3, "lists", include_str!("../../../migrations/sqlite/0003_lists.sql")),
@@ -27,6 +27,7 @@ const MIGRATIONS: [(i64, &str, &str); 10] = [
     (8, "jobs", include_str!("../../../migrations/sqlite/0008_jobs.sql")),
     (9, "fairness", include_str!("../../../migrations/sqlite/0009_fairness.sql")),
     (10, "finished by channel", include_str!("../../../migrations/sqlite/0010_finished_by_channel.sql")),
+    (11, "jobs of schedules", include_str!("../../../migrations/sqlite/0011_jobs_of_schedules.sql")),
 ];
 /// Opening and migrating may take this much longer than a call: it happens once, and rewrites tables.
 const OPEN_DEADLINE: Duration = Duration::from_secs(60);

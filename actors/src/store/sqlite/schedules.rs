@@ -11,15 +11,17 @@ use crate::store::{NewSchedule, Schedule};
 const INSERT: &str = "
     INSERT INTO schedules (id, tenant, every_ms, cron, time_zone, queue, kind, payload, jitter_ms, max_attempts,
                            misfire, misfire_max, catch_up_window_ms, overlap, start_at_ms, end_at_ms, remaining_fires,
-                           next_fire_at_ms, anchor_ms, created_at_ms, traceparent, origin_trace_id, request_id)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)
+                           priority, timeout_ms, keep_ms, next_fire_at_ms, anchor_ms, created_at_ms, traceparent,
+                           origin_trace_id, request_id)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
+            ?21, ?22, ?23, ?24, ?25, ?26)
     RETURNING *";
 
 const UPDATE: &str = "
     UPDATE schedules SET every_ms = ?3, cron = ?4, time_zone = ?5, queue = ?6, kind = ?7, payload = ?8, jitter_ms = ?9,
                          max_attempts = ?10, misfire = ?11, misfire_max = ?12, catch_up_window_ms = ?13, overlap = ?14,
-                         start_at_ms = ?15, end_at_ms = ?16, remaining_fires = ?17, next_fire_at_ms = ?18,
-                         anchor_ms = ?19, last_error = NULL, revision = revision + 1
+                         start_at_ms = ?15, end_at_ms = ?16, remaining_fires = ?17, priority = ?18,
+                         timeout_ms = ?19, keep_ms = ?20, next_fire_at_ms = ?21, anchor_ms = ?22, last_error = NULL, revision = revision + 1
     WHERE id = ?1 AND tenant = ?2
     RETURNING *";
 
@@ -54,7 +56,7 @@ pub(super) async fn create(store: &SqliteStore, schedule: NewSchedule) -> Inner<
     rows::schedule(&row)
 }
 
-/// A statement with what a tenant says about a schedule, as its parameters 1 to 17.
+/// A statement with what a tenant says about a schedule, as its parameters 1 to 20.
 fn said(sql: &'static str, schedule: &NewSchedule) -> sqlx::query::Query<'static, Sqlite, SqliteArguments> {
     let (pattern, time_zone) = schedule.cadence.cron_line().unzip();
     let policies = &schedule.policies;
@@ -76,6 +78,9 @@ fn said(sql: &'static str, schedule: &NewSchedule) -> sqlx::query::Query<'static
         .bind(policies.start_at_ms)
         .bind(policies.end_at_ms)
         .bind(policies.remaining_fires.map(rows::signed))
+        .bind(schedule.priority)
+        .bind(schedule.timeout_ms.map(rows::signed))
+        .bind(schedule.keep_ms.map(rows::signed))
 }
 
 pub(super) async fn get(store: &SqliteStore, tenant: &TenantId, id: Uuid) -> Inner<Option<Schedule>> {

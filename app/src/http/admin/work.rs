@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::AdminState;
 use crate::http::channels::ChannelResource;
-use crate::http::jobs::JobResource;
+use crate::http::jobs::{ExplanationResource, JobResource};
 use crate::http::json::Json;
 use crate::http::page::{Page, Query};
 use crate::http::problem::Problem;
@@ -30,6 +30,7 @@ pub fn routes() -> Router<AdminState> {
     Router::new()
         .route("/admin/work", get(work))
         .route("/admin/tenants/{id}/jobs", get(jobs))
+        .route("/admin/tenants/{id}/jobs/{job}/explain", get(explain))
         .route("/admin/tenants/{id}/schedules", get(schedules))
         .route("/admin/tenants/{id}/channels", get(channels))
 }
@@ -97,6 +98,17 @@ async fn jobs(
     let tenant = known(&state, &id).await?.id;
     let jobs = state.store.list_jobs(&tenant, &filter, wanted.after, wanted.rows()).await?;
     Ok(Json(wanted.page(jobs, |job| Place { at_ms: job.created_at_ms, id: job.id })))
+}
+
+/// Why it does not run, as its tenant is told by `GET /v1/jobs/{id}/explain`.
+async fn explain(
+    State(state): State<AdminState>,
+    Path((id, job)): Path<(String, String)>,
+) -> Result<Json<ExplanationResource>, Problem> {
+    let absent = || Problem::not_found("job");
+    let tenant = known(&state, &id).await?.id;
+    let job = job.parse::<Uuid>().map_err(|_| absent())?;
+    state.scheduler.explain(&tenant, job).await?.map(|explained| Json(explained.into())).ok_or_else(absent)
 }
 
 /// Newest first.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{ATTEMPTS_MAX, JobResource, check_work};
+use super::{JobResource, Work};
 use crate::http::ApiState;
 use crate::http::idempotency::Effect;
 use crate::http::json::Json;
@@ -22,12 +22,6 @@ use crate::http::resource::{Caller, Faults};
 
 /// Jobs of one request.
 const BATCH_MAX: usize = 1_000;
-
-/// How long one attempt may take at most, in milliseconds: one hour.
-const TIMEOUT_MAX_MS: u64 = 3_600_000;
-
-/// How long a finished job may be kept at most, in milliseconds: 90 days.
-const KEEP_MAX_MS: u64 = 90 * 24 * 3_600_000;
 
 /// What `POST /v1/jobs` takes.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -40,7 +34,7 @@ pub struct NewJobBody {
     /// Not before this time; now if it is not said.
     #[schema(value_type = Option<String>, format = DateTime)]
     run_at: Option<Timestamp>,
-    /// The line it waits in: one that is served here.
+    /// The line it waits in: one that is served.
     queue: Option<String>,
     /// Lower runs first.
     priority: Option<i32>,
@@ -184,10 +178,15 @@ async fn kept_before(state: &ApiState, tenant: &TenantId, asked: &[Uuid]) -> Res
 
 impl NewJobBody {
     fn check(&self, state: &ApiState, faults: &mut Faults) {
-        check_work(state, faults, &self.kind, &self.payload, self.queue.as_deref());
-        faults.within("max_attempts", self.max_attempts, 1, ATTEMPTS_MAX);
-        faults.within("timeout_ms", self.timeout_ms, 1, TIMEOUT_MAX_MS);
-        faults.within("keep_for_ms", self.keep_for_ms, 0, KEEP_MAX_MS);
+        let work = Work {
+            kind: &self.kind,
+            payload: &self.payload,
+            queue: self.queue.as_deref(),
+            max_attempts: self.max_attempts,
+            timeout_ms: self.timeout_ms,
+            keep_for_ms: self.keep_for_ms,
+        };
+        work.check(state, faults);
         if let Some(UniqueBody { key, period_ms, .. }) = &self.unique {
             let fits = (1..=KEY_MAX_CHARS).contains(&key.chars().count());
             faults.require("unique.key", fits, || format!("must have from 1 to {KEY_MAX_CHARS} characters"));

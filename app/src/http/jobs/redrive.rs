@@ -59,6 +59,7 @@ pub async fn redrive(
         ("state" = Option<Vec<String>>, Query, description = "Only `dead`, or only `cancelled` ones", explode),
         ("kind" = Option<String>, Query, description = "Only of this kind"),
         ("queue" = Option<String>, Query, description = "Only of this queue"),
+        ("schedule_id" = Option<String>, Query, format = Uuid, description = "Only those that this schedule has made"),
         ("created_after" = Option<String>, Query, format = DateTime, description = "Only accepted after this time"),
         ("created_before" = Option<String>, Query, format = DateTime, description = "Only accepted before this time"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "Jobs of a request; 50 if absent"),

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::ApiState;
-use super::super::jobs::{ATTEMPTS_MAX, check_work};
+use super::super::jobs::Work;
 use super::super::resource::{Faults, time};
 
 /// The clock of a cron pattern if nobody says otherwise.
@@ -43,11 +43,19 @@ pub struct NewScheduleBody {
     cron: Option<String>,
     /// A name of the IANA database; UTC if it is not said.
     time_zone: Option<String>,
-    /// The line its jobs wait in: one that is served here.
+    /// The line its jobs wait in: one that is served.
     queue: Option<String>,
-    /// How often each job is tried before it is dead.
+    /// Lower runs first.
+    priority: Option<i32>,
+    /// How often each job is tried before it is dead; 10, unless its kind says otherwise.
     #[schema(minimum = 1, maximum = 100)]
     max_attempts: Option<u32>,
+    /// How long one attempt may take; otherwise as its kind or the operator says.
+    #[schema(minimum = 1, maximum = 3_600_000)]
+    timeout_ms: Option<u64>,
+    /// How long each job is kept when it has ended; otherwise as long as the operator says.
+    #[schema(maximum = 7_776_000_000u64)]
+    keep_for_ms: Option<u64>,
     /// Spreads the jobs of many schedules that fire together: each waits for a part of this, always the same.
     #[schema(minimum = 0, maximum = 3_600_000)]
     jitter_ms: Option<u64>,
@@ -112,8 +120,15 @@ impl From<OverlapName> for Overlap {
 impl NewScheduleBody {
     /// The schedule that it means; what makes no sense becomes a fault.
     pub(super) fn read(self, state: &ApiState, tenant: TenantId, id: Uuid, faults: &mut Faults) -> Option<NewSchedule> {
-        check_work(state, faults, &self.kind, &self.payload, self.queue.as_deref());
-        faults.within("max_attempts", self.max_attempts, 1, ATTEMPTS_MAX);
+        let work = Work {
+            kind: &self.kind,
+            payload: &self.payload,
+            queue: self.queue.as_deref(),
+            max_attempts: self.max_attempts,
+            timeout_ms: self.timeout_ms,
+            keep_for_ms: self.keep_for_ms,
+        };
+        work.check(state, faults);
         faults.within("jitter_ms", self.jitter_ms, 0, JITTER_MAX_MS);
         let policies = self.policies(faults);
         let cadence = self.cadence(faults)?;
@@ -123,6 +138,9 @@ impl NewScheduleBody {
         schedule.policies = policies;
         schedule.queue = self.queue.unwrap_or(schedule.queue);
         schedule.max_attempts = self.max_attempts.or(of_kind).unwrap_or(schedule.max_attempts);
+        schedule.priority = self.priority.unwrap_or(schedule.priority);
+        schedule.timeout_ms = self.timeout_ms;
+        schedule.keep_ms = self.keep_for_ms;
         schedule.jitter_ms = self.jitter_ms.unwrap_or(0);
         Some(schedule)
     }
@@ -183,6 +201,13 @@ pub struct ScheduleResource {
     #[serde(skip_serializing_if = "Option::is_none")]
     time_zone: Option<String>,
     max_attempts: u32,
+    priority: i32,
+    /// Absent if it is as the kind or the operator says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout_ms: Option<u64>,
+    /// Absent if it is as long as the operator says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep_for_ms: Option<u64>,
     jitter_ms: u64,
     #[schema(value_type = MisfireName)]
     misfire: &'static str,
@@ -243,6 +268,9 @@ impl From<Schedule> for ScheduleResource {
             cron,
             time_zone,
             max_attempts: schedule.max_attempts,
+            priority: schedule.priority,
+            timeout_ms: schedule.timeout_ms,
+            keep_for_ms: schedule.keep_ms,
             jitter_ms: schedule.jitter_ms,
             misfire: policies.misfire.as_str(),
             misfire_max: policies.misfire.max(),

@@ -27,6 +27,7 @@ pub(super) fn state(world: &World, dev: Dev) -> AdminState {
         liveness: world.state.probes.liveness.clone(),
         probes: world.state.probes.clone(),
         store: world.state.store.clone(),
+        scheduler: world.state.scheduler.clone(),
         tenants: world.state.tenants.clone(),
         bounds: world.state.bounds,
         body_bytes_max: 10_000,

@@ -83,7 +83,7 @@ async fn every_semantic_fault_of_a_job_is_told_at_once() {
     let problem = world.post("/v1/jobs", &body).await.problem(422);
     let expected = json!([
         {"field": "kind", "reason": "no handler for the kind \"pulish\", known are: notify, publish"},
-        {"field": "queue", "reason": "is not served here, must be one of: default"},
+        {"field": "queue", "reason": "is not served, must be one of: default"},
         {"field": "max_attempts", "reason": "must be from 1 to 100"},
         {"field": "timeout_ms", "reason": "must be from 1 to 3600000"},
     ]);

@@ -32,7 +32,8 @@ impl World {
 async fn a_schedule_shows_its_policies_and_what_has_become_of_its_fires() {
     let world = World::new().await;
     let policies = json!({"misfire": "all", "misfire_max": 5, "catch_up_window_ms": 1, "overlap": "buffer_one", "jitter_ms": 7,
-        "start_at": "2999-01-01T00:00:00Z", "end_at": "2999-01-01T00:00:30Z", "remaining_fires": 9});
+        "start_at": "2999-01-01T00:00:00Z", "end_at": "2999-01-01T00:00:30Z", "remaining_fires": 9, "priority": -2,
+        "timeout_ms": 3_000, "keep_for_ms": 0, "max_attempts": 4});
     let mut given = policies.as_object().unwrap().clone();
     given.insert("every_ms".to_owned(), json!(10_000));
     let (path, shown) = world.schedule(Value::Object(given)).await;
@@ -58,6 +59,9 @@ async fn policies_that_make_no_sense_are_refused_by_name() {
         (json!({"misfire_max": 3}), "misfire_max"),
         (json!({"misfire": "all", "misfire_max": 1_001}), "misfire_max"),
         (json!({"remaining_fires": 0}), "remaining_fires"),
+        (json!({"timeout_ms": 0}), "timeout_ms"),
+        (json!({"keep_for_ms": 7_776_000_001u64}), "keep_for_ms"),
+        (json!({"priority": "high"}), "priority"),
         (json!({"jitter_ms": 3_600_001}), "jitter_ms"),
         (json!({"start_at": "2999-01-02T00:00:00Z", "end_at": "2999-01-01T00:00:00Z"}), "end_at"),
         (json!({"end_at": "2020-01-01T00:00:00Z"}), "end_at"),

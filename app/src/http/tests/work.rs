@@ -42,6 +42,14 @@ async fn jobs_schedules_and_channels_are_shown_of_one_tenant_alone() {
     let jobs = admin("/admin/tenants/demo/jobs?limit=1&state=ready").await.json();
     assert_eq!((&jobs["items"][0]["id"], jobs.get("next_cursor")), (&made["id"], None));
     assert_eq!(admin("/admin/tenants/demo/jobs?state=dead").await.json()["items"], json!([]));
+    let path = format!("jobs/{}/explain", made["id"].as_str().unwrap());
+    let explained = admin(&format!("/admin/tenants/demo/{path}")).await.json();
+    assert_eq!((&explained["id"], &explained["state"]), (&made["id"], &json!("ready")));
+    assert!(!explained["reasons"].as_array().unwrap().is_empty(), "{explained}");
+    for absent in ["other", "nobody"] {
+        admin(&format!("/admin/tenants/{absent}/{path}")).await.problem(404);
+    }
+    admin("/admin/tenants/demo/jobs/seven/explain").await.problem(404);
     assert_eq!(admin("/admin/tenants/demo/schedules").await.json()["items"][0]["id"], schedule["id"]);
     let channel = json!({"kind": "webhook", "url": "http://127.0.0.1:9/hook"});
     let channel = world.post("/v1/channels", &channel).await.json();
