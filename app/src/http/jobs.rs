@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::ApiState;
 use super::idempotency::Effect;
 use super::json::Json;
-use super::page::{Page, Query};
+use super::page::{Page, Query, Wanted};
 use super::problem::Problem;
 use super::resource::{Caller, Faults, Id, time};
 
@@ -53,6 +53,9 @@ pub struct JobResource {
     id: Uuid,
     tenant: String,
     kind: String,
+    /// What its handler is told. Lists leave it out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<Value>,
     queue: String,
     state: &'static str,
     attempt: u32,
@@ -93,28 +96,19 @@ pub struct JobResource {
     origin_trace_id: Option<String>,
 }
 
-/// A job with what its handler is told.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct JobWithPayload {
-    #[serde(flatten)]
-    job: JobResource,
-    payload: Value,
-}
-
 /// Shows a job.
 ///
 /// # Errors
 /// 404 if the tenant has no such job, 503 if the store is away.
 #[utoipa::path(get, path = "/v1/jobs/{id}", params(Id),
-    responses((status = 200, description = "The job", body = JobWithPayload)))]
+    responses((status = 200, description = "The job", body = JobResource)))]
 pub async fn get(
     State(state): State<ApiState>,
     Caller(tenant): Caller,
     Id(id): Id,
-) -> Result<Json<JobWithPayload>, Problem> {
-    let mut job = state.store.get_job(&tenant, id).await?.ok_or_else(|| Problem::not_found("job"))?;
-    let payload = job.payload.take();
-    Ok(Json(JobWithPayload { job: job.into(), payload }))
+) -> Result<Json<JobResource>, Problem> {
+    let job = state.store.get_job(&tenant, id).await?;
+    job.map(|job| Json(job.into())).ok_or_else(|| Problem::not_found("job"))
 }
 
 /// The tenant's jobs, newest first, live and finished, a page at a time.
@@ -142,7 +136,22 @@ pub async fn list(
     let wanted = query.page("jobs");
     query.finish()?;
     let jobs = state.store.list_jobs(&tenant, &filter, wanted.after, wanted.rows()).await?;
-    Ok(Json(wanted.page(jobs, |job| Place { at_ms: job.created_at_ms, id: job.id })))
+    Ok(Json(listed(&wanted, jobs)))
+}
+
+/// One among many.
+struct Listed(Job);
+
+impl From<Listed> for JobResource {
+    fn from(Listed(job): Listed) -> Self {
+        Self { payload: None, ..job.into() }
+    }
+}
+
+/// A page of a list.
+pub(super) fn listed(wanted: &Wanted<Place>, jobs: Vec<Job>) -> Page<JobResource> {
+    let jobs = jobs.into_iter().map(Listed).collect();
+    wanted.page(jobs, |Listed(job)| Place { at_ms: job.created_at_ms, id: job.id })
 }
 
 /// Ends a job at once and for good, whatever it does. If it runs, its handler is told to stop, and what it still answers
@@ -237,6 +246,7 @@ impl From<Job> for JobResource {
             id: job.id,
             tenant: job.tenant.to_string(),
             kind: job.kind,
+            payload: Some(job.payload),
             queue: job.queue,
             state: job.state.as_str(),
             max_attempts: job.max_attempts,

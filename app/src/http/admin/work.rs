@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::AdminState;
 use crate::http::channels::ChannelResource;
-use crate::http::jobs::{ExplanationResource, JobResource};
+use crate::http::jobs::{ExplanationResource, JobResource, listed};
 use crate::http::json::Json;
 use crate::http::page::{Page, Query};
 use crate::http::problem::Problem;
@@ -97,7 +97,7 @@ async fn jobs(
     query.finish()?;
     let tenant = known(&state, &id).await?.id;
     let jobs = state.store.list_jobs(&tenant, &filter, wanted.after, wanted.rows()).await?;
-    Ok(Json(wanted.page(jobs, |job| Place { at_ms: job.created_at_ms, id: job.id })))
+    Ok(Json(listed(&wanted, jobs)))
 }
 
 /// Why it does not run, as its tenant is told by `GET /v1/jobs/{id}/explain`.
