@@ -84,6 +84,11 @@ impl Browser {
         self.client.goto(url).await.unwrap();
     }
 
+    /// Goes back. A script that does may be run twice: the driver tries again when the page goes away under it.
+    pub async fn back(&self) {
+        self.client.back().await.unwrap();
+    }
+
     /// Where it is, without scheme and host.
     pub async fn path(&self) -> String {
         let url = self.client.current_url().await.unwrap();

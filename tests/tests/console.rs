@@ -273,7 +273,7 @@ async fn a_page_that_was_left_keeps_no_connection_and_is_live_again_when_one_com
         browser.text(".health", "live").await;
     }
     browser.go("about:blank").await;
-    browser.run("history.back()").await;
+    browser.back().await;
     browser.text("[data-path=broadcaster]", "life 1").await;
     service.make_panic("broadcaster").await;
     browser.text("[data-path=broadcaster][data-status=up]", "life 2").await;
