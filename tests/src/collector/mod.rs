@@ -1,16 +1,17 @@
 //! A collector of the test's own: it takes OTLP over http/protobuf (gzip or not) and over gRPC on free ports, keeps all
-//! it was sent, and can be slow or refuse.
+//! it was sent, and can be slow, refuse, and be killed.
 
-use std::future::Future;
-use std::net::SocketAddr;
+mod story;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use otlp::{Refused, Sink, Telemetry};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::runtime::{Builder, Runtime};
 
 pub use otlp::{Link, Log, Point, Protocol, Span, SpanEvent};
+pub use story::Story;
 
 use crate::eventually;
 
@@ -30,7 +31,8 @@ pub struct Collector {
     http: SocketAddr,
     grpc: SocketAddr,
     heap: Arc<Heap>,
-    servers: Vec<JoinHandle<()>>,
+    /// While it runs: a runtime of its own, as it would be a process of its own.
+    serving: Mutex<Option<Runtime>>,
 }
 
 /// What arrived, in the order of its arrival.
@@ -63,16 +65,10 @@ impl Sink for Heap {
     }
 }
 
-/// Serves on a free port.
-async fn served<F, E>(serve: impl FnOnce(TcpListener) -> F) -> (SocketAddr, JoinHandle<()>)
-where
-    F: Future<Output = Result<(), E>> + Send + 'static,
-    E: std::fmt::Debug,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let serving = serve(listener);
-    (address, tokio::spawn(async move { serving.await.unwrap() }))
+fn bound(address: SocketAddr) -> TcpListener {
+    let listener = TcpListener::bind(address).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    listener
 }
 
 impl Collector {
@@ -85,9 +81,34 @@ impl Collector {
             points: Mutex::default(),
             protocols: Mutex::default(),
         });
-        let (http, http_server) = served(|listener| otlp::http(listener, heap.clone())).await;
-        let (grpc, grpc_server) = served(|listener| otlp::grpc(listener, heap.clone())).await;
-        Collector { http, grpc, heap, servers: vec![http_server, grpc_server] }
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listeners = [bound(any), bound(any)];
+        let [http, grpc] = [&listeners[0], &listeners[1]].map(|listener| listener.local_addr().unwrap());
+        let collector = Collector { http, grpc, heap, serving: Mutex::default() };
+        collector.serve(listeners);
+        collector
+    }
+
+    fn serve(&self, [http, grpc]: [TcpListener; 2]) {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = |bound| tokio::net::TcpListener::from_std(bound).unwrap();
+        let heap = self.heap.clone();
+        runtime.spawn(async move { otlp::http(listener(http), heap).await.unwrap() });
+        let heap = self.heap.clone();
+        runtime.spawn(async move { otlp::grpc(listener(grpc), heap).await.unwrap() });
+        *self.serving.lock().unwrap() = Some(runtime);
+    }
+
+    /// Ends it as a crash would: its ports are closed, and every connection is cut. What it was sent is kept.
+    pub fn kill(&self) {
+        if let Some(runtime) = self.serving.lock().unwrap().take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    /// Starts it again, on the same ports.
+    pub async fn restart(&self) {
+        self.serve([self.http, self.grpc].map(bound));
     }
 
     /// The variables that make a service send here, often enough for a test to wait for it.
@@ -147,7 +168,7 @@ impl Collector {
     /// After `within`, with the names of all spans that came.
     pub async fn span(&self, what: &str, within: Duration, wanted: impl Fn(&Span) -> bool) -> Span {
         let _names = NamesOnFailure(self);
-        eventually(&format!("a span: {what}"), within, || async { self.spans().into_iter().find(&wanted) }).await
+        eventually(&format!("a span: {what}"), within, || async { found(&self.heap.spans, &wanted) }).await
     }
 
     /// Waits for a log record for which `wanted` holds.
@@ -156,7 +177,7 @@ impl Collector {
     ///
     /// After `within`.
     pub async fn log(&self, what: &str, within: Duration, wanted: impl Fn(&Log) -> bool) -> Log {
-        eventually(&format!("a log record: {what}"), within, || async { self.logs().into_iter().find(&wanted) }).await
+        eventually(&format!("a log record: {what}"), within, || async { found(&self.heap.logs, &wanted) }).await
     }
 
     /// Waits for a point of a metric for which `wanted` holds.
@@ -165,14 +186,19 @@ impl Collector {
     ///
     /// After `within`.
     pub async fn point(&self, what: &str, within: Duration, wanted: impl Fn(&Point) -> bool) -> Point {
-        eventually(&format!("a point: {what}"), within, || async { self.points().into_iter().find(&wanted) }).await
+        eventually(&format!("a point: {what}"), within, || async { found(&self.heap.points, &wanted) }).await
     }
 }
 
 impl Drop for Collector {
     fn drop(&mut self) {
-        self.servers.iter().for_each(JoinHandle::abort);
+        self.kill();
     }
+}
+
+/// Only what is wanted is cloned: there may be very many.
+fn found<T: Clone>(kept: &Mutex<Vec<T>>, wanted: impl Fn(&T) -> bool) -> Option<T> {
+    kept.lock().unwrap().iter().find(|one| wanted(one)).cloned()
 }
 
 /// Shows what came instead when a wait for a span fails.
@@ -223,6 +249,22 @@ mod tests {
         collector.span("over http", SOON, |span| span.name == "by http").await;
         collector.span("over grpc", SOON, |span| span.name == "by grpc").await;
         assert_eq!(collector.protocols(), [Protocol::HttpProtobuf, Protocol::Grpc]);
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_is_killed_cuts_its_connections_and_comes_back_where_it_was() {
+        let collector = Collector::start().await;
+        let client = Client::new(&format!("http://{}", collector.http));
+        let send = async |name: &str| {
+            let body = request(name).encode_to_vec();
+            try_send(client.request(reqwest::Method::POST, "/v1/traces").body(body)).await.map(|answer| answer.status)
+        };
+        assert_eq!(send("before").await.unwrap(), 200);
+        collector.kill();
+        eventually("nobody answers", SOON, || async { send("meanwhile").await.is_err().then_some(()) }).await;
+        collector.restart().await;
+        assert_eq!(send("after").await.unwrap(), 200);
+        assert!(["before", "after"].iter().all(|name| collector.spans().iter().any(|span| span.name == *name)));
     }
 
     #[tokio::test]
