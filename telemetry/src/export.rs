@@ -9,6 +9,7 @@ pub(crate) mod filter;
 mod flush;
 pub(crate) mod log;
 mod log_filter;
+mod lost;
 pub(crate) mod pipeline;
 mod plan;
 mod prometheus;

@@ -2,6 +2,7 @@
 
 use super::StartError;
 use super::client::Clients;
+use super::lost::Counted;
 use super::pipeline::Pipeline;
 use super::plan::{Plan, Route, Signal, Transport};
 use super::prometheus::Page;
@@ -67,7 +68,7 @@ fn traces(
 }
 
 fn span_batches(plan: &Plan, route: &Route, clients: &mut Clients) -> Result<BatchSpanProcessor, StartError> {
-    let exporter = span_exporter(route, clients).map_err(failed(Signal::Traces))?;
+    let exporter = Counted::new(span_exporter(route, clients).map_err(failed(Signal::Traces))?);
     let config = match plan.span_queue_max {
         Some(queue_max) => SpanBatch::default().with_max_queue_size(queue_max),
         None => SpanBatch::default(),
@@ -89,7 +90,7 @@ fn logs(
         builder = builder.with_log_processor(recorder.clone());
     }
     if let Some(route) = &plan.logs {
-        let exporter = log_exporter(route, clients).map_err(failed(Signal::Logs))?;
+        let exporter = Counted::new(log_exporter(route, clients).map_err(failed(Signal::Logs))?);
         let config = match plan.log_queue_max {
             Some(queue_max) => LogBatch::default().with_max_queue_size(queue_max),
             None => LogBatch::default(),
