@@ -15,11 +15,15 @@
 //! Origin, request id and deadline live in the OpenTelemetry context beside the span, so everything below inherits them.
 
 mod deadline;
+mod given;
 mod headers;
 mod request_id;
 mod traceparent;
 
 pub use deadline::{HOP_RESERVE_MAX, OutOfTime, budget, deadline, remaining, with_deadline};
+#[cfg(feature = "export")]
+pub(crate) use given::GivenOrRandom;
+pub use given::{Ids, as_follower_with};
 #[cfg(feature = "export")]
 pub(crate) use headers::use_global_propagator;
 pub use headers::{BadTimeout, REQUEST_ID, REQUEST_TIMEOUT, extract, inject, requested_timeout};
@@ -224,6 +228,12 @@ pub(crate) fn all_is_recorded() {
 /// The origin in force, as a value of the OpenTelemetry context.
 #[derive(Debug, Clone, Copy)]
 struct Origin(TraceId);
+
+/// Whether what is made there belongs to a story that has begun elsewhere.
+#[cfg(feature = "export")]
+pub(crate) fn is_follower(context: &Context) -> bool {
+    context.get::<Origin>().is_some()
+}
 
 /// A traced span brings its own context along; for any other the context is put in place by hand, so that the ids still
 /// reach what lies below.

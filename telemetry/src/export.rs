@@ -7,6 +7,7 @@ pub mod check;
 mod client;
 pub(crate) mod filter;
 mod flush;
+mod follows;
 pub(crate) mod log;
 mod log_filter;
 mod lost;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "the module exists in tests only")]
 
+use crate::context::GivenOrRandom;
 use crate::export::{Page, filter, log, stamps::Stamps};
 use crate::{SCOPE, metrics};
 use opentelemetry::trace::TracerProvider as _;
@@ -59,7 +60,8 @@ impl Recording {
 
     pub(crate) fn sampled(sampler: Sampler) -> Self {
         let (spans, logs) = (InMemorySpanExporter::default(), InMemoryLogExporter::default());
-        let provider = SdkTracerProvider::builder().with_sampler(sampler).with_span_processor(Stamps);
+        let provider = SdkTracerProvider::builder().with_id_generator(GivenOrRandom::default());
+        let provider = provider.with_sampler(sampler).with_span_processor(Stamps);
         let provider = provider.with_simple_exporter(spans.clone()).build();
         let logger = SdkLoggerProvider::builder().with_log_processor(Stamps).with_simple_exporter(logs.clone()).build();
         let Subscribed { dispatch } = Subscribed::new(provider.tracer(SCOPE), &logger);

@@ -231,7 +231,7 @@ telemetry::declare_spans! {
 
 /// A new root, linked to the producer. An event that nobody traced gets none: a span costs more than many sends.
 fn deliver_span(event: &Event, subscribers: usize) -> Span {
-    if event.context.is_empty() {
+    if !event.context.is_recorded() {
         return Span::none();
     }
     let span = DeliverSpan {

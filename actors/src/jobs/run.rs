@@ -1,44 +1,21 @@
 //! Runs one claimed job: its own trace, its time limit, its panics, its cancellation.
 
+mod span;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use supervision::{GuardSite, Panicked, guard};
-use telemetry::context::{TraceContext, as_follower, link, with_deadline};
+use telemetry::context::{TraceContext, as_follower_with, link, with_deadline};
 use telemetry::panic::Policy;
-use telemetry::spans::{Shown, shown};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
+use self::span::{RunSpan, lost_run, run_ids, run_span};
 use super::handlers::AnyHandler;
 use super::{Ending, Handlers, JobContext, JobDone, JobError, ProgressSlot, RetryPolicy};
 use crate::seam::seam;
 use crate::store::{Effect, Job, Outcome, Settlement};
-
-telemetry::declare_spans! {
-    /// One attempt of a job, in its handler.
-    struct RunSpan<'a> = ("job.run", consumer, follower) {
-        #[name = "job.id"]
-        id: Shown<'a, Uuid>,
-        #[name = "job.kind"]
-        kind: &'a str,
-        #[name = "job.queue"]
-        queue: &'a str,
-        #[name = "job.attempt"]
-        attempt: i64,
-        #[name = "job.waited_ms"]
-        waited_ms: i64,
-        tenant: &'a str,
-    } later {
-        #[name = "job.outcome"]
-        outcome: &str,
-        #[name = "otel.status_code"]
-        end: &str,
-        #[name = "otel.status_description"]
-        reason: &str,
-    }
-}
 
 /// Runs jobs, one at a time for each call. It knows no store and no queue: a job goes in, how it ended comes out.
 #[derive(Debug, Clone)]
@@ -76,8 +53,11 @@ impl RunOne {
     pub async fn run(&self, site: &RunSite, job: Job, reins: Reins) -> Settlement {
         let span = run_span(&job);
         link(&span, &job.last_run);
-        let origin = job.context.clone();
-        as_follower(span.clone(), &origin, self.attempt(site, job, reins, span)).await
+        if let Some(lost) = lost_run(&job) {
+            link(&span, &lost);
+        }
+        let (origin, ids) = (job.context.clone(), run_ids(job.id, job.attempt));
+        as_follower_with(span.clone(), ids, &origin, self.attempt(site, job, reins, span)).await
     }
 
     async fn attempt(&self, site: &RunSite, job: Job, reins: Reins, span: tracing::Span) -> Settlement {
@@ -171,20 +151,6 @@ fn told(outcome: &Outcome) -> String {
         Outcome::Dead { reason, .. } => format!("the job is dead: {reason}"),
         other => format!("the job: {}", other.as_str()),
     }
-}
-
-/// A new root: the run belongs to the story that asked for it, and links to it, but is no part of that request.
-fn run_span(job: &Job) -> tracing::Span {
-    let waited_ms = job.claimed_at_ms.map_or(0, |claimed| claimed.saturating_sub(job.run_at_ms));
-    let span = RunSpan {
-        id: shown(&job.id),
-        kind: &job.kind,
-        queue: &job.queue,
-        attempt: job.charged().into(),
-        waited_ms,
-        tenant: job.tenant.as_str(),
-    };
-    span.open()
 }
 
 fn guard_site<'a>(site: &'a RunSite, job: &'a Job) -> GuardSite<'a> {

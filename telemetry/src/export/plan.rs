@@ -1,5 +1,6 @@
 //! What goes where, decided before anything is built: from the settings and the `OTEL_*` variables the SDK does not read.
 
+use super::follows::Follows;
 use super::{Endpoint, Settings, StartError, Variables};
 use http::Uri;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
@@ -135,7 +136,7 @@ pub(super) fn sampler(settings: &Settings, variables: &Variables) -> Result<Samp
     if let Some(ratio) = settings.sample_ratio.filter(|ratio| !(0.0..=1.0).contains(ratio)) {
         return Err(StartError::Ratio(ratio));
     }
-    let of_parent = |root: Sampler| Sampler::ParentBased(Box::new(root));
+    let of_parent = |root: Sampler| Sampler::ParentBased(Box::new(Follows(root)));
     let share = || {
         let value = variables.get(ARGUMENT).unwrap_or_else(|| "1".to_owned());
         match value.parse().ok().filter(|share| (0.0..=1.0).contains(share)) {

@@ -7,6 +7,7 @@ use super::pipeline::Pipeline;
 use super::plan::{Plan, Route, Signal, Transport};
 use super::prometheus::Page;
 use super::stamps::Stamps;
+use crate::context::GivenOrRandom;
 use crate::recorder::Recorder;
 use crate::recorder::sampler::Recorded;
 use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
@@ -58,7 +59,7 @@ fn traces(
     clients: &mut Clients,
 ) -> Result<SdkTracerProvider, StartError> {
     let sampler = plan.sampler.clone();
-    let builder = SdkTracerProvider::builder().with_resource(resource);
+    let builder = SdkTracerProvider::builder().with_resource(resource).with_id_generator(GivenOrRandom::default());
     let builder = match recorder {
         Some(_) => builder.with_sampler(Recorded(sampler)),
         None => builder.with_sampler(sampler),

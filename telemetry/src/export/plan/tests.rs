@@ -93,10 +93,10 @@ fn the_sampler_is_the_one_that_the_variables_name() {
         let all = [("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", argument)];
         plan("production", Endpoint::Off, &all).map(|plan| format!("{:?}", plan.sampler)).map_err(|e| e.to_string())
     };
-    assert_eq!(sampler("", "").unwrap(), "ParentBased(AlwaysOn)");
+    assert_eq!(sampler("", "").unwrap(), "ParentBased(Follows(AlwaysOn))");
     assert_eq!(sampler("always_off", "").unwrap(), "AlwaysOff");
     assert_eq!(sampler("traceidratio", "0.25").unwrap(), "TraceIdRatioBased(0.25)");
-    assert_eq!(sampler("parentbased_traceidratio", "").unwrap(), "ParentBased(TraceIdRatioBased(1.0))");
+    assert_eq!(sampler("parentbased_traceidratio", "").unwrap(), "ParentBased(Follows(TraceIdRatioBased(1.0)))");
     let error = sampler("traceidratio", "1.5").unwrap_err();
     assert_eq!(error, "OTEL_TRACES_SAMPLER_ARG: '1.5' is not a share from 0 to 1");
     assert!(sampler("xray", "").unwrap_err().starts_with("OTEL_TRACES_SAMPLER: 'xray' is not 'always_on'"));
