@@ -21,7 +21,9 @@ const SOON: Duration = Duration::from_secs(300);
 /// As in the product.
 const FLUSH: Duration = Duration::from_secs(2);
 /// An export that nobody answers takes 3 s, and a span that waits for one is not made sooner.
-const NOT_WAITED_MS: f64 = 2_000.0;
+const NOT_WAITED: Duration = Duration::from_secs(2);
+/// Those that a busy machine may hold up for so long. With an export for each 512 it would be hundreds.
+const HELD_UP_MAX: f64 = 5.0;
 /// MiB: what waits, at 2 KiB each, with the debris of an allocator. All of them would be some 300.
 const GROWTH_MAX: f64 = 24.0;
 
@@ -33,6 +35,7 @@ const GOES_TO: &str = "BURST_GOES_TO";
 struct Burst {
     took_ms: f64,
     longest_ms: f64,
+    held_up: f64,
     grown_mib: f64,
     flush_ms: f64,
     page: Metrics,
@@ -53,6 +56,7 @@ impl Burst {
         let burst = Burst {
             took_ms: said("took_ms"),
             longest_ms: said("longest_ms"),
+            held_up: said("held_up"),
             grown_mib: said("grown_mib"),
             flush_ms: said("flush_ms"),
             page: Metrics::parse(&page.collect::<Vec<_>>().join("\n")),
@@ -93,12 +97,12 @@ impl Burst {
     /// What holds wherever it goes.
     fn held_nobody_up(&self, off: &Burst) {
         assert!(
-            self.took_ms < off.took_ms * 5.0 + 1_000.0,
+            self.took_ms < off.took_ms * 10.0 + 1_000.0,
             "{} ms, and {} if nothing is sent",
             self.took_ms,
             off.took_ms
         );
-        assert!(self.longest_ms < NOT_WAITED_MS, "{} ms", self.longest_ms);
+        assert!(self.held_up <= HELD_UP_MAX, "{} spans, the longest for {} ms", self.held_up, self.longest_ms);
         assert!(self.grown_mib < GROWTH_MAX, "{} MiB", self.grown_mib);
         assert!(self.flush_ms < FLUSH.as_secs_f64() * 1_000.0 + 500.0, "{} ms", self.flush_ms);
         let waits = SPANS as f64 - self.handed_on() - self.full();
@@ -168,10 +172,11 @@ fn as_the_process_that_makes_it() {
     let before = resident_mib();
     let began = Instant::now();
     let makers: Vec<_> = (0..THREADS).map(|_| std::thread::spawn(|| spans(SPANS / THREADS))).collect();
-    let longest = makers.into_iter().map(|maker| maker.join().unwrap()).max().unwrap();
+    let took: Vec<Duration> = makers.into_iter().flat_map(|maker| maker.join().unwrap()).collect();
     say("took_ms", began.elapsed().as_secs_f64() * 1_000.0);
-    say("longest_ms", longest.as_secs_f64() * 1_000.0);
     say("grown_mib", resident_mib() - before);
+    say("longest_ms", took.iter().max().unwrap().as_secs_f64() * 1_000.0);
+    say("held_up", took.iter().filter(|took| **took >= NOT_WAITED).count() as f64);
     // Where somebody takes them, all of them are gone soon; elsewhere the first ones are lost by then.
     let patience = Instant::now() + Duration::from_secs(8);
     let handed = |page: Metrics| page.value("otel_sdk_processor_span_processed_total", &[]);
@@ -185,8 +190,8 @@ fn as_the_process_that_makes_it() {
     say("flush_ms", began.elapsed().as_secs_f64() * 1_000.0);
 }
 
-/// Makes so many and returns how long the longest of them took.
-fn spans(count: usize) -> Duration {
+/// Makes so many and returns how long each of them took.
+fn spans(count: usize) -> Vec<Duration> {
     let one = |number: usize| {
         let began = Instant::now();
         let span =
@@ -195,7 +200,7 @@ fn spans(count: usize) -> Duration {
         drop(span);
         began.elapsed()
     };
-    (0..count).map(one).max().unwrap()
+    (0..count).map(one).collect()
 }
 
 fn resident_mib() -> f64 {
