@@ -7,6 +7,7 @@ mod exit;
 mod http;
 mod jobs;
 mod parts;
+mod reporters;
 mod run;
 mod settings;
 mod shutdown;

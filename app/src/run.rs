@@ -19,6 +19,7 @@ use crate::{
     banner::{Banner, NAME},
     exit,
     parts::{Parts, Reporting},
+    reporters,
     settings::{FLUSH, Loaded, Settings},
     shutdown::{Reason, Shutdown, Signals},
     tree,
@@ -59,6 +60,10 @@ pub async fn run(loaded: &Loaded, began: Instant) -> u8 {
         }
     };
     telemetry::panic::install_hook();
+    if let Err(error) = reporters::start(settings) {
+        // The service does its work without them; incidents are in the log, too.
+        tracing::error!(%error, "nobody is told of incidents");
+    }
     tracing::info!(took = ?began.elapsed(), profile = settings.profile.name(), "settings are in force");
     let code = match Signals::new() {
         Ok(signals) => live(settings, telemetry.clone(), signals, began).await,

@@ -130,7 +130,8 @@ impl<M> DeadLetters<M> {
                 tenant: None,
                 detail: Vec::new(),
             };
-            telemetry::panic::record(site, captured);
+            let incident = telemetry::panic::record(site, captured);
+            telemetry::incidents::amend(incident, "the letter is lost, all else goes on");
         }
     }
 }

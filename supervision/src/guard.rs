@@ -132,7 +132,8 @@ pub(crate) fn record_unowned(what: &str, captured: CapturedPanic) {
         tenant: None,
         detail: Vec::new(),
     };
-    record(site, captured);
+    let incident = record(site, captured);
+    incident_of(&incident, "nobody's work depends on it".to_owned());
 }
 
 fn record(site: GuardSite<'_>, captured: CapturedPanic) -> String {

@@ -73,7 +73,7 @@ pub use spec::{
     AutoShutdown, ChildSpec, FirstStart, GiveUpAs, GroupRestart, Kind, OnGiveUp, OnStuck, Restart, Shutdown, SpecFault,
     SpecSummary, Strategy, SupervisorSpec, Traced,
 };
-pub use task_group::TaskGroup;
+pub use task_group::{Errand, TaskGroup};
 pub use telemetry::{
     ensure, ensure_eq,
     panic::{Policy, install_hook},

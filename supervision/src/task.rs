@@ -167,7 +167,8 @@ async fn run_to_end(
         Err(captured) => {
             let message = captured.message.clone();
             fault::seen(&context, "task", &message);
-            telemetry::panic::record(site(&context), captured);
+            let incident = telemetry::panic::record(site(&context), captured);
+            context.on_record(incident);
             Exit::Panic(message)
         }
     };

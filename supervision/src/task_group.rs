@@ -59,6 +59,17 @@ impl WeakTaskGroup {
     }
 }
 
+/// Whose work a task does, and what becomes of that work if it panics: for the record of the panic.
+#[derive(Clone, Debug, Default)]
+pub struct Errand {
+    /// Whose data it is, if anyone's.
+    pub tenant: Option<String>,
+    /// More that helps to find the cause, such as the job's id.
+    pub detail: Vec<(String, String)>,
+    /// What the incident says has become of it.
+    pub if_it_panics: Option<&'static str>,
+}
+
 #[derive(Debug)]
 struct Task {
     name: Cow<'static, str>,
@@ -88,6 +99,16 @@ impl TaskGroup {
 
     /// Runs `future` in the group. In one that has been stopped it is dropped: nobody would end it.
     pub fn spawn(&self, name: impl Into<Cow<'static, str>>, future: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_errand(name, Errand::default(), future);
+    }
+
+    /// As [`TaskGroup::spawn`], for work that is somebody's.
+    pub fn spawn_errand(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        errand: Errand,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) {
         let name = name.into();
         let task_name = name.clone();
         // Before the spawn, so that a task which ends at once finds its entry to remove; and not locked over it, because a
@@ -101,16 +122,20 @@ impl TaskGroup {
         let handle = door::spawn(async move {
             let (future, entry) = work;
             let group = Arc::clone(&entry.group.0);
+            let Errand { tenant, mut detail, if_it_panics } = errand;
+            detail.insert(0, ("task".to_owned(), task_name.into_owned()));
             let site = GuardSite {
                 component: first_of(&group.label),
                 actor: &group.label,
                 policy: Policy::KeepRunning,
                 phase: "task",
-                tenant: None,
-                detail: vec![("task".to_owned(), task_name.into_owned())],
+                tenant: tenant.as_deref(),
+                detail,
             };
             // Recorded; there is no one else to tell.
-            let _ = guard(site, future).await;
+            if let (Err(panicked), Some(outcome)) = (guard(site, future).await, if_it_panics) {
+                panicked.outcome(outcome);
+            }
             drop(entry);
         });
         if let Some(task) = self.tasks().get_mut(&id) {

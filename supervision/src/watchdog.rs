@@ -146,7 +146,8 @@ fn watch(heartbeats: &Heartbeats, settings: WatchdogSettings, stopped: &Receiver
             findings.iter().for_each(Finding::report);
         });
         if let Err(captured) = round {
-            telemetry::panic::record(site(), captured);
+            let incident = telemetry::panic::record(site(), captured);
+            telemetry::incidents::amend(incident, "this round was given up, the next one comes");
         }
     }
     heartbeats.the_watch().publish(Vec::new());

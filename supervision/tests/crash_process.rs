@@ -11,7 +11,7 @@ use std::{
 use supervision::{GuardSite, Policy, crash_process, ensure, guard};
 use telemetry::{
     incidents::Incident,
-    panic::{ErrorReporter, set_reporters},
+    reporters::{self, ErrorReporter, Failed},
 };
 
 /// Two seconds to say it, two to send it, and what it takes to start and die on a busy machine.
@@ -57,7 +57,11 @@ fn a_reporter_that_hangs_does_not_keep_the_process_from_aborting() {
 struct Prints;
 
 impl ErrorReporter for Prints {
-    fn report(&self, incident: &Incident) {
+    fn name(&self) -> &'static str {
+        "prints"
+    }
+
+    fn report(&mut self, incident: &Incident) -> Result<(), Failed> {
         let detail: Vec<_> = incident.detail.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let Incident { component, policy, phase, message, .. } = incident;
         let place = incident.location.as_deref().unwrap_or_default();
@@ -68,6 +72,7 @@ impl ErrorReporter for Prints {
             ""
         };
         println!("told: {component} {policy} {phase} {message:?} [{}]{file}", detail.join(", "));
+        Ok(())
     }
 }
 
@@ -75,7 +80,7 @@ impl ErrorReporter for Prints {
 #[ignore = "a process that a test above starts"]
 async fn a_process_whose_migration_panics() {
     telemetry::panic::install_hook();
-    set_reporters(vec![Box::new(Prints)]);
+    reporters::set(vec![Box::new(Prints)]).unwrap();
     let site = GuardSite {
         component: "store",
         actor: "store",
@@ -97,7 +102,7 @@ async fn a_process_that_decides_to_crash() {
             println!("told: dropped");
         }
     }
-    set_reporters(vec![Box::new(Prints)]);
+    reporters::set(vec![Box::new(Prints)]).unwrap();
     let _says = Says;
     crash_process("ledger", "two totals");
 }
@@ -107,12 +112,16 @@ async fn a_process_that_decides_to_crash() {
 async fn a_process_whose_reporter_hangs() {
     struct Hangs;
     impl ErrorReporter for Hangs {
-        fn report(&self, _: &Incident) {
+        fn name(&self) -> &'static str {
+            "hangs"
+        }
+
+        fn report(&mut self, _: &Incident) -> Result<(), Failed> {
             loop {
                 std::thread::park();
             }
         }
     }
-    set_reporters(vec![Box::new(Hangs)]);
+    reporters::set(vec![Box::new(Hangs)]).unwrap();
     crash_process("ledger", "two totals");
 }

@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::panic;
+use crate::{panic, reporters};
 
 /// Sends what is left within a budget. Set when the exporters start.
 #[cfg(feature = "export")]
@@ -20,14 +20,18 @@ pub(crate) fn flush_with(flush: impl Fn(Duration) + Send + Sync + 'static) {
     let _ = FLUSH.set(Box::new(flush));
 }
 
-/// Waits for panics whose backtraces are still being resolved, sends what is left, both within `budget`, and aborts the
-/// process: signal SIGABRT, exit code 134 to a shell. For a panic whose policy is
+/// Waits for panics whose backtraces are still being resolved, tells the reporters and sends what is left, all within
+/// `budget`, and aborts the process: signal SIGABRT, exit code 134 to a shell. For a panic whose policy is
 /// [`CrashProcess`](crate::panic::Policy::CrashProcess). It blocks its thread; there is nothing left to run.
 pub fn crash(budget: Duration) -> ! {
     panic::settle(budget / 4);
+    let left = budget - budget / 4;
     #[cfg(feature = "export")]
     if let Some(flush) = FLUSH.get() {
-        flush(budget - budget / 4);
+        // It waits for the reporters, too.
+        flush(left);
+        std::process::abort()
     }
+    reporters::settle(left);
     std::process::abort()
 }

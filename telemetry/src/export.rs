@@ -19,6 +19,7 @@ mod resource;
 pub(crate) mod stamps;
 mod variables;
 
+pub use client::build as blocking_client;
 pub use flush::{FlushReport, Outcome, SignalReport};
 pub use log_filter::{LogFilter, LogFilterState, Reload};
 pub use plan::{Signal, Source};

@@ -2,7 +2,7 @@
 //!
 //! The ring is bounded; the oldest falls out. Logs and traces are the long memory.
 
-use crate::lock;
+use crate::{lock, reporters};
 use jiff::Timestamp;
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt as _};
@@ -54,7 +54,8 @@ pub fn note(noted: Noted<'_>) -> IncidentId {
         outcome: None,
     };
     let id = incident.id;
-    keep(incident);
+    keep(incident.clone());
+    reporters::tell(incident);
     id
 }
 

@@ -5,6 +5,7 @@
 //! - [`context`]: how a trace, a request's id and its deadline cross a mailbox, a header, a row in a table.
 //! - [`mod@panic`]: a panic is caught, recorded exactly once, and survives as an incident.
 //! - [`incidents`]: the last of them, kept in the process.
+//! - [`reporters`]: whoever else wants to hear of them, such as an error tracker.
 //! - `export` (feature `export`, on by default): OTLP, `/metrics`, the log on stderr, and the flush at the end.
 //! - `recorder` (feature `export`): the latest traces and log records, kept in the process for whoever looks.
 //!
@@ -20,8 +21,10 @@ pub mod export;
 pub mod incidents;
 pub mod metrics;
 pub mod panic;
+mod pending;
 #[cfg(feature = "export")]
 pub mod recorder;
+pub mod reporters;
 pub mod spans;
 #[cfg(all(test, feature = "export"))]
 mod testing;

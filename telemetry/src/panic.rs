@@ -24,13 +24,12 @@ pub use catch::{Catch, catch, catch_sync, catch_with};
 pub use ensure::{Assertion, FIELDS_MAX, TEXT_MAX, VALUE_MAX, cut};
 #[doc(hidden)]
 pub use ensure::{broken, count};
-pub use frames::Backtrace;
+pub use frames::{Backtrace, Frame, frames};
 pub use hook::install_hook;
 #[cfg(feature = "export")]
 pub(crate) use hook::log_is_live;
 pub use record::{PANIC_RECOVERED, PANIC_UNCAUGHT, PanicSite, Policy, Recovery, record};
 pub use recorder::settle;
-pub use report::{ErrorReporter, set_reporters};
 
 use jiff::Timestamp;
 use opentelemetry::Context;

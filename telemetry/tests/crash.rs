@@ -11,7 +11,8 @@ use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 use telemetry::export::{Endpoint, LogFormat, Settings, Variables};
 use telemetry::incidents::Incident;
-use telemetry::panic::{ErrorReporter, PanicSite, Policy, set_reporters};
+use telemetry::panic::{PanicSite, Policy};
+use telemetry::reporters::{ErrorReporter, Failed};
 use tracing::info_span;
 
 /// Where the process sends to; set for it alone.
@@ -59,8 +60,13 @@ fn a_process_aborts_in_time_though_the_collector_never_answers() {
 struct Prints;
 
 impl ErrorReporter for Prints {
-    fn report(&self, incident: &Incident) {
+    fn name(&self) -> &'static str {
+        "prints"
+    }
+
+    fn report(&mut self, incident: &Incident) -> Result<(), Failed> {
         println!("reported: {}", incident.message);
+        Ok(())
     }
 }
 
@@ -81,7 +87,7 @@ async fn a_process_that_crashes() {
     };
     let _telemetry = telemetry::export::start_with(settings, &Variables::of_pairs([])).unwrap();
     telemetry::panic::install_hook();
-    set_reporters(vec![Box::new(Prints)]);
+    telemetry::reporters::set(vec![Box::new(Prints)]).unwrap();
     let work = async {
         info_span!("migration").in_scope(|| telemetry::ensure!(1 > 2, "half the table is written"; rows = 7));
     };

@@ -23,6 +23,19 @@ pub fn app() -> &'static Path {
     })
 }
 
+/// Names a build of the service with the feature `sentry`.
+const WITH_SENTRY: &str = "APP_WITH_SENTRY";
+
+/// The development build of the service that can tell Sentry. Without the full test command there is none: then the test
+/// says that it was skipped, and returns.
+pub fn app_with_sentry() -> Option<PathBuf> {
+    let built = std::env::var_os(WITH_SENTRY).map(PathBuf::from);
+    if built.is_none() {
+        println!("skipped: no build of the service with the feature `sentry` (`cargo xtask test` makes one)");
+    }
+    built
+}
+
 /// The release build of the service, for the benchmarks.
 pub fn released_app() -> &'static Path {
     static APP: OnceLock<PathBuf> = OnceLock::new();

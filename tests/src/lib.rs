@@ -4,7 +4,7 @@
 //!
 //! - [`Service`] starts the binary of `cargo run` in a directory of its own, on free ports, and ends it.
 //! - [`Collector`] receives OTLP over http/protobuf and gRPC and keeps what it was sent.
-//! - [`Receiver`] receives webhooks, keeps them, and answers by a script.
+//! - [`Receiver`] receives webhooks, keeps them, and answers by a script; an [`Envelope`] is what it may get for Sentry.
 //! - [`Socket`] is a WebSocket subscriber.
 //! - [`Browser`] is a real one, and looks at the console.
 //! - [`poison`] stands between it and a service, and makes every text hostile.
@@ -25,6 +25,7 @@ pub mod binary;
 pub mod browser;
 pub mod client;
 pub mod collector;
+pub mod envelope;
 pub mod ledger;
 pub mod metrics;
 pub mod poison;
@@ -49,6 +50,7 @@ pub mod wait;
 pub use browser::Browser;
 pub use client::{Answer, Client, DEMO_KEY};
 pub use collector::{Collector, Protocol};
+pub use envelope::Envelope;
 pub use ledger::{Books, Ledger};
 pub use metrics::Metrics;
 pub use postgres::{Database, Postgres};

@@ -12,7 +12,7 @@ struct Guard {
     is_fault: fn(&str) -> bool,
 }
 
-const GUARDS: [Guard; 5] = [
+const GUARDS: [Guard; 6] = [
     Guard {
         reason: "two versions of one telemetry crate have two global providers: half of the spans would be lost",
         arguments: &["tree", "--workspace", "--target", "all", "--duplicates", "--edges", "normal", "--depth", "0"],
@@ -37,6 +37,11 @@ const GUARDS: [Guard; 5] = [
         reason: "with the battery every callback of every actor looks for a fault: it is for tests",
         arguments: &["tree", "--workspace", "--target", "all", "--edges", "features,no-dev", "--invert", "supervision"],
         is_fault: |line| line.contains("supervision feature \"battery\""),
+    },
+    Guard {
+        reason: "what tells Sentry is in a build only for those who ask for it",
+        arguments: &["tree", "--package", "app", "--edges", "normal", "--prefix", "none", "--format", "{p}"],
+        is_fault: |line| line.starts_with("sentry"),
     },
 ];
 
@@ -77,6 +82,7 @@ mod tests {
             "├── ractor feature \"message_span_propogation\"",
             "aws-lc-rs v1.13.0",
             "├── supervision feature \"battery\"",
+            "sentry_reporter v0.1.0",
         ];
         let fine = [
             "tokio-tungstenite v0.29.0",
@@ -84,6 +90,7 @@ mod tests {
             "├── ractor feature \"tokio_runtime\"",
             "ring v0.17.14",
             "├── supervision feature \"default\"",
+            "serde v1.0.0",
         ];
         for ((guard, fault), fine) in GUARDS.iter().zip(faults).zip(fine) {
             assert!((guard.is_fault)(fault), "{fault}");

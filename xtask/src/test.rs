@@ -15,12 +15,15 @@ const SLOWEST: usize = 10;
 /// Where the outside tests look for the service before they build it themselves.
 const BUILT: &str = "APP_UNDER_TEST";
 
+/// Where they look for the same with the feature `sentry`, which they cannot build themselves without losing the other.
+const WITH_SENTRY: &str = "APP_WITH_SENTRY";
+
 /// Runs all tests, or those that `filter` chooses.
 pub fn run(filter: &[String]) -> Outcome {
     tools::set_up();
-    build_the_service()?;
+    let with_sentry = build_the_service(filter)?;
     let server = Postgres::start(Safety::None).inspect_err(|trouble| eprintln!("xtask: {trouble}")).ok();
-    let outside = Outside { postgres: server.as_ref().map(Postgres::url) };
+    let outside = Outside { postgres: server.as_ref().map(Postgres::url), with_sentry };
     let mut report = if has_nextest() { nextest(filter, &outside)? } else { libtest(filter, &outside)? };
     if filter.is_empty() {
         report.add(documentation()?);
@@ -34,12 +37,15 @@ pub fn run(filter: &[String]) -> Outcome {
 struct Outside {
     /// The server that they share; without one they say that they were skipped.
     postgres: Option<String>,
+    /// The service with the feature `sentry`.
+    with_sentry: Option<PathBuf>,
 }
 
 impl Outside {
     fn tell(&self, command: &mut Command) {
         command.env(BUILT, service()).env(tools::TOOLS, tools::programs());
         command.envs(self.postgres.iter().map(|url| (postgres::SERVER, url)));
+        command.envs(self.with_sentry.iter().map(|path| (WITH_SENTRY, path)));
     }
 }
 
@@ -56,9 +62,27 @@ fn show(report: &Report) {
     println!("{} passed, {} failed", report.passed.saturating_sub(skipped), report.failed + skipped);
 }
 
-/// Builds what the outside tests start, once for all of them.
-fn build_the_service() -> Result<(), String> {
-    match shown(&mut cargo(&["build", "--bin", "app"]))?.success() {
+/// Builds what the outside tests start, once for all of them: the service as it is, and before it, under another name, the
+/// service with its feature `sentry`, if that may be asked for.
+fn build_the_service(filter: &[String]) -> Result<Option<PathBuf>, String> {
+    let mut with_sentry = None;
+    if wants_sentry(filter) {
+        build(&["build", "--bin", "app", "--features", "app/sentry"])?;
+        let kept = target().join("debug/app-with-sentry");
+        std::fs::copy(service(), &kept).map_err(|error| format!("keep {}: {error}", kept.display()))?;
+        with_sentry = Some(kept);
+    }
+    build(&["build", "--bin", "app"])?;
+    Ok(with_sentry)
+}
+
+/// Whether a test may run that needs the feature; a second build of the service is spared the others.
+fn wants_sentry(filter: &[String]) -> bool {
+    filter.is_empty() || filter == ["-p", "tests"] || filter.iter().any(|word| word.contains("sentry"))
+}
+
+fn build(arguments: &[&str]) -> Result<(), String> {
+    match shown(&mut cargo(arguments))?.success() {
         true => Ok(()),
         false => Err("the service does not build".to_owned()),
     }

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     bus::{BusItem, BusReceiver},
     model::{Event, Millis, now_ms},
+    seam::seam,
 };
 
 /// Frames put into outboxes by one [`Hub::step`], unless one event has more for a single subscriber; about 25 us.
@@ -170,13 +171,18 @@ impl Hub {
     }
 
     fn encode(&self, event: &Event) -> Result<Frame, String> {
-        match telemetry::panic::catch_sync(|| self.encoder().encode(event)) {
+        let encoded = telemetry::panic::catch_sync(|| {
+            seam!("inside_encode");
+            self.encoder().encode(event)
+        });
+        match encoded {
             Ok(Ok(text)) if text.len() > self.outbox_limits().bytes_max => Err("it is larger than an outbox".into()),
             Ok(Ok(text)) if text.contains(['\n', '\r']) => Err("it is more than one line".into()),
             Ok(Ok(text)) => Ok(Frame::event(event.id, &text)),
             Ok(Err(error)) => Err(error.to_string()),
             Err(panic) => {
                 let incident = telemetry::panic::record(encode_site(event), panic);
+                telemetry::incidents::amend(incident, "the event was given up, those behind it go on");
                 Err(format!("its encoder panicked, incident {incident}"))
             }
         }

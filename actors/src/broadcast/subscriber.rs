@@ -7,6 +7,7 @@ use super::{
     registry::{Connection, Usage},
 };
 use crate::model::TenantId;
+use crate::seam::seam;
 
 /// Why a connection or a subscription was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -112,6 +113,7 @@ impl Subscriber {
     /// Safe to cancel: a batch is taken only when it is returned. Not to be awaited beside [`Subscriber::cut`]: there
     /// is one place for a waiting task.
     pub async fn next_batch(&mut self) -> Batch {
+        seam!("inside_socket");
         poll_fn(|cx| self.connection.outbox.poll_next(cx)).await
     }
 

@@ -201,7 +201,7 @@ impl Working {
             cut: self.cut.clone(),
         };
         let ending = Ending { in_flight: Some(self.entry.begin()), courier: myself.clone() };
-        self.context.tasks().spawn("deliver", async move {
+        self.context.tasks().spawn_errand("deliver", attempt.errand(), async move {
             attempt.run().await;
             drop(ending);
         });

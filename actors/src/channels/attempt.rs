@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use supervision::{GuardSite, Panicked, guard};
+use supervision::{Errand, GuardSite, Panicked, guard};
 use telemetry::context::with_deadline;
 use telemetry::panic::Policy;
 use telemetry::spans::{Shown, shown};
@@ -20,6 +20,7 @@ use super::board::Entry;
 use super::schedule::RetrySchedule;
 use super::{Channel, Message, Outcome, Report, Word};
 use crate::model::now_ms;
+use crate::seam::seam;
 use crate::store::{
     self, ChannelNews, Delivery, DeliveryOutcome, DeliverySettled, DeliverySettlement, DisableRules, Failing,
     NewAttempt, Settled, SharedStore,
@@ -134,6 +135,7 @@ impl Attempt {
             tracing::info!(delivery.id = %delivery, fault, "a limit of our own, nothing was sent");
             return self.give_back(OWN_LIMIT_PAUSE.mul_f64(1.0 + fastrand::f64())).await;
         }
+        seam!("after_send");
         let took = started.elapsed();
         DURATION.record(took.as_secs_f64(), OfKind { kind: &self.channel.kind });
         self.report(&report.outcome);
@@ -167,9 +169,13 @@ impl Attempt {
             tracing::warn!(delivery.id = %self.delivery.id, "too little is left of the lease, nothing is sent");
             return None;
         };
+        let sending = async {
+            seam!("inside_send");
+            adapter.send(&message, deadline).await
+        };
         tokio::select! {
             biased;
-            sent = guard(self.site(), with_deadline(deadline, adapter.send(&message, deadline))) => Some(sent.unwrap_or_else(panicked)),
+            sent = guard(self.site(), with_deadline(deadline, sending)) => Some(sent.unwrap_or_else(panicked)),
             // Adapters keep their deadline themselves; this is for one that does not.
             () = tokio::time::sleep_until(deadline + OVERRUN) => {
                 Some(Outcome::Ambiguous { detail: "the adapter overran its deadline".to_owned() }.into())
@@ -206,11 +212,22 @@ impl Attempt {
             policy: Policy::KeepRunning,
             phase: "deliver",
             tenant: Some(self.delivery.tenant.as_str()),
-            detail: vec![
-                ("delivery".to_owned(), self.delivery.id.to_string()),
-                ("channel".to_owned(), self.channel.id.to_string()),
-            ],
+            detail: self.told(),
         }
+    }
+
+    /// For the record of a panic that is not the adapter's.
+    pub fn errand(&self) -> Errand {
+        Errand {
+            tenant: Some(self.delivery.tenant.to_string()),
+            detail: self.told(),
+            if_it_panics: Some("nothing is written down, the delivery is made again when its lease ends"),
+        }
+    }
+
+    fn told(&self) -> Vec<(String, String)> {
+        let ids = [("delivery", self.delivery.id), ("channel", self.channel.id)];
+        ids.map(|(key, id)| (key.to_owned(), id.to_string())).to_vec()
     }
 
     /// Tells the breaker, the metrics, the span and the log.

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use crate::bus::Bus;
 use crate::channels::board::Board;
+use crate::seam::seam;
 use crate::store::Store;
 
 /// One question to one dependency.
@@ -32,6 +33,7 @@ impl Probe for StoreProbe {
     }
 
     async fn check(&self, _limit: Duration) -> Result<(), String> {
+        seam!("inside_probe");
         self.0.ping().await.map_err(|error| error.to_string())
     }
 }

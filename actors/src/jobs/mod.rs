@@ -40,5 +40,6 @@ pub use panic::Panic;
 pub use progress::{NOTE_MAX_CHARS, Progress, ProgressSlot};
 pub use publish::{Publish, PublishPayload};
 pub use retry::{ERROR_MAX, Ending, RetryPolicy, RetrySchedule, SNOOZES_MAX, WAIT_MAX_MS};
+pub(crate) use run::told_of;
 pub use run::{Reins, RunOne, RunSite};
 pub use sleep::Sleep;

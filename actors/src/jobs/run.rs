@@ -160,12 +160,17 @@ fn guard_site<'a>(site: &'a RunSite, job: &'a Job) -> GuardSite<'a> {
         policy: Policy::KeepRunning,
         phase: "job",
         tenant: Some(job.tenant.as_str()),
-        detail: vec![
-            ("job.id".to_owned(), job.id.to_string()),
-            ("job.kind".to_owned(), job.kind.clone()),
-            ("job.attempt".to_owned(), job.charged().to_string()),
-        ],
+        detail: told_of(job),
     }
+}
+
+/// What an incident says of the job in which it happened.
+pub(crate) fn told_of(job: &Job) -> Vec<(String, String)> {
+    vec![
+        ("job.id".to_owned(), job.id.to_string()),
+        ("job.kind".to_owned(), job.kind.clone()),
+        ("job.attempt".to_owned(), job.charged().to_string()),
+    ]
 }
 
 #[cfg(test)]

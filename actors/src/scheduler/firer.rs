@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::pulse::{Park, Pulse, jittered, until_stop};
 use super::{Shared, settings};
+use crate::seam::seam;
 use crate::store::{Fence, FireDue, FireReport, Fired, Wakeups};
 
 telemetry::declare_metrics! {
@@ -60,6 +61,7 @@ impl Actor for Firer {
         myself: ActorRef<Look>,
         (context, shared): Self::Arguments,
     ) -> Result<Working, ActorProcessingErr> {
+        seam!("inside_start");
         for counter in [&FIRED, &MISSED, &OVERLAPPED, &BUFFERED, &OVERTAKEN] {
             counter.born(());
         }

@@ -367,6 +367,9 @@ fn actor<A>(id: &'static str, stop: Duration, shared: Arc<Shared>, make: fn() ->
 where
     A: ractor::Actor<Arguments = (supervision::ChildContext, Arc<Shared>)>,
 {
-    ChildSpec::actor(id, &Address::new(id), move |context| (make(), (context, Arc::clone(&shared))))
-        .stop_within(Shutdown::Within(stop))
+    let spec = ChildSpec::actor(id, &Address::new(id), move |context| {
+        seam!("inside_make");
+        (make(), (context, Arc::clone(&shared)))
+    });
+    spec.stop_within(Shutdown::Within(stop))
 }

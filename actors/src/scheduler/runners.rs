@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use supervision::{ChildContext, ChildSpec, Heartbeat};
+use supervision::{ChildContext, ChildSpec, Errand, Heartbeat};
 use tokio::time::{Instant, timeout};
 
 use super::flight::Departure;
 use super::pulse::{Pulse, jittered};
 use super::{Shared, settings};
-use crate::jobs::RunSite;
+use crate::jobs::{RunSite, told_of};
+use crate::seam::seam;
 use crate::store::{Fence, Outcome, OutcomeName, Settlement};
 
 telemetry::labels! {
@@ -85,6 +86,7 @@ impl Actor for Runners {
     /// Nothing new begins; what runs may end, is then cancelled, and is at last given back.
     async fn post_stop(&self, _: ActorRef<Look>, state: &mut Working) -> Result<(), ActorProcessingErr> {
         let shared = &state.shared;
+        seam!("inside_stop");
         let given_back = shared.flight.give_back_waiting();
         shared.settler.poke();
         if timeout(shared.settings.drain(), shared.flight.until_idle()).await.is_err() {
@@ -104,7 +106,12 @@ impl Working {
         while let Some(departure) = self.shared.flight.depart(self.shared.settings.concurrency as usize) {
             let (shared, site) = (Arc::clone(&self.shared), Arc::clone(&self.site));
             let run = Run::begin(shared, departure.job.fence());
-            self.context.tasks().spawn("job", run.finish(site, departure));
+            let errand = Errand {
+                tenant: Some(departure.job.tenant.to_string()),
+                detail: told_of(&departure.job),
+                if_it_panics: Some("the job is given back, and runs again"),
+            };
+            self.context.tasks().spawn_errand("job", errand, run.finish(site, departure));
         }
     }
 }

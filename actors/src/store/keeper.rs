@@ -14,6 +14,7 @@ use supervision::{Address, Backoff, ChildContext, ChildSpec, GuardSite, Heartbea
 
 use super::{SharedStore, StoreError};
 use crate::pulse::after;
+use crate::seam::seam;
 
 /// How often a store that is away at the start is tried.
 const TRIES: u32 = 5;
@@ -136,7 +137,11 @@ async fn tend(store: &SharedStore) -> Result<(), StoreError> {
 async fn prepare(store: &SharedStore) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut tries = 1;
     loop {
-        match guard(MIGRATION, store.prepare()).await? {
+        let preparing = async {
+            seam!("inside_migration");
+            store.prepare().await
+        };
+        match guard(MIGRATION, preparing).await? {
             Err(error) if error.is_retryable() && tries < TRIES => {
                 let delay = BETWEEN_TRIES.delay(tries, fastrand::f64());
                 tracing::warn!(%error, tries, ?delay, "the store cannot be opened yet");

@@ -22,7 +22,7 @@ use super::problem::{FieldError, Problem};
 use super::resource::{Caller, Faults};
 use super::serve::Hangup;
 use super::sse::{self, Returning};
-use super::upgrade::refused;
+use super::upgrade::{self, refused};
 use super::{ApiState, auth};
 
 /// Events of one request.
@@ -153,8 +153,9 @@ pub async fn listen(
     // As with a socket: whoever closed those of a revoked key has not found this one.
     auth::confirm(&state.tenants, &key).await?;
     let returning = if headers.contains_key(LAST_EVENT_ID) { Returning::Yes } else { Returning::No };
+    let errand = upgrade::errand(&subscriber);
     let (stream, body) = sse::open(subscriber, cancel, hangup.map(|found| found.0).unwrap_or_default());
-    state.sockets.spawn("sse", stream.run(returning));
+    state.sockets.spawn_errand("sse", errand, stream.run(returning));
     let kind = (CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     let cache = (CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(([kind, cache, NO_BUFFERING], body).into_response())

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use actors::broadcast::{Refused, Topic};
+use actors::broadcast::{Refused, Subscriber, Topic};
 use actors::store::KeyHash;
 use axum::Extension;
 use axum::extract::{FromRequestParts, RawQuery, State, WebSocketUpgrade};
@@ -11,6 +11,7 @@ use axum::response::Response;
 use http::header::{CONNECTION, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
+use supervision::Errand;
 
 use super::allowance::SocketQuota;
 use super::page::Query;
@@ -66,8 +67,14 @@ pub async fn open(
     let upgrade = socket::tune(upgrade);
     Ok(upgrade.on_upgrade(move |socket| async move {
         let cancel = tasks.token();
-        tasks.spawn("socket", socket::serve(socket, subscriber, cancel));
+        tasks.spawn_errand("socket", errand(&subscriber), socket::serve(socket, subscriber, cancel));
     }))
+}
+
+/// Whose socket or stream it is, for the record of a panic.
+pub(super) fn errand(subscriber: &Subscriber) -> Errand {
+    let tenant = Some(subscriber.tenant().to_string());
+    Errand { tenant, if_it_panics: Some("the connection was closed, all else goes on"), ..Errand::default() }
 }
 
 fn topics(query: &str) -> Result<Vec<Topic>, Problem> {

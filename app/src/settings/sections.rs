@@ -165,6 +165,21 @@ pub enum Otlp {
 pub struct Telemetry {
     /// The flight recorder.
     pub recorder: Recorder,
+    /// Incidents in Sentry.
+    pub sentry: Sentry,
+}
+
+/// `[telemetry.sentry]`: incidents in Sentry, in a build with the feature `sentry`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sentry {
+    /// The address of a project with its key, as Sentry shows it.
+    #[serde(deserialize_with = "types::secret")]
+    pub dsn: Option<SecretString>,
+    /// What the events are filed under; empty is the name of the profile.
+    #[serde(deserialize_with = "environment")]
+    #[cfg_attr(not(feature = "sentry"), expect(dead_code, reason = "checked in every build, used in one"))]
+    pub environment: String,
 }
 
 /// `[telemetry.recorder]`: the latest traces and log records.
@@ -336,6 +351,15 @@ fn prefix<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     match (1..=64).contains(&prefix.len()) && prefix.bytes().all(allowed) {
         true => Ok(prefix),
         false => Err(Error::custom("must be 1 to 64 of a-z, A-Z, 0-9, _ . : and -")),
+    }
+}
+
+fn environment<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let environment = types::text(from)?;
+    let allowed = |c: char| !c.is_whitespace() && !c.is_control() && c != '/';
+    match environment.chars().count() <= 64 && environment.chars().all(allowed) {
+        true => Ok(environment),
+        false => Err(Error::custom("must be at most 64 characters without spaces and slashes")),
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Loaded, StopTable};
 
 /// The keys whose values nobody sees.
-const SECRETS: [&str; 1] = ["admin.token"];
+const SECRETS: [&str; 2] = ["admin.token", "telemetry.sentry.dsn"];
 
 /// The keys whose values may be addresses with a password, however badly written.
 const ADDRESSES: [&str; 3] = ["bus.url", "otel.endpoint", "store.url"];

@@ -27,7 +27,12 @@ impl Clients {
     }
 }
 
-fn build(timeout: Duration, tls: bool) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+/// A client for whoever tells of telemetry on a thread of its own, and must not go by the service's own way out. `tls` says
+/// whether it is to speak TLS.
+///
+/// # Errors
+/// The operating system refuses a thread, or TLS cannot be set up.
+pub fn build(timeout: Duration, tls: bool) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
     let (done, built) = std::sync::mpsc::sync_channel(1);
     crate::door::thread("telemetry-client", move || {
         // Fails only if another provider is there already, which is as good.

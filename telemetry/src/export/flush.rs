@@ -2,7 +2,7 @@
 
 use super::plan::Signal;
 use super::providers::Providers;
-use crate::{door, panic};
+use crate::{door, panic, reporters};
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use std::fmt;
 use std::sync::mpsc;
@@ -15,6 +15,8 @@ use tokio::time::{Instant, timeout_at};
 pub struct FlushReport {
     /// Each signal that goes somewhere.
     pub signals: Vec<SignalReport>,
+    /// How many incidents a reporter was still to tell of when the time was up.
+    pub reports_lost: usize,
     /// How long it took, milliseconds.
     pub took_ms: u64,
 }
@@ -22,7 +24,7 @@ pub struct FlushReport {
 impl FlushReport {
     /// Everything was sent.
     pub fn is_clean(&self) -> bool {
-        self.signals.iter().all(|signal| signal.outcome == Outcome::Sent)
+        self.reports_lost == 0 && self.signals.iter().all(|signal| signal.outcome == Outcome::Sent)
     }
 }
 
@@ -31,7 +33,11 @@ impl fmt::Display for FlushReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "telemetry flushed in {} ms", self.took_ms)?;
         let lost = self.signals.iter().filter(|signal| signal.outcome != Outcome::Sent);
-        lost.into_iter().try_for_each(|signal| write!(f, "; {signal}"))
+        lost.into_iter().try_for_each(|signal| write!(f, "; {signal}"))?;
+        match self.reports_lost {
+            0 => Ok(()),
+            count => write!(f, "; {count} incidents not reported: out of time"),
+        }
     }
 }
 
@@ -65,7 +71,7 @@ pub enum Outcome {
     TimedOut,
 }
 
-/// Flushes the signals side by side, so that a slow one takes nothing from the others.
+/// Flushes the signals side by side, and waits for the reporters, so that a slow one takes nothing from the others.
 pub(super) async fn flush(providers: Providers, runtime: Handle, budget: Duration) -> FlushReport {
     let started = Instant::now();
     let deadline = started + budget;
@@ -75,7 +81,9 @@ pub(super) async fn flush(providers: Providers, runtime: Handle, budget: Duratio
     let left = deadline.saturating_duration_since(Instant::now());
     let Providers { metrics, traces, logs, .. } = providers;
     let (exported_traces, exported_metrics) = (traces.clone(), metrics.clone());
-    let (traces, metrics, logs) = tokio::join!(
+    let reported = door::blocking(&runtime, move || reporters::settle(left));
+    let (reported, traces, metrics, logs) = tokio::join!(
+        timeout_at(deadline, reported),
         one(&runtime, deadline, move || in_order(
             || exported_traces.force_flush(),
             || traces.shutdown_with_timeout(left)
@@ -91,7 +99,9 @@ pub(super) async fn flush(providers: Providers, runtime: Handle, budget: Duratio
     );
     let outcomes = [(Signal::Traces, traces), (Signal::Metrics, metrics), (Signal::Logs, logs)];
     let signals = outcomes.into_iter().map(|(signal, outcome)| SignalReport { signal, outcome }).collect();
-    FlushReport { signals, took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX) }
+    // Without an answer in time, it is as it was.
+    let reports_lost = reported.ok().and_then(Result::ok).unwrap_or_else(|| reporters::settle(Duration::ZERO));
+    FlushReport { signals, reports_lost, took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX) }
 }
 
 /// As [`flush`], from any thread, also one that belongs to a runtime: before the process aborts.

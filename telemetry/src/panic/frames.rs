@@ -116,6 +116,48 @@ fn render(names: &[&Name]) -> String {
     text
 }
 
+/// One function of a stack, as an incident's backtrace tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// Its name, or its address if that is all that is known.
+    pub function: &'a str,
+    /// The file in which it is written.
+    pub file: Option<&'a str>,
+    /// The line that was being carried out.
+    pub line: Option<u32>,
+    /// The column in it.
+    pub column: Option<u32>,
+}
+
+/// Reads a backtrace as it is written here, from the panicking code downwards.
+pub fn frames(backtrace: &str) -> Vec<Frame<'_>> {
+    let mut frames: Vec<Frame<'_>> = Vec::new();
+    for line in backtrace.lines() {
+        let line = line.trim_start();
+        if let (Some(place), Some(frame)) = (line.strip_prefix("at "), frames.last_mut()) {
+            let (file, line, column) = place_of(place);
+            *frame = Frame { file: Some(file), line, column, ..*frame };
+        } else if let Some((number, function)) = line.split_once(": ")
+            && number.parse::<usize>().is_ok()
+        {
+            frames.push(Frame { function, file: None, line: None, column: None });
+        }
+    }
+    frames
+}
+
+/// `file:line:column`, `file:line`, or a file.
+fn place_of(place: &str) -> (&str, Option<u32>, Option<u32>) {
+    let number = |text: &str| text.parse().ok();
+    match place.rsplitn(3, ':').collect::<Vec<_>>()[..] {
+        [column, line, file] if number(column).is_some() && number(line).is_some() => {
+            (file, number(line), number(column))
+        }
+        [line, ..] if number(line).is_some() => (&place[..place.len() - line.len() - 1], number(line), None),
+        _ => (place, None, None),
+    }
+}
+
 fn look_up(address: usize) -> Vec<Name> {
     let mut names = Vec::new();
     backtrace::resolve(address as *mut c_void, |symbol| {
@@ -154,4 +196,39 @@ fn is_machinery(function: &str) -> bool {
 fn is_end(name: &Name) -> bool {
     name.function.contains("__rust_begin_short_backtrace")
         || name.place.as_deref().is_some_and(|place| place.contains("telemetry/src/panic/catch.rs:"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_of_a_stack_can_be_read_again() {
+        let name = |function: &str, place: Option<&str>| Name {
+            function: function.to_owned(),
+            place: place.map(str::to_owned),
+        };
+        let names = [
+            name("app::a::{closure#0}", Some("/src/a.rs:7:13")),
+            name("<T as b::C>::at here", Some("/src/b c.rs:8")),
+            name("0x55d0", None),
+            name("d", Some("C:\\d.rs")),
+        ];
+        let text = render(&names.iter().collect::<Vec<_>>());
+        let frame = |function, file, line, column| Frame { function, file, line, column };
+        let expected = [
+            frame("app::a::{closure#0}", Some("/src/a.rs"), Some(7), Some(13)),
+            frame("<T as b::C>::at here", Some("/src/b c.rs"), Some(8), None),
+            frame("0x55d0", None, None, None),
+            frame("d", Some("C:\\d.rs"), None, None),
+        ];
+        assert_eq!(frames(&text), expected);
+    }
+
+    #[test]
+    fn a_stack_that_was_not_resolved_is_read_as_its_addresses() {
+        let frames: Vec<_> =
+            frames("not resolved: too late\n   0: 0x1\n   1: 0x2\n").iter().map(|it| it.function).collect();
+        assert_eq!(frames, ["0x1", "0x2"]);
+    }
 }

@@ -7,12 +7,13 @@ use super::CapturedPanic;
 use super::frames::{Backtrace, Names};
 use super::record::record_uncaught;
 use super::report;
+use crate::door;
 use crate::incidents::{self, Incident};
-use crate::{door, lock};
+use crate::pending::{Pending, Ticket};
 use std::collections::HashMap;
 use std::io::Write as _;
+use std::sync::OnceLock;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -72,35 +73,11 @@ pub(super) fn hand_over_and_wait(job: Job) {
 /// Blocks until every panic recorded so far is finished, at most `within`. Answers whether it was. Before telemetry is
 /// flushed, and in tests.
 pub fn settle(within: Duration) -> bool {
-    let (_guard, waited) = WAITING
-        .1
-        .wait_timeout_while(lock(&WAITING.0), within, |waiting| *waiting > 0)
-        .unwrap_or_else(PoisonError::into_inner);
-    !waited.timed_out()
+    WAITING.wait(within) == 0
 }
 
-/// Panics handed over and not finished yet, and who waits for there being none.
-static WAITING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
-
-/// Counts one panic as waiting while it lives.
-struct Ticket(());
-
-impl Ticket {
-    fn new() -> Self {
-        *lock(&WAITING.0) += 1;
-        Self(())
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let mut waiting = lock(&WAITING.0);
-        *waiting = waiting.saturating_sub(1);
-        if *waiting == 0 {
-            WAITING.1.notify_all();
-        }
-    }
-}
+/// Panics handed over and not finished yet.
+static WAITING: Pending = Pending::new();
 
 /// Hands over a panic that nobody caught. Everything about it happens on the recorder thread: inside the hook, with who
 /// knows which locks held, nothing may wait.
@@ -121,7 +98,7 @@ fn send(message: Message) {
     });
     let refused = match queue {
         None => (message, "no thread to record it"),
-        Some(queue) => match queue.try_send((message, Ticket::new())) {
+        Some(queue) => match queue.try_send((message, WAITING.ticket())) {
             Ok(()) => return,
             Err(TrySendError::Full((message, _))) => (message, "too many panics at once"),
             Err(TrySendError::Disconnected((message, _))) => (message, "the recorder has ended"),
@@ -165,8 +142,8 @@ fn finish(resolver: &mut Resolver, (message, ticket): (Message, Ticket)) {
     drop(ticket);
 }
 
-/// A subscriber or a reporter that panics must not end this thread, nor be recorded by it.
-pub(super) fn survive(work: impl FnOnce()) {
+/// A subscriber that panics must not end this thread, nor be recorded by it.
+fn survive(work: impl FnOnce()) {
     if let Err(panic) = super::catch_sync(work) {
         let place = panic.location.as_deref().unwrap_or_default();
         say(format_args!("panicked while recording a panic: {} ({place})", panic.message));

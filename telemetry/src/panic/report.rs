@@ -2,35 +2,22 @@
 
 use super::event::{Recovered, Uncaught};
 use super::limit::LogLimit;
-use super::recorder::{Job, survive};
-use crate::incidents::Incident;
+use super::recorder::Job;
+use crate::reporters;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TraceContextExt as _;
-use std::sync::{LazyLock, PoisonError, RwLock};
+use std::sync::LazyLock;
 use tracing::dispatcher;
-
-/// Hears of every incident once it is complete: an error tracker, a chat channel.
-pub trait ErrorReporter: Send + Sync {
-    /// Takes the incident and returns at once: it is called on the thread that records panics, and in a storm on the thread
-    /// that panicked. Whatever takes time belongs into a queue of the reporter's own.
-    fn report(&self, incident: &Incident);
-}
-
-static REPORTERS: RwLock<Vec<Box<dyn ErrorReporter>>> = RwLock::new(Vec::new());
-
-/// Sets who hears of incidents; it replaces those before.
-pub fn set_reporters(reporters: Vec<Box<dyn ErrorReporter>>) {
-    *REPORTERS.write().unwrap_or_else(PoisonError::into_inner) = reporters;
-}
 
 pub(super) fn report(job: Job) {
     add_event(&job);
-    log(&job);
+    let is_logged = log(&job);
     let Job { incident, panic, .. } = job;
     // Only now may the span close.
     drop(panic);
-    for reporter in REPORTERS.read().unwrap_or_else(PoisonError::into_inner).iter() {
-        survive(|| reporter.report(&incident));
+    // A storm is told to them as it is logged: in part.
+    if is_logged {
+        reporters::tell(incident);
     }
 }
 
@@ -45,14 +32,15 @@ fn add_event(job: &Job) {
     job.panic.context.span().add_event_with_timestamp(job.name, job.incident.at.into(), attributes);
 }
 
-/// The log record, in the panic's own span and through its own subscriber, though on another thread.
-fn log(job: &Job) {
+/// The log record, in the panic's own span and through its own subscriber, though on another thread. Answers whether there
+/// is one.
+fn log(job: &Job) -> bool {
     static LIMIT: LazyLock<LogLimit> = LazyLock::new(LogLimit::default);
     let incident = &job.incident;
     let actor = format!("{} {}", incident.component, incident.actor);
     let line = incident.location.as_deref().unwrap_or_default();
     let Some(suppressed) = LIMIT.admit(&actor, line, incident.at) else {
-        return;
+        return false;
     };
     let (id, context) = (incident.id.to_string(), job.panic.assertion.line());
     let (suppressed, context) = (Some(i64::try_from(suppressed).unwrap_or(i64::MAX)), context.as_deref());
@@ -67,4 +55,5 @@ fn log(job: &Job) {
             _ => Recovered { suppressed, context, ..Recovered::of(job, &id) }.log(format_args!("{name}: {message}")),
         }
     });
+    true
 }

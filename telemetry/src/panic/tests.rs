@@ -3,7 +3,7 @@ use crate::incidents;
 use crate::testing::{Recording, attribute, scrape};
 use opentelemetry::trace::{Status, TraceContextExt as _, Tracer as _, TracerProvider as _};
 use opentelemetry_sdk::trace::Sampler;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 use tracing::info_span;
 
@@ -20,7 +20,7 @@ fn site<'a>(component: &'a str, actor: &'a str) -> PanicSite<'a> {
     }
 }
 
-/// The hook, the incidents and the reporters are of the process, so these tests take turns.
+/// The hook and the incidents are of the process, so these tests take turns.
 fn alone() -> std::sync::MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     install_hook();
@@ -302,29 +302,4 @@ fn under_the_crash_policy_all_is_said_before_record_returns() {
     record(PanicSite { policy: Policy::CrashProcess, ..site("crash", "crash") }, panic);
     assert_eq!(recording.logs().len(), 1);
     assert_eq!(recording.span("panic.recovered").events.len(), 1);
-}
-
-#[test]
-fn reporters_hear_of_each_incident_once_and_may_panic() {
-    struct Keeps(Arc<Mutex<Vec<String>>>);
-    impl ErrorReporter for Keeps {
-        fn report(&self, incident: &incidents::Incident) {
-            assert!(incident.backtrace.is_some());
-            self.0.lock().unwrap().push(incident.component.clone());
-        }
-    }
-    struct Panics;
-    impl ErrorReporter for Panics {
-        fn report(&self, _: &incidents::Incident) {
-            panic!("a reporter panicked")
-        }
-    }
-    let _alone = alone();
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    set_reporters(vec![Box::new(Panics), Box::new(Keeps(Arc::clone(&heard)))]);
-    let panic = catch_sync(|| panic!("reported")).unwrap_err();
-    record(site("reported", "reported"), panic);
-    settled();
-    set_reporters(Vec::new());
-    assert_eq!(heard.lock().unwrap().iter().filter(|component| *component == "reported").count(), 1);
 }

@@ -11,6 +11,7 @@ use super::life;
 /// What a test does not bring about, and why.
 const NOT_HERE: &[(&str, &str)] = &[
     ("actor.message", "no actor of the service as it is takes messages that carry a trace; those of others may"),
+    ("incident.reports", "nobody is told of incidents by a service that was built without a reporter"),
     ("panic.uncaught", "all that runs has somebody who catches its panics"),
 ];
 

@@ -17,6 +17,7 @@ use super::{
     inbox::{Inbox, Missing},
     wire::{self, Header, Kind},
 };
+use crate::seam::seam;
 
 /// Messages that are sent and answered together.
 const BATCH_MAX: usize = 128;
@@ -127,9 +128,13 @@ async fn connect(bus: &RedisBus, epoch: u64, closed: CancellationToken) -> Resul
 fn hear(inbox: &Inbox, epoch: u64, closed: &CancellationToken, push: PushInfo) {
     match (push.kind, push.data.as_slice()) {
         (PushKind::Message, [_, Value::BulkString(payload)]) => {
-            let taken = telemetry::panic::catch_sync(|| inbox.receive(epoch, payload));
+            let taken = telemetry::panic::catch_sync(|| {
+                seam!("inside_receive");
+                inbox.receive(epoch, payload)
+            });
             if let Err(panic) = taken {
-                telemetry::panic::record(SITE, panic);
+                let incident = telemetry::panic::record(SITE, panic);
+                telemetry::incidents::amend(incident, "the message was given up, those behind it go on");
             }
         }
         (PushKind::Disconnection | PushKind::Unsubscribe, _) => closed.cancel(),

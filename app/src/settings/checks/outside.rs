@@ -9,6 +9,7 @@ use telemetry::export::check::{Destination, log_filter};
 use telemetry::export::{Source, StartError, Variables};
 
 use super::Checks;
+use crate::reporters;
 use crate::settings::fault::Fault;
 use crate::settings::layers::Sources;
 use crate::settings::sections::{Otlp, Profile};
@@ -23,6 +24,7 @@ const ON_LOOPBACK: &str = "must not be on loopback in production";
 impl Checks<'_> {
     pub(super) fn outside(&mut self, settings: &Settings, sources: &Sources) {
         self.store(settings);
+        self.sentry(settings);
         let filter = log_filter(&settings.log.filter).err().map(|error| match error {
             StartError::Filter { reason, .. } => reason,
             other => other.to_string(),
@@ -38,6 +40,19 @@ impl Checks<'_> {
             Err(errors) => errors.into_iter().for_each(|error| self.export(error)),
             Ok(all) if settings.profile == Profile::Production => self.production_otlp(settings, all, &variables),
             Ok(_) => {}
+        }
+    }
+
+    /// Whether this build can tell Sentry, and whom.
+    fn sentry(&mut self, settings: &Settings) {
+        let Some(dsn) = &settings.telemetry.sentry.dsn else { return };
+        let key = ["telemetry.sentry.dsn"];
+        match reporters::address_of(dsn) {
+            Err(reason) => self.require(&key, false, reason),
+            Ok(address) => {
+                let good = settings.profile != Profile::Production || !is_loopback(&address);
+                self.require(&key, good, ON_LOOPBACK);
+            }
         }
     }
 
