@@ -131,3 +131,66 @@ fn sdk() -> ClientSdkInfo {
         packages: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn incident(policy: &'static str, backtrace: &str) -> Incident {
+        Incident {
+            id: "0193a4c0-0000-7000-8000-000000000007".parse().unwrap(),
+            at: jiff::Timestamp::UNIX_EPOCH,
+            kind: "panic",
+            component: "store".to_owned(),
+            actor: "store".to_owned(),
+            policy,
+            phase: "prepare".to_owned(),
+            incarnation: 1,
+            message_type: None,
+            message: "half the table is written".to_owned(),
+            location: None,
+            thread: "main".to_owned(),
+            backtrace: Some(backtrace.to_owned()),
+            trace_id: None,
+            span_id: None,
+            tenant: Some("ä".repeat(300)),
+            detail: vec![("job.id".to_owned(), "a\nb".to_owned()), ("rows".to_owned(), "7".to_owned())],
+            outcome: None,
+        }
+    }
+
+    fn event(policy: &'static str, backtrace: &str) -> Value {
+        serde_json::to_value(of(&incident(policy, backtrace), "perennial@1", "production")).unwrap()
+    }
+
+    #[test]
+    fn what_costs_the_process_is_fatal_and_was_not_handled() {
+        let event = event("crash_process", "");
+        assert_eq!(event["level"], "fatal");
+        let exception = &event["exception"]["values"][0];
+        assert_eq!((&exception["mechanism"]["handled"], &exception["stacktrace"]), (&json!(false), &Value::Null));
+        assert_eq!(event["event_id"].as_str().unwrap().replace('-', ""), "0193a4c0000070008000000000000007");
+    }
+
+    #[test]
+    fn a_stack_begins_with_the_caller_and_tells_ours_from_others() {
+        let stack = "   0: app::f\n             at /src/app/src/f.rs:7:13\n   1: dep::g\n             at \
+            /root/.cargo/registry/src/index.crates.io-1/dep-1/src/g.rs:9\n";
+        let event = event("restart", stack);
+        let frames = &event["exception"]["values"][0]["stacktrace"]["frames"];
+        let told = |n: usize| (frames[n]["filename"].as_str().unwrap(), &frames[n]["lineno"], &frames[n]["in_app"]);
+        assert_eq!(told(0), ("g.rs", &json!(9), &json!(false)));
+        assert_eq!(told(1), ("f.rs", &json!(7), &json!(true)));
+    }
+
+    #[test]
+    fn a_tag_is_one_line_and_not_too_long_and_what_is_no_tag_is_told_all_the_same() {
+        let event = event("restart", "");
+        let tags = &event["tags"];
+        assert_eq!((tags["tenant"].as_str().unwrap().len(), &tags["job.id"]), (TAG_MAX, &json!("a b")));
+        assert_eq!((&tags["rows"], &event["contexts"]["incident"]["rows"]), (&Value::Null, &json!("7")));
+        assert_eq!(event["contexts"]["trace"], Value::Null);
+    }
+}
