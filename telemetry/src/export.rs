@@ -10,12 +10,12 @@ mod flush;
 mod follows;
 pub(crate) mod log;
 mod log_filter;
-mod lost;
 pub(crate) mod pipeline;
 mod plan;
 mod prometheus;
 mod providers;
 mod resource;
+mod room;
 pub(crate) mod stamps;
 mod variables;
 

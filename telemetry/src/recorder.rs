@@ -17,7 +17,7 @@ mod open;
 mod otlp;
 pub(crate) mod sampler;
 mod shard;
-mod size;
+pub(crate) mod size;
 mod spans;
 mod traces;
 mod values;

@@ -27,6 +27,9 @@ const HELD_UP_MAX: f64 = 5.0;
 /// MiB: what waits, at 2 KiB each, with the debris of an allocator. All of them would be some 300.
 const GROWTH_MAX: f64 = 24.0;
 
+const HANDED_ON: &str = "otel_sdk_processor_span_processed_total";
+const LOST: &str = "telemetry_export_lost_total";
+
 /// Names where the burst goes to, in the process that makes it.
 const GOES_TO: &str = "BURST_GOES_TO";
 
@@ -63,35 +66,29 @@ impl Burst {
         };
         println!(
             "to {address}: {:.0} ms, the longest span {:.1} ms, {:.1} MiB more, flushed in {:.0} ms; {} handed on, \
-             {} without room, {} lost",
+             {} without room, {} refused",
             burst.took_ms,
             burst.longest_ms,
             burst.grown_mib,
             burst.flush_ms,
             burst.handed_on(),
             burst.full(),
-            burst.lost()
+            burst.refused()
         );
         burst
     }
 
-    fn processed(&self, error: &str) -> f64 {
-        let all = "otel_sdk_processor_span_processed_total";
-        self.page.value(all, &[("error_type", error)]).unwrap_or(0.0)
-    }
-
     /// Taken out of the queue to be sent.
     fn handed_on(&self) -> f64 {
-        let all = self.page.value("otel_sdk_processor_span_processed_total", &[]).unwrap_or(0.0);
-        all - self.full() - self.processed("already_shutdown")
+        self.page.value(HANDED_ON, &[]).unwrap_or(0.0)
     }
 
     fn full(&self) -> f64 {
-        self.processed("queue_full")
+        self.page.value(LOST, &[("reason", "queue_full")]).unwrap_or(0.0)
     }
 
-    fn lost(&self) -> f64 {
-        self.page.value("telemetry_export_lost_total", &[("signal", "traces")]).unwrap_or(0.0)
+    fn refused(&self) -> f64 {
+        self.page.value(LOST, &[("reason", "refused")]).unwrap_or(0.0)
     }
 
     /// What holds wherever it goes.
@@ -137,7 +134,7 @@ async fn a_burst_of_300_000_spans_holds_nobody_up_and_each_is_accounted_for() {
     let serving = tokio::spawn(otlp::http(served, arrived.clone()));
     let well = Burst::to(&address).await;
     well.held_nobody_up(&off);
-    assert_eq!((well.handed_on() + well.full(), well.lost()), (SPANS as f64, 0.0));
+    assert_eq!((well.handed_on() + well.full(), well.refused()), (SPANS as f64, 0.0));
     assert_eq!(arrived.0.load(Ordering::Relaxed) as f64, well.handed_on());
     serving.abort();
 
@@ -148,7 +145,7 @@ async fn a_burst_of_300_000_spans_holds_nobody_up_and_each_is_accounted_for() {
     drop(gone);
     let absent = Burst::to(&address).await;
     absent.held_nobody_up(&off);
-    assert!(absent.lost() > 0.0 && absent.lost() <= absent.handed_on());
+    assert!(absent.refused() > 0.0 && absent.refused() <= absent.handed_on());
 }
 
 #[test]
@@ -179,8 +176,8 @@ fn as_the_process_that_makes_it() {
     say("held_up", took.iter().filter(|took| **took >= NOT_WAITED).count() as f64);
     // Where somebody takes them, all of them are gone soon; elsewhere the first ones are lost by then.
     let patience = Instant::now() + Duration::from_secs(8);
-    let handed = |page: Metrics| page.value("otel_sdk_processor_span_processed_total", &[]);
-    while Instant::now() < patience && handed(page()).unwrap_or(0.0) < SPANS as f64 {
+    let known = |page: Metrics| [HANDED_ON, LOST].map(|name| page.value(name, &[]).unwrap_or(0.0)).iter().sum::<f64>();
+    while Instant::now() < patience && known(page()) < SPANS as f64 {
         std::thread::sleep(Duration::from_millis(50));
     }
     telemetry.prometheus().lines().for_each(|line| println!("page: {line}"));

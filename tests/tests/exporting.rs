@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream;
+use reqwest::Method;
+use tests::client::send;
 use tests::collector::Behaviour;
 use tests::{Collector, Metrics, Protocol, Service, Setup, eventually};
 
@@ -56,11 +58,15 @@ fn resident(service: &Service) -> u64 {
 }
 
 fn full(metrics: &Metrics) -> f64 {
-    metrics.value("otel_sdk_processor_span_processed_total", &[("error_type", "queue_full")]).unwrap_or(0.0)
+    lost(metrics, "queue_full")
 }
 
 fn refused(metrics: &Metrics) -> f64 {
-    metrics.value("telemetry_export_lost_total", &[("signal", "traces")]).expect("born at 0")
+    lost(metrics, "refused")
+}
+
+fn lost(metrics: &Metrics, reason: &str) -> f64 {
+    metrics.value("telemetry_export_lost_total", &[("signal", "traces"), ("reason", reason)]).expect("born at 0")
 }
 
 /// The lines on the failures of the exporters.
@@ -158,6 +164,29 @@ async fn comes_back(protocol: Protocol) {
     let arrived: HashSet<_> = collector.spans().into_iter().map(|span| span.trace_id).collect();
     let missing: Vec<_> = traces.iter().filter(|trace| !arrived.contains(*trace)).collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// What waits is bounded in bytes too: strangers say how long a head is.
+#[tokio::test]
+async fn a_collector_that_never_answers_while_clients_send_long_heads() {
+    const LONG: usize = 60_000;
+    let collector = Collector::start().await;
+    collector.behave(Behaviour::Delay(Duration::from_secs(600)));
+    // As many may wait as by default.
+    let service = exporting(&collector, Protocol::HttpProtobuf).env("OTEL_BSP_MAX_QUEUE_SIZE", 8_192).start().await;
+    ask(&service, WARM).await;
+    let memory = resident(&service);
+    let stranger = service.api().without_key();
+    let one = async |_| {
+        let request = stranger.request(Method::GET, "/v1/jobs").header("user-agent", "x".repeat(LONG));
+        send(request).await.expect(401);
+    };
+    stream::iter(0..MANY).map(one).buffer_unordered(CLIENTS).collect::<Vec<()>>().await;
+    let grown = resident(&service).saturating_sub(memory);
+    println!("{} MiB were sent, {grown} MiB more", MANY * LONG >> 20);
+    assert!(grown < GROWTH_MAX, "{grown} MiB more than before");
+    assert!(full(&service.metrics().await) > 0.0);
+    stops_in_time(&service).await;
 }
 
 #[tokio::test]

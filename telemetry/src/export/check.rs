@@ -21,6 +21,9 @@ pub struct Destination {
 pub fn destinations(settings: &Settings, variables: &Variables) -> Result<Vec<Destination>, Vec<StartError>> {
     let mut faults = Faults(Vec::new());
     faults.keep(plan::sampler(settings, variables));
+    for name in plan::QUEUES {
+        faults.keep(plan::queue_max(name, variables));
+    }
     let destinations = Signal::ALL.into_iter().filter_map(|signal| faults.destination(signal, settings, variables));
     let destinations = destinations.collect();
     faults.keep(plan::propagation(variables));

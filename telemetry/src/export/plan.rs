@@ -7,13 +7,17 @@ use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use opentelemetry_sdk::trace::Sampler;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 /// How long one export may take. The standard's 10 s would outlast every flush budget.
 const EXPORT_WITHIN: Duration = Duration::from_secs(3);
 
-/// Spans and log records that may wait to be sent, each queue. At some 1 KiB each, 8 MiB at worst.
+/// Spans and log records that may wait to be sent, each queue. Their bytes have a bound of their own.
 const QUEUE_MAX: usize = 8192;
+
+/// Who says otherwise, of spans and of log records.
+pub(super) const QUEUES: [&str; 2] = ["OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BLRP_MAX_QUEUE_SIZE"];
 
 /// Everything decided.
 #[derive(Debug)]
@@ -21,10 +25,8 @@ pub(super) struct Plan {
     pub(super) traces: Option<Route>,
     pub(super) metrics: Option<Route>,
     pub(super) logs: Option<Route>,
-    /// None where a variable already says it.
-    pub(super) span_queue_max: Option<usize>,
-    /// None where a variable already says it.
-    pub(super) log_queue_max: Option<usize>,
+    pub(super) span_queue_max: usize,
+    pub(super) log_queue_max: usize,
     pub(super) sampler: Sampler,
     propagation: Vec<Propagation>,
 }
@@ -88,13 +90,12 @@ impl Signal {
 impl Plan {
     pub(super) fn new(settings: &Settings, variables: &Variables) -> Result<Self, StartError> {
         let sampler = sampler(settings, variables)?;
-        let missing = |name| variables.get(name).is_none();
         Ok(Self {
             traces: route(Signal::Traces, settings, variables)?,
             metrics: route(Signal::Metrics, settings, variables)?,
             logs: route(Signal::Logs, settings, variables)?,
-            span_queue_max: missing("OTEL_BSP_MAX_QUEUE_SIZE").then_some(QUEUE_MAX),
-            log_queue_max: missing("OTEL_BLRP_MAX_QUEUE_SIZE").then_some(QUEUE_MAX),
+            span_queue_max: queue_max(QUEUES[0], variables)?,
+            log_queue_max: queue_max(QUEUES[1], variables)?,
             sampler,
             propagation: propagation(variables)?,
         })
@@ -167,6 +168,11 @@ fn route(signal: Signal, settings: &Settings, variables: &Variables) -> Result<O
     let timeout = timeout(signal, variables)?;
     let url = url(signal, transport, settings, variables)?;
     Ok(url.filter(|_| wanted).map(|url| Route { transport, url, timeout }))
+}
+
+/// The SDK reads it too, but shows nobody what it has read.
+pub(super) fn queue_max(name: &str, variables: &Variables) -> Result<usize, StartError> {
+    Ok(variables.parsed(&[name], "a number of items above 0")?.map_or(QUEUE_MAX, NonZeroUsize::get))
 }
 
 pub(super) fn timeout(signal: Signal, variables: &Variables) -> Result<Duration, StartError> {

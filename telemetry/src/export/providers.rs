@@ -2,10 +2,10 @@
 
 use super::StartError;
 use super::client::Clients;
-use super::lost::Counted;
 use super::pipeline::Pipeline;
 use super::plan::{Plan, Route, Signal, Transport};
 use super::prometheus::Page;
+use super::room::{Bounded, Lossy, Room};
 use super::stamps::Stamps;
 use crate::context::GivenOrRandom;
 use crate::recorder::Recorder;
@@ -68,13 +68,12 @@ fn traces(
     Ok(builder.with_span_processor(Pipeline { exports, recorder: recorder.cloned() }).build())
 }
 
-fn span_batches(plan: &Plan, route: &Route, clients: &mut Clients) -> Result<BatchSpanProcessor, StartError> {
-    let exporter = Counted::new(span_exporter(route, clients).map_err(failed(Signal::Traces))?);
-    let config = match plan.span_queue_max {
-        Some(queue_max) => SpanBatch::default().with_max_queue_size(queue_max),
-        None => SpanBatch::default(),
-    };
-    Ok(BatchSpanProcessor::builder(exporter).with_batch_config(config.build()).build())
+fn span_batches(plan: &Plan, route: &Route, clients: &mut Clients) -> Result<Bounded<BatchSpanProcessor>, StartError> {
+    let room = Room::new(Lossy::Traces, plan.span_queue_max);
+    let inner = span_exporter(route, clients).map_err(failed(Signal::Traces))?;
+    let batches = BatchSpanProcessor::builder(Bounded { inner, room: room.clone() });
+    let config = SpanBatch::default().with_max_queue_size(plan.span_queue_max);
+    Ok(Bounded { inner: batches.with_batch_config(config.build()).build(), room })
 }
 
 fn logs(
@@ -91,13 +90,12 @@ fn logs(
         builder = builder.with_log_processor(recorder.clone());
     }
     if let Some(route) = &plan.logs {
-        let exporter = Counted::new(log_exporter(route, clients).map_err(failed(Signal::Logs))?);
-        let config = match plan.log_queue_max {
-            Some(queue_max) => LogBatch::default().with_max_queue_size(queue_max),
-            None => LogBatch::default(),
-        };
-        builder =
-            builder.with_log_processor(BatchLogProcessor::builder(exporter).with_batch_config(config.build()).build());
+        let room = Room::new(Lossy::Logs, plan.log_queue_max);
+        let inner = log_exporter(route, clients).map_err(failed(Signal::Logs))?;
+        let batches = BatchLogProcessor::builder(Bounded { inner, room: room.clone() });
+        let config = LogBatch::default().with_max_queue_size(plan.log_queue_max);
+        let inner = batches.with_batch_config(config.build()).build();
+        builder = builder.with_log_processor(Bounded { inner, room });
     }
     Ok(Some(builder.build()))
 }

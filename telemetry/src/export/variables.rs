@@ -43,7 +43,8 @@ impl Variables {
         Ok(self.parsed(names, "a number of milliseconds")?.map(Duration::from_millis))
     }
 
-    fn parsed<T: FromStr>(&self, names: &[&str], expected: &'static str) -> Result<Option<T>, StartError> {
+    /// A value from the first of `names` that has one.
+    pub(super) fn parsed<T: FromStr>(&self, names: &[&str], expected: &'static str) -> Result<Option<T>, StartError> {
         let Some((name, value)) = self.first(names) else {
             return Ok(None);
         };

@@ -16,7 +16,7 @@ const PIECE: usize = 16;
 const HELD: usize = PIECE + 2 * size_of::<usize>() + 2 * size_of::<usize>();
 
 /// Something that is kept and takes room.
-pub(super) trait Size {
+pub(crate) trait Size {
     /// All of it, in bytes.
     fn size(&self) -> usize;
 
@@ -90,11 +90,11 @@ fn value(value: &Value) -> usize {
 fn any(value: &AnyValue) -> usize {
     match value {
         AnyValue::String(string) => text(string.as_str()),
-        AnyValue::Bytes(bytes) => block::<u8>(bytes.capacity()),
-        AnyValue::ListAny(items) => block::<AnyValue>(items.capacity()) + items.iter().map(any).sum::<usize>(),
+        AnyValue::Bytes(bytes) => block::<u8>(bytes.len()),
+        AnyValue::ListAny(items) => block::<AnyValue>(items.len()) + items.iter().map(any).sum::<usize>(),
         AnyValue::Map(entries) => {
             let each = entries.iter().map(|(key, value)| text(key.as_str()) + any(value)).sum::<usize>();
-            block::<(opentelemetry::Key, AnyValue)>(entries.capacity()) + each
+            block::<(opentelemetry::Key, AnyValue)>(entries.len()) + each
         }
         _ => 0,
     }

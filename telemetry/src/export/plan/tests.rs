@@ -103,14 +103,14 @@ fn the_sampler_is_the_one_that_the_variables_name() {
 }
 
 #[test]
-fn what_the_variables_already_say_is_left_to_the_sdk() {
+fn what_the_variables_say_wins() {
     let ratio = Settings { sample_ratio: Some(0.5), ..settings("production", Endpoint::Environment) };
     let ours = Plan::new(&ratio, &Variables::of_pairs([])).unwrap();
-    assert_eq!((ours.span_queue_max, ours.log_queue_max, ratio_of(&ours)), (Some(8192), Some(8192), Some(0.5)));
+    assert_eq!((ours.span_queue_max, ours.log_queue_max, ratio_of(&ours)), (8192, 8192, Some(0.5)));
     let said =
         [("OTEL_BSP_MAX_QUEUE_SIZE", "7"), ("OTEL_BLRP_MAX_QUEUE_SIZE", "7"), ("OTEL_TRACES_SAMPLER", "always_on")];
     let theirs = Plan::new(&ratio, &Variables::of_pairs(said)).unwrap();
-    assert_eq!((theirs.span_queue_max, theirs.log_queue_max, ratio_of(&theirs)), (None, None, None));
+    assert_eq!((theirs.span_queue_max, theirs.log_queue_max, ratio_of(&theirs)), (7, 7, None));
     let timeout = plan("production", Endpoint::Environment, &[("OTEL_EXPORTER_OTLP_TIMEOUT", "250")]).unwrap();
     assert_eq!(timeout.logs.unwrap().timeout, Duration::from_millis(250));
 }
