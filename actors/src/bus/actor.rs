@@ -18,6 +18,7 @@ use tokio::time::sleep;
 
 use super::{Bus, BusError, MISSED, PING_DURATION, PING_FAILED, START_WITHIN};
 use crate::pulse::pulse;
+use crate::seam::seam;
 
 /// Before a backend that panicked is driven again.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
@@ -145,8 +146,13 @@ fn carry(context: &ChildContext, bus: Arc<dyn Bus>) {
     let tasks = context.tasks();
     let token = tasks.token();
     tasks.spawn("carry", async move {
+        let carried = async || {
+            seam!("inside_carry");
+            bus.carry().await
+        };
         let carrying = async {
-            while guard(CARRY, bus.carry()).await.is_err() {
+            while let Err(panicked) = guard(CARRY, carried()).await {
+                panicked.outcome(format!("the bus is carried again in {} ms", PANIC_PAUSE.as_millis()));
                 sleep(PANIC_PAUSE).await
             }
         };

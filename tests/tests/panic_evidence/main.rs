@@ -333,6 +333,22 @@ async fn a_stream_of_events() {
 }
 
 #[tokio::test]
+async fn what_carries_the_bus() {
+    let (collector, service) = panicking_at("inside_carry:1").await;
+    let told = Told {
+        component: "bus",
+        actor: "bus",
+        policy: "keep_running",
+        phase: "carry",
+        outcome: "the bus is carried again in 1000 ms",
+        file: "actors/src/bus/actor.rs",
+        span: "panic.recovered",
+        ..Told::default()
+    };
+    told.by(&service, &collector).await;
+}
+
+#[tokio::test]
 async fn what_hears_the_bus() {
     let Some(redis) = Redis::start().await else { return };
     let collector = Collector::start().await;
