@@ -183,7 +183,7 @@ async fn a_collector_that_never_answers_while_clients_send_long_heads() {
     };
     stream::iter(0..MANY).map(one).buffer_unordered(CLIENTS).collect::<Vec<()>>().await;
     let grown = resident(&service).saturating_sub(memory);
-    println!("{} MiB were sent, {grown} MiB more", MANY * LONG >> 20);
+    println!("{} MiB were sent, {grown} MiB more", (MANY * LONG) >> 20);
     assert!(grown < GROWTH_MAX, "{grown} MiB more than before");
     assert!(full(&service.metrics().await) > 0.0);
     stops_in_time(&service).await;
