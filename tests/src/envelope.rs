@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn an_envelope_is_a_header_and_an_item_with_its_own() {
         let read = Envelope::of(&call(
-            "{\"event_id\":\"1\"}\n{\"type\":\"event\",\"length\":19}\n{\"tags\":{\"a\":\"b\\n\"}}\n",
+            "{\"event_id\":\"1\"}\n{\"type\":\"event\",\"length\":20}\n{\"tags\":{\"a\":\"b\\n\"}}\n",
         ));
         assert_eq!(
             (&read.header["event_id"], &read.item["type"], read.tag("a")),
