@@ -126,6 +126,12 @@ impl TraceContext {
         self.span.as_ref().is_some_and(|span| span.is_sampled() || ALL_IS_RECORDED.load(Ordering::Relaxed))
     }
 
+    /// Does something that is told as a part of this span, also when that has ended: log records bear its ids.
+    pub fn scope<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _within = self.parent_context().attach();
+        work()
+    }
+
     fn origin_id(&self) -> Option<TraceId> {
         self.origin.or_else(|| self.span.as_ref().map(SpanContext::trace_id))
     }

@@ -85,6 +85,26 @@ async fn the_incident_of_a_job_says_that_it_is_tried_again_and_then_that_it_is_d
     assert_eq!((&trace["name"], &trace["tenant"]), (&json!("job.run"), &json!("demo")));
 }
 
+/// Its handler has ended well: what became of it is decided later, elsewhere.
+#[tokio::test]
+async fn the_trace_of_a_job_says_that_its_effect_was_refused() {
+    let service = Service::start().await;
+    let nowhere = json!({"channel": "018f0000-0000-7000-8000-000000000000", "text": "hi"});
+    let id = service.enqueue("notify", nowhere).await;
+    service.job_in(&id, "dead").await;
+    let refused = |log: &&Value| log["message"] == "a job is dead: its effect was refused";
+    let run = eventually("the trace of the run", SOON, || async {
+        let list = ask(&service, "/admin/traces?name=job.run").await;
+        list["items"].as_array().unwrap().first().cloned()
+    })
+    .await;
+    let run = trace(&service, run["trace_id"].as_str().unwrap(), |trace| {
+        spans(trace).any(|span| span["logs"].as_array().unwrap().iter().any(|log| refused(&log)))
+    })
+    .await;
+    assert!(spans(&run).any(|span| span["attributes"]["job.id"] == id), "{run:#}");
+}
+
 #[tokio::test]
 async fn a_request_leads_to_what_followed_from_it() {
     let service = Service::start().await;

@@ -167,7 +167,8 @@ impl Working {
         shared.tell_of_ends(batch.iter().zip(&answers));
         let mut delivers = false;
         for (settlement, answer) in batch.iter().zip(&answers) {
-            report(settlement, answer);
+            // It ran in a trace of its own, and whoever looks there must find how it ended.
+            settlement.run.scope(|| report(settlement, answer));
             delivers |= *answer == Settled::Applied && !settlement.effects.is_empty();
         }
         if delivers {

@@ -24,6 +24,13 @@ fn a_child_is_in_the_trace_of_its_sender() {
 }
 
 #[test]
+fn what_is_told_later_within_a_context_is_told_of_its_span_and_leaves_nothing_behind() {
+    let context = TraceContext::from_parts(Some(REMOTE), None);
+    assert_eq!(context.scope(TraceContext::current).trace_id().as_deref(), Some(REMOTE_TRACE));
+    assert!(TraceContext::current().is_empty());
+}
+
+#[test]
 fn a_follower_is_a_new_root_that_links_back_and_names_the_origin() {
     let recording = Recording::new();
     let origin = TraceContext::from_parts(Some(REMOTE), None);
