@@ -1,6 +1,7 @@
 //! A stable, typed address of an actor that survives its restarts.
 
 use std::{
+    fmt,
     sync::{
         Arc, OnceLock,
         atomic::{
@@ -13,6 +14,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use ractor::{ActorRef, Message, MessagingErr, RpcReplyPort, concurrency::oneshot};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
@@ -278,7 +280,16 @@ impl<M> Clone for Address<M> {
     }
 }
 
-/// What the supervisor tells an address, whatever its message type.
+/// How full the mailbox of an actor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct MailboxSnapshot {
+    /// As [`Address::waiting`]: what came around the address is not counted.
+    pub waiting: usize,
+    /// So many may wait.
+    pub capacity: usize,
+}
+
+/// What the supervisor tells an address, whatever its message type, and asks of it.
 pub(crate) trait Availability: Send + Sync {
     /// Its name, and what tells it from others of the same name.
     fn identity(&self) -> (&str, usize);
@@ -288,6 +299,14 @@ pub(crate) trait Availability: Send + Sync {
     fn restarting(&self, due: Instant);
     /// No incarnation is due.
     fn down(&self, reason: LossReason);
+    /// How full its mailbox is.
+    fn mailbox(&self) -> MailboxSnapshot;
+}
+
+impl fmt::Debug for dyn Availability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.identity().0)
+    }
 }
 
 impl<M: Message> Availability for Address<M> {
@@ -311,6 +330,10 @@ impl<M: Message> Availability for Address<M> {
         if let Some(kept) = &self.cell.kept {
             self.cell.dead_letters.undelivered(&self.cell.name, kept.go_down().into_iter(), reason);
         }
+    }
+
+    fn mailbox(&self) -> MailboxSnapshot {
+        MailboxSnapshot { waiting: self.waiting(), capacity: self.cell.capacity }
     }
 }
 

@@ -55,7 +55,7 @@ mod watchdog;
 pub mod coming_from {}
 
 pub use activity::Busy;
-pub use address::{Address, DEFAULT_CAPACITY};
+pub use address::{Address, DEFAULT_CAPACITY, MailboxSnapshot};
 pub use answer::{HandedOver, OperationError, StartOutcome};
 pub use backoff::Backoff;
 pub use context::ChildContext;

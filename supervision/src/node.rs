@@ -12,8 +12,8 @@ use telemetry::metrics::BoundHistogram;
 use tokio::time::Instant;
 
 use crate::{
-    ChildSpec, Exit, Kind, Path, SpecSummary, StuckIn, TaskGroup, context::Identity, heartbeat::unix_millis,
-    supervised::MESSAGE_DURATION, task_group::WeakTaskGroup,
+    ChildSpec, Exit, Kind, MailboxSnapshot, Path, SpecSummary, StuckIn, TaskGroup, address::Availability,
+    context::Identity, heartbeat::unix_millis, supervised::MESSAGE_DURATION, task_group::WeakTaskGroup,
 };
 
 /// Records of a child that wait for their outcome; it panicked at most so often before its supervisor decided.
@@ -33,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) message_duration: Option<Arc<BoundHistogram>>,
     /// For how long one message may be in hand.
     pub(crate) message_limit: Option<Duration>,
+    /// The address of an actor.
+    address: Option<Arc<dyn Availability>>,
     data: Mutex<NodeData>,
     children: Mutex<BTreeMap<u64, Arc<Node>>>,
 }
@@ -124,6 +126,9 @@ pub struct NodeSnapshot {
     /// Where it is stuck, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stuck: Option<StuckIn>,
+    /// Of an actor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mailbox: Option<MailboxSnapshot>,
     /// Starts after a failure.
     pub restarts: u64,
     /// Failures by cause: `panic`, `error`, `kill`, `start_timeout`, `stuck`, `gave_up`.
@@ -212,6 +217,7 @@ impl Node {
             is_metered: spec.is_metered,
             message_duration,
             message_limit: spec.message_limit,
+            address: spec.availability.clone(),
             data: Mutex::new(data),
             children: Mutex::default(),
         })
@@ -267,6 +273,7 @@ impl Node {
             incarnation: data.incarnation,
             degraded: data.degraded,
             stuck: data.stuck.clone(),
+            mailbox: self.address.as_ref().map(|address| address.mailbox()),
             restarts: data.restarts,
             failures: data.past.as_ref().map(|past| past.failures.clone()).unwrap_or_default(),
             history: data.past.iter().flat_map(|past| past.history.iter().cloned()).collect(),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use common::*;
 use supervision::{
-    Backoff, BeatState, CallError, ChildSpec, EventKind, Exit, OperationError, SendError, Shutdown, Status,
-    StopOutcome, Strategy, SupervisorSpec,
+    Backoff, BeatState, CallError, ChildSpec, EventKind, Exit, MailboxSnapshot, OperationError, SendError, Shutdown,
+    Status, StopOutcome, Strategy, SupervisorSpec,
 };
 
 fn single(journal: &Journal, a: &supervision::Address<Message>) -> SupervisorSpec {
@@ -86,6 +86,8 @@ async fn the_address_survives_restarts_and_bounds_what_waits() {
     }
     assert!(matches!(a.try_send(Message::Fail), Err(SendError::Full { .. })));
     assert_eq!(a.waiting(), 3);
+    assert_eq!(tree.snapshot().find("a").unwrap().mailbox, Some(MailboxSnapshot { waiting: 3, capacity: 3 }));
+    assert_eq!(tree.snapshot().mailbox, None, "a supervisor has none");
     tokio::time::sleep(11 * SECOND).await;
     assert_eq!(a.waiting(), 0);
     a.try_send(Message::Panic).unwrap();
