@@ -16,6 +16,7 @@ use super::{
     outbox::Outbox,
     pump::Pump,
     registry::{Connection, Registry},
+    view::ClosedLately,
 };
 use crate::{bus::Bus, model::TenantId};
 
@@ -47,6 +48,8 @@ pub struct Hub {
     encoder: Arc<dyn Encoder>,
     /// Fires when the last connection is gone.
     emptied: Notify,
+    /// For operators; written when a connection begins to close.
+    pub(super) closed_lately: Mutex<ClosedLately>,
 }
 
 /// What is open now, for stats and probes.
@@ -78,6 +81,7 @@ impl Hub {
             pump: Mutex::new(Pump::new(bus.subscribe())),
             encoder: Arc::new(encoder),
             emptied: Notify::new(),
+            closed_lately: Mutex::default(),
         })
     }
 
@@ -95,6 +99,7 @@ impl Hub {
         let connection = Arc::new(Connection {
             tenant,
             limits,
+            since: Instant::now(),
             outbox: Outbox::new(self.settings.outbox),
             topics: Mutex::new(Some(HashMap::new())),
         });
@@ -165,6 +170,7 @@ impl Hub {
     pub(super) fn closed(&self, connection: &Connection, reason: CloseReason, dropped: usize) {
         SOCKETS_CLOSED.add(1, Closed { reason });
         DROPPED.add(dropped as u64, Closed { reason });
+        lock(&self.closed_lately).push(connection, reason, dropped);
         tracing::debug!(tenant = %connection.tenant, reason = reason.name(), dropped, "closing a connection");
         if reason.is_at_once() {
             self.retire(connection);

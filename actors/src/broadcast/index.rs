@@ -95,6 +95,7 @@ mod tests {
         Arc::new(Connection {
             tenant: tenant(name),
             limits: Limits::default(),
+            since: tokio::time::Instant::now(),
             outbox: Outbox::new(OutboxLimits::default()),
             topics: Mutex::new(Some(HashMap::new())),
         })

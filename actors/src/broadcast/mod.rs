@@ -37,6 +37,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod topic;
+mod view;
 
 pub use drain::{DrainPlan, DrainReport};
 pub use frame::{Encoder, Frame, JsonEncoder};
@@ -46,6 +47,7 @@ pub use pump::{SENDS_PER_STEP, Step};
 pub use registry::Limits;
 pub use subscriber::{Refused, Subscriber};
 pub use topic::{InvalidTopic, TOPIC_MAX, Topic};
+pub use view::{ClosedConnection, OpenConnection};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

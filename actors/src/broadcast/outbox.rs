@@ -106,6 +106,18 @@ pub(super) enum Pushed {
     Overflowed { dropped: usize },
 }
 
+/// How far a subscriber is behind.
+pub(super) struct Load {
+    /// Frames that wait.
+    pub(super) frames: usize,
+    /// Bytes that wait or were handed out and not confirmed.
+    pub(super) bytes: usize,
+    /// Since when the oldest frame waits that it has not taken.
+    pub(super) behind_since: Option<Instant>,
+    /// When anything was last heard of it.
+    pub(super) heard_at: Instant,
+}
+
 pub(super) struct Outbox {
     limits: OutboxLimits,
     state: Mutex<State>,
@@ -203,6 +215,17 @@ impl Outbox {
         state.ping = Ping::NotDue;
     }
 
+    /// What waits, and since when.
+    pub(super) fn load(&self) -> Load {
+        let state = lock(&self.state);
+        Load {
+            frames: state.queued.len(),
+            bytes: state.queued_bytes + state.in_flight.map_or(0, |(bytes, _)| bytes),
+            behind_since: state.behind_since(),
+            heard_at: state.heard_at,
+        }
+    }
+
     /// What to do next. Asking confirms that the batch before was written.
     pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Batch> {
         let mut state = lock(&self.state);
@@ -275,14 +298,5 @@ fn wake(mut state: MutexGuard<'_, State>) {
     drop(state);
     if let Some(waker) = waker {
         waker.wake();
-    }
-}
-
-#[cfg(test)]
-impl Outbox {
-    /// Frames that wait; bytes that wait or were handed out and not confirmed.
-    pub(super) fn waiting(&self) -> (usize, usize) {
-        let state = lock(&self.state);
-        (state.queued.len(), state.queued_bytes + state.in_flight.map_or(0, |(bytes, _)| bytes))
     }
 }

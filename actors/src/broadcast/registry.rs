@@ -6,6 +6,7 @@ use std::{
 };
 
 use slab::Slab;
+use tokio::time::Instant;
 
 use super::{Refused, Topic, outbox::Outbox};
 use crate::model::TenantId;
@@ -33,6 +34,8 @@ pub(super) struct Connection {
     /// From the credential, and never changed.
     pub(super) tenant: TenantId,
     pub(super) limits: Limits,
+    /// When it came.
+    pub(super) since: Instant,
     pub(super) outbox: Outbox,
     /// Each topic with its place in the index. `None` once it has left the index for good.
     pub(super) topics: Mutex<Option<HashMap<Topic, usize>>>,
@@ -159,6 +162,7 @@ mod tests {
         Arc::new(Connection {
             tenant: tenant(name),
             limits: Limits { sockets_max, ..Limits::default() },
+            since: Instant::now(),
             outbox: Outbox::new(OutboxLimits::default()),
             topics: Mutex::new(Some(HashMap::new())),
         })

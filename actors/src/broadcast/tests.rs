@@ -133,7 +133,7 @@ async fn one_step_sends_no_more_than_its_share_and_the_next_goes_on_where_it_was
     for served in [0, 1, 2] {
         assert_eq!(house.hub.step(), Step::Busy);
         let registry = house.hub.registry();
-        let waiting = registry.all().iter().filter(|connection| connection.outbox.waiting().0 == 1).count();
+        let waiting = registry.all().iter().filter(|connection| connection.outbox.load().frames == 1).count();
         assert_eq!(waiting, SENDS_PER_STEP * served);
     }
     house.pump();

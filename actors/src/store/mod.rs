@@ -35,6 +35,7 @@ mod firing;
 mod job;
 mod keeper;
 mod listing;
+mod overview;
 mod place;
 mod policy;
 mod port;
@@ -58,6 +59,7 @@ pub use error::StoreError;
 pub use fair::JOB_WEIGHT_DEFAULT;
 pub use job::{Cancelled, Job, JobCounts, JobFilter, JobState, NewJob, Prune, PruneJobs, Pruned, Redriven};
 pub use keeper::store;
+pub use overview::{Backlog, DEAD_COUNTED_MAX, Overview, TenantAtWork};
 pub use place::Place;
 pub use policy::{BACKFILL_MAX, MISFIRE_MAX, Misfire, ON_TIME_MS, Overlap, Policies};
 pub use postgres::{PostgresOptions, PostgresStore};
@@ -157,6 +159,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// How many jobs are in each state. Its cost grows with the number of rows: for a beat of seconds, not for a request.
     async fn job_counts(&self) -> Result<JobCounts>;
+
+    /// Who has the most to do, of all tenants: at most `limit` of each. Its cost grows with the tenants that have jobs, with the
+    /// dead jobs and with the deliveries that have not ended: for an operator, not for a beat.
+    async fn overview(&self, limit: u32) -> Result<Overview>;
 
     // ---- schedules ----
 

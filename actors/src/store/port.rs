@@ -14,7 +14,7 @@ macro_rules! port {
                 Backfilled, Before, BeginRequest, BegunRequest, Cancelled, Channel, ClaimDeliveries, ClaimJobs,
                 ClaimedDeliveries, ClaimedJobs, Delivery, DeliverySettled, DeliverySettlement, DeliveryState,
                 DueChannels, Fence, FireDue, FireReport, Job, JobCounts, JobFilter, KeyHash, LoggedAttempt, NewChannel,
-                NewDelivery, NewJob, NewSchedule, Overlap, Place, Prune, PruneJobs, Pruned, Quotas, Redriven,
+                NewDelivery, NewJob, NewSchedule, Overlap, Overview, Place, Prune, PruneJobs, Pruned, Quotas, Redriven,
                 RequestEnd, RequestTicket, Result, Schedule, Settled, Settlement, Standing, Store, SweepReport, Tenant,
                 Triggered,
             };
@@ -87,6 +87,10 @@ macro_rules! port {
 
                 async fn job_counts(&self) -> Result<JobCounts> {
                     self.within("job_counts", jobs::counts(self)).await
+                }
+
+                async fn overview(&self, limit: u32) -> Result<Overview> {
+                    self.within("overview", overview::overview(self, limit)).await
                 }
 
                 async fn create_schedule(&self, schedule: NewSchedule) -> Result<Schedule> {

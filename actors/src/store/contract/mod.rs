@@ -10,6 +10,7 @@ pub(crate) mod fair;
 pub(crate) mod fires;
 pub(crate) mod jobs;
 pub(crate) mod lists;
+pub(crate) mod overview;
 pub(crate) mod redrive;
 pub(crate) mod requests;
 pub(crate) mod schedules;
@@ -101,6 +102,11 @@ macro_rules! contract_tests {
             a_job_that_says_how_long_it_is_kept_is_kept_so_long
             counts_follow_a_job_through_its_life
             another_tenants_job_is_absent
+        );
+        crate::store::contract::contract_tests!(@ $open; overview:
+            the_tenants_with_the_most_to_do_are_named_first
+            a_tenant_of_which_only_dead_jobs_are_left_is_named_too
+            the_channels_with_the_most_deliveries_that_have_not_ended_are_named_first
         );
         crate::store::contract::contract_tests!(@ $open; redrive:
             a_dead_job_is_redriven_under_its_id_with_all_its_attempts

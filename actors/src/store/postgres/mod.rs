@@ -29,6 +29,7 @@ mod locks;
 #[cfg(test)]
 mod newer;
 mod open;
+mod overview;
 #[cfg(test)]
 mod plans;
 mod prune;

@@ -18,6 +18,7 @@ mod jobs;
 mod list;
 mod loads;
 mod open;
+mod overview;
 mod prune;
 mod redrive;
 mod requests;
