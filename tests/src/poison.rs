@@ -53,7 +53,7 @@ async fn answer(State(base): State<String>, request: Request) -> Response {
         return Body::from_stream(stays_open.chain(futures_util::stream::pending())).into_response();
     }
     let body = given.bytes().await.unwrap();
-    if !path.starts_with("/admin") {
+    if !["/admin", "/debug"].iter().any(|answers| path.starts_with(answers)) {
         let mut response = (status, body).into_response();
         *response.headers_mut() = headers;
         return response;

@@ -11,7 +11,7 @@ const SOON: Duration = Duration::from_secs(30);
 const TOKEN: &str = "a-token-of-our-own";
 
 /// Every route of the admin listener but the probes.
-const ROUTES: [(&str, &str); 31] = [
+const ROUTES: [(&str, &str); 33] = [
     ("GET", "/metrics"),
     ("GET", "/admin/liveness"),
     ("GET", "/admin/live"),
@@ -31,6 +31,8 @@ const ROUTES: [(&str, &str); 31] = [
     ("POST", "/admin/tenants"),
     ("GET", "/admin/tenants/demo"),
     ("GET", "/admin/work"),
+    ("GET", "/admin/sockets"),
+    ("GET", "/admin/backlog"),
     ("GET", "/admin/tenants/demo/jobs"),
     ("GET", "/admin/tenants/demo/schedules"),
     ("GET", "/admin/tenants/demo/channels"),

@@ -119,6 +119,8 @@ fn is_quiet(route: &str) -> bool {
         "/admin/live",
         "/admin/liveness",
         "/admin/work",
+        "/admin/sockets",
+        "/admin/backlog",
         "/admin/spans/open",
         "/admin/logs",
         "/debug/tasks",

@@ -1,5 +1,7 @@
 //! The console in a real browser: from "something panicked" to the line of code, by mouse, by keyboard, on a phone.
 
+mod work;
+
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -8,7 +10,8 @@ use serde_json::{Value, json};
 use tests::browser::{DARK, Key, LIGHT, PHONE};
 use tests::client::send;
 use tests::poison::{self, HOSTILE};
-use tests::{Answer, Browser, Service, eventually};
+use tests::stream::EventStream;
+use tests::{Browser, Service, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 const TOKEN: &str = "a-token-of-our-own";
@@ -29,12 +32,18 @@ async fn panicked_job(service: &Service) -> Value {
     .await
 }
 
+/// A subscriber that takes what comes.
+async fn listening(service: &Service) -> EventStream {
+    EventStream::open(service.api(), &["news"]).await
+}
+
 #[tokio::test]
 async fn a_panic_is_watched_in_the_tree_and_followed_to_its_line_and_to_its_trace() {
     let Some(browser) = Browser::open().await else { return };
     let service = Service::setup().set("broadcaster.backoff.base_ms", 3000).start().await;
     browser.go(&at(&service, "/console")).await;
     browser.text("[data-path=broadcaster][data-status=up]", "life 1").await;
+    browser.text("[data-path='scheduler.claimer']", "0 waiting").await;
     service.make_panic("broadcaster").await;
     browser.text("[data-path=broadcaster][data-status=waiting]", "starts again in").await;
     browser.picture("tree-waiting").await;
@@ -124,6 +133,7 @@ async fn what_tenants_and_panics_say_is_shown_as_it_is_and_never_runs() {
     let (id, trace) = (incident["id"].as_str().unwrap(), incident["trace_id"].as_str().unwrap());
     let filter = service.admin().request(Method::PUT, "/admin/log-filter").json(&json!({ "filter": "info" }));
     send(filter).await.expect(200);
+    let (_job, _stream) = (service.enqueue("sleep", json!({ "ms": 60_000 })).await, listening(&service).await);
     let base = poison::double(&service).await;
     let views = [
         ("/console".to_owned(), ".tree"),
@@ -132,7 +142,10 @@ async fn what_tenants_and_panics_say_is_shown_as_it_is_and_never_runs() {
         (format!("/console/incidents/{id}"), ".backtrace"),
         ("/console/traces".to_owned(), ".cards"),
         (format!("/console/traces/{trace}"), ".detail"),
+        ("/console/now".to_owned(), ".open-spans"),
+        ("/console/jobs".to_owned(), "[data-tenant]"),
         ("/console/jobs?tenant=demo".to_owned(), ".reason"),
+        ("/console/sockets".to_owned(), ".card"),
         ("/console/health".to_owned(), ".cards"),
         ("/console/logs".to_owned(), ".logs"),
         ("/console/logs".to_owned(), ".panel"),
@@ -184,6 +197,7 @@ async fn on_a_phone_no_view_is_wider_than_the_screen() {
     let service = Service::start().await;
     let incident = panicked_job(&service).await;
     let (id, trace) = (incident["id"].as_str().unwrap(), incident["trace_id"].as_str().unwrap());
+    let (_job, _stream) = (service.enqueue("sleep", json!({ "ms": 60_000 })).await, listening(&service).await);
     browser.use_screen(PHONE).await;
     let views = [
         ("tree", "/console".to_owned(), "[data-path='scheduler.runners']"),
@@ -191,7 +205,10 @@ async fn on_a_phone_no_view_is_wider_than_the_screen() {
         ("incident", format!("/console/incidents/{id}"), ".backtrace"),
         ("traces", "/console/traces".to_owned(), ".cards"),
         ("trace", format!("/console/traces/{trace}"), ".detail .logs"),
+        ("now", "/console/now".to_owned(), ".open-spans"),
+        ("backlog", "/console/jobs".to_owned(), "[data-tenant=demo]"),
         ("jobs", "/console/jobs?tenant=demo".to_owned(), ".reason"),
+        ("sockets", "/console/sockets".to_owned(), ".card"),
         ("health", "/console/health".to_owned(), ".checks"),
         ("logs", "/console/logs".to_owned(), ".logs"),
     ];
@@ -315,60 +332,5 @@ async fn what_is_being_typed_survives_what_happens_meanwhile() {
         assert!(typed.as_str().unwrap().ends_with("half a w"), "{view}: {typed}");
         browser.text(".health", "ready").await;
     }
-    browser.close().await;
-}
-
-#[tokio::test]
-async fn the_dead_jobs_of_a_tenant_are_shown_with_their_reasons_and_their_traces() {
-    let Some(browser) = Browser::open().await else { return };
-    let service = Service::start().await;
-    let incident = panicked_job(&service).await;
-    let job = incident["detail"][0][1].as_str().unwrap();
-    service.job_in(job, "dead").await;
-    let schedule =
-        json!({ "kind": "publish", "payload": { "topic": "a", "data": 1 }, "cron": "0 5 * * *", "time_zone": "UTC" });
-    service.api().post("/v1/schedules", &schedule).await.expect(201);
-    service.webhook("http://127.0.0.1:9/hook").await;
-    browser.go(&at(&service, "/console/jobs")).await;
-    browser.text(".counts", "dead").await;
-    browser.type_into("input[name=tenant]", "demo").await;
-    browser.click("form.search button").await;
-    browser.text(&format!("[data-id='{job}'] .reason"), "did as it was told").await;
-    browser.picture("jobs").await;
-    browser.click(&format!("[data-id='{job}'] a")).await;
-    browser.text("h3", "What followed from it").await;
-    browser.text(".trace-line", "job.run").await;
-    for (show, told) in [("schedules", "0 5 * * * UTC"), ("channels", "127.0.0.1:9/hook")] {
-        browser.go(&at(&service, &format!("/console/jobs?tenant=demo&show={show}"))).await;
-        browser.text(".card", told).await;
-        browser.picture(show).await;
-    }
-    browser.go(&at(&service, "/console/health")).await;
-    browser.text(".card", "store").await;
-    browser.use_screen(DARK).await;
-    browser.picture("health-dark").await;
-    assert_eq!(browser.complaints(&[]).await, Vec::<String>::new());
-    browser.close().await;
-}
-
-#[tokio::test]
-async fn what_is_logged_is_changed_for_a_while_and_back() {
-    let Some(browser) = Browser::open().await else { return };
-    let service = Service::start().await;
-    browser.go(&at(&service, "/console/logs?level=warn")).await;
-    browser.text(".panel", "As configured.").await;
-    assert_eq!(browser.run("return document.querySelector('select').value").await, "warn");
-    browser.run("document.querySelector('input[name=filter]').value = ''").await;
-    browser.type_into("input[name=filter]", "info,scheduler=debug").await;
-    browser.click(".panel button.primary").await;
-    browser.text(".panel", "Back to info").await;
-    let now: Answer = send(service.admin().request(Method::GET, "/admin/log-filter")).await;
-    assert_eq!(now.json()["filter"], "info,scheduler=debug");
-    browser.click(".panel button:not(.primary)").await;
-    browser.text(".panel", "As configured.").await;
-    browser.run("document.querySelector('input[name=filter]').value = ''").await;
-    browser.type_into("input[name=filter]", "info,x=loud").await;
-    browser.click(".panel button.primary").await;
-    browser.text(".panel [role=alert]", "filter").await;
     browser.close().await;
 }

@@ -45,7 +45,7 @@ macro_rules! files {
 }
 
 /// All files, the page itself first.
-static FILES: LazyLock<[File; 18]> = LazyLock::new(|| {
+static FILES: LazyLock<[File; 20]> = LazyLock::new(|| {
     files! {
         "index.html": "text/html; charset=utf-8",
         "style.css": "text/css; charset=utf-8",
@@ -62,6 +62,8 @@ static FILES: LazyLock<[File; 18]> = LazyLock::new(|| {
         "trace.js": JAVASCRIPT,
         "timeline.js": JAVASCRIPT,
         "span.js": JAVASCRIPT,
+        "now.js": JAVASCRIPT,
+        "sockets.js": JAVASCRIPT,
         "logs.js": JAVASCRIPT,
         "work.js": JAVASCRIPT,
         "vendor/preact.js": JAVASCRIPT,

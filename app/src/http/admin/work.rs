@@ -1,13 +1,14 @@
-//! What the service works on, as operators see it: `/admin/work` is what this process knows by itself, and below
-//! `/admin/tenants/{id}` are the rows of one tenant, a page at a time, as the tenant sees them. None of it looks through
-//! rows of more than one tenant: that would cost the more, the more there is.
+//! What the service works on, as operators see it: `/admin/work` and `/admin/sockets` are what this process knows by itself,
+//! and below `/admin/tenants/{id}` are the rows of one tenant, a page at a time, as the tenant sees them. Only
+//! `/admin/backlog` looks at all tenants, and says who has the most: it costs the more, the more there is.
 
 use std::sync::Arc;
 
+use actors::broadcast::{ClosedConnection, OpenConnection};
 use actors::channels::board::Entry;
 use actors::health_sweep::status::Status;
 use actors::model::TenantId;
-use actors::store::{Before, Channel, JobFilter, JobState, Place, Tenant};
+use actors::store::{Before, Channel, JobFilter, JobState, Overview, Place, Tenant};
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::get;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::AdminState;
+use super::traces::limit;
 use crate::http::channels::ChannelResource;
 use crate::http::jobs::{ExplanationResource, JobResource, listed};
 use crate::http::json::Json;
@@ -25,10 +27,15 @@ use crate::http::schedules::ScheduleResource;
 /// Tenants that are named with their sockets.
 const TENANTS: usize = 20;
 
+/// Tenants and channels that are named with what waits for them.
+const MOST: u32 = 20;
+
 /// The routes of this page.
 pub fn routes() -> Router<AdminState> {
     Router::new()
         .route("/admin/work", get(work))
+        .route("/admin/sockets", get(sockets))
+        .route("/admin/backlog", get(backlog))
         .route("/admin/tenants/{id}/jobs", get(jobs))
         .route("/admin/tenants/{id}/jobs/{job}/explain", get(explain))
         .route("/admin/tenants/{id}/schedules", get(schedules))
@@ -84,6 +91,32 @@ async fn work(State(state): State<AdminState>) -> Json<Work> {
         },
         channels: InUse { in_use: tally.in_use, open: tally.open },
     })
+}
+
+#[derive(Serialize)]
+struct Connections {
+    /// Of those that are open.
+    furthest_behind: Vec<OpenConnection>,
+    /// By this process, newest first.
+    closed: Vec<ClosedConnection>,
+}
+
+/// With `tenant` only its own.
+async fn sockets(State(state): State<AdminState>, mut query: Query) -> Result<Json<Connections>, Problem> {
+    let tenant = query.one("tenant", |text| TenantId::new(text));
+    let limit = limit(&mut query);
+    query.finish()?;
+    let is_wanted = |closed: &ClosedConnection| tenant.as_ref().is_none_or(|tenant| closed.tenant == *tenant);
+    Ok(Json(Connections {
+        furthest_behind: state.hub.furthest_behind(tenant.as_ref(), limit),
+        closed: state.hub.closed_lately().into_iter().filter(is_wanted).take(limit).collect(),
+    }))
+}
+
+/// Who has the most jobs, and which channels the most deliveries, that have not ended.
+async fn backlog(State(state): State<AdminState>, query: Query) -> Result<Json<Overview>, Problem> {
+    query.finish()?;
+    Ok(Json(state.store.overview(MOST).await?))
 }
 
 /// Newest first; with `state` only those in it, as often as there are states.

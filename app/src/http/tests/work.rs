@@ -32,6 +32,47 @@ async fn the_tenants_with_the_most_sockets_come_first_and_health_has_its_history
 }
 
 #[tokio::test]
+async fn the_connections_that_are_behind_and_those_that_were_closed_are_shown_of_all_tenants_or_of_one() {
+    let world = World::new().await;
+    let tenant = |name: &str| actors::model::TenantId::new(name).unwrap();
+    let connect = |name: &str| {
+        let topic = [Topic::new("news").unwrap()];
+        world.state.hub.connect(tenant(name), &topic, world.state.bounds.sockets).unwrap()
+    };
+    let _open = [connect("few"), connect("many"), connect("many")];
+    world.state.hub.revoke(&tenant("few"));
+    let admin = async |path: &str| get(router(state(&world, Dev::Absent)), path).await;
+    let all = admin("/admin/sockets").await.json();
+    assert_eq!(all["furthest_behind"].as_array().unwrap().len(), 3);
+    let closed = &all["closed"];
+    assert_eq!(
+        (&closed[0]["tenant"], &closed[0]["reason"], &closed[1]),
+        (&json!("few"), &json!("revoked"), &json!(null))
+    );
+    let one = admin("/admin/sockets?tenant=many&limit=1").await.json();
+    assert_eq!(one["closed"], json!([]));
+    let [only] = one["furthest_behind"].as_array().unwrap().as_slice() else { panic!("{one:#}") };
+    assert_eq!(
+        (&only["tenant"], &only["topics"], &only["behind_ms"]),
+        (&json!("many"), &json!(["news"]), &json!(null))
+    );
+    admin("/admin/sockets?tenant=NO%20NAME").await.problem(422);
+}
+
+#[tokio::test]
+async fn who_has_the_most_jobs_and_deliveries_is_shown_of_all_tenants() {
+    let world = World::new().await;
+    world.post("/v1/jobs", &json!({"kind": "publish", "payload": {"topic": "a", "data": 1}})).await;
+    let channel = json!({"kind": "webhook", "url": "http://127.0.0.1:9/hook"});
+    let channel = world.post("/v1/channels", &channel).await.json()["id"].clone();
+    world.post("/v1/notifications", &json!({"channel": channel, "text": "hi"})).await;
+    let seen = get(router(state(&world, Dev::Absent)), "/admin/backlog").await.json();
+    assert_eq!(seen["tenants"], json!([{"tenant": "demo", "queued": 1, "running": 0, "dead": 0}]));
+    let waiting = &seen["channels"][0];
+    assert_eq!((&waiting["channel"], &waiting["tenant"], &waiting["pending"]), (&channel, &json!("demo"), &json!(1)));
+}
+
+#[tokio::test]
 async fn jobs_schedules_and_channels_are_shown_of_one_tenant_alone() {
     let world = World::new().await;
     let admin = async |path: &str| get(router(state(&world, Dev::Absent)), path).await;

@@ -1,21 +1,26 @@
 // The frame of the console: where one is, how the service is, and which view is shown.
 
-import { html, render, useEffect, useErrorBoundary, useState, Link, State, Wrong } from "./parts.js";
+import { html, render, useEffect, useErrorBoundary, useState, Exactly, Link, State, Wrong } from "./parts.js";
 import { on_token, use_token } from "./api.js";
 import { watch } from "./live.js";
 import { Tree } from "./tree.js";
 import { Incident, Incidents } from "./incidents.js";
 import { Traces } from "./traces.js";
 import { Trace } from "./trace.js";
+import { Now } from "./now.js";
+import { Sockets } from "./sockets.js";
 import { Logs } from "./logs.js";
-import { VIEWS as WORK } from "./work.js";
+import { Health, Jobs } from "./work.js";
 
 /** Each view: its path below /console, its name in the menu, and what shows it. */
 const VIEWS = [
   ["", "Tree", Tree],
   ["incidents", "Incidents", Incidents],
   ["traces", "Traces", Traces],
-  ...WORK,
+  ["now", "Now", Now],
+  ["jobs", "Jobs", Jobs],
+  ["sockets", "Sockets", Sockets],
+  ["health", "Health", Health],
   ["logs", "Logs", Logs],
 ];
 const SINGLE = { incidents: Incident, traces: Trace };
@@ -44,7 +49,7 @@ function Console() {
     <a class="skip" href="#main">Skip to the content</a>
     <header>
       <h1><${Link} to="/console"><img src="/console/assets/icon.svg" alt="" width="22" height="22" />Console<//></h1>
-      <${Health} seen=${seen} stream=${stream} />
+      <${Verdict} seen=${seen} stream=${stream} />
       <nav aria-label="Views">${VIEWS.map(([path, name]) => html`<${Link} key=${path} to=${`/console${path && `/${path}`}`}
         aria-current=${path === at.view ? "page" : undefined}>${name}<//>`)}</nav>
     </header>
@@ -62,12 +67,12 @@ function Whole({ children }) {
 }
 
 /** The verdict of the probes, and whether it is fresh. */
-function Health({ seen, stream }) {
+function Verdict({ seen, stream }) {
   const verdict = seen?.health.status === "wedged" ? seen.health : seen?.readiness;
   const tone = { ready: "good", degraded: "warn", starting: "busy", draining: "busy" }[verdict?.status] || "bad";
   return html`<p class="health" role="status">
     ${verdict && html`<${State} tone=${tone}>${verdict.status}<//>`}
-    ${stream === "live" ? html`<span class="quiet">live</span>` : html`<${State} tone="wait">not live: ${stream}<//>`}
+    ${stream === "live" ? html`<span class="quiet">live</span>` : html`<${State} tone="wait">not live: ${stream}${seen && html`; as of <${Exactly} ms=${seen.at_ms} />`}<//>`}
   </p>`;
 }
 

@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useState, Answered, Empty, Link, State, When, go, trace_path, useAnswer } from "./parts.js";
 import { ask, query } from "./api.js";
-import { count, duration, ms, plain } from "./format.js";
+import { count, duration } from "./format.js";
 
 const FIELDS = ["name", "tenant", "min_ms", "errors"];
 
@@ -45,7 +45,7 @@ export function Traces({ search, seen }) {
       <button class="primary">Search</button>
       <label class="check"><input type="checkbox" checked=${following} onChange=${(event) => follow(event.target.checked)} /> Follow</label>
     </form>
-    <${Open} seen=${seen} />
+    ${held && html`<p class="counts"><${Link} to="/console/now">${count(held.open, "span")} open now<//></p>`}
     <${Answered} of=${answer}>${(page) => html`<${List} items=${[...page.items, ...more.flatMap((next) => next.items)]} />
       <${More} path=${path} cursor=${(more[more.length - 1] || page).next_cursor} add=${(next) => add([...more, next])} />`}<//>`;
 }
@@ -70,24 +70,4 @@ export function List({ items }) {
         ${trace.components.map((component) => html`<span class="note" key=${component}>${component}</span>`)}
         <span class="note"><${When} ms=${trace.start_unix_nano / 1e6} /></span></span>
     <//></li>`)}</ul>`;
-}
-
-/** What hangs now, if anything does. Asked for only when somebody opens it. */
-function Open({ seen }) {
-  const [shown, show] = useState(false);
-  const open = seen?.recorded?.open ?? 0;
-  const version = useFresh(seen?.at_ms, shown);
-  return html`<details class="open-spans" onToggle=${(event) => show(event.target.open)}>
-    <summary>${count(open, "span")} open now</summary>
-    ${shown && html`<${OpenSpans} version=${version} />`}
-  </details>`;
-}
-
-function OpenSpans({ version }) {
-  return html`<${Answered} of=${useAnswer("/admin/spans/open?limit=100", version)}>${({ items, total }) => items.length === 0
-    ? html`<${Empty}>None: nothing is going on.<//>`
-    : html`<ul class="plain">${items.map((span) => html`<li key=${span.span_id}>
-        <b>${ms(span.age_ms)}</b> <${Link} to=${trace_path(span.trace_id, span.span_id)}>${span.name}<//>
-        <span class="quiet mono"> ${Object.entries(span.attributes).map(([name, value]) => `${name}=${plain(value)}`).join(" ")}</span></li>`)}</ul>
-      ${total > items.length && html`<p class="quiet">and ${total - items.length} more</p>`}`}<//>`;
 }

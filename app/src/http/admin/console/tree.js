@@ -56,6 +56,8 @@ function Node({ node, seen, latest, wish, above = "up" }) {
         ${node.status === "stopped_by_hand" && html`<span class="note">by hand, until somebody starts it</span>`}
         ${node.stuck && html`<span class="note warn">${stuck(node.stuck)}</span>`}
         <${Beat} beats=${node.beats} />
+        ${node.mailbox && html`<span class=${`note ${node.mailbox.waiting > 0 ? "warn" : ""}`} title=${`Messages that wait at its address, of ${node.mailbox.capacity}; its own timers are not counted`}>
+          <span aria-hidden="true">✉</span> ${node.mailbox.waiting} waiting</span>`}
         <span class="note" title="Which incarnation runs">life ${node.incarnation}</span>
         ${node.restarts > 0 && html`<span class="note warn">${count(node.restarts, "restart")}</span>`}
         ${incident && html`<${Link} class="note" to=${incident_path(incident.id)}>${incident.kind}: ${incident.message}<//>`}

@@ -1,4 +1,4 @@
-// The work itself: jobs, schedules and channels of one tenant, and what the service stands on.
+// The work itself: who has the most, the jobs, schedules and channels of one tenant, and what the service stands on.
 
 import { html, useEffect, useState, Answered, Empty, Facts, Link, State, TraceLink, When, Wrong, go, useAnswer } from "./parts.js";
 import { ask, query, send } from "./api.js";
@@ -12,7 +12,7 @@ const JOB = {
 const SHOWN = [["jobs", "Jobs"], ["schedules", "Schedules"], ["channels", "Channels"]];
 const ITEMS = { jobs: Job, schedules: Schedule, channels: Channel };
 
-function Jobs({ search, seen }) {
+export function Jobs({ search, seen }) {
   const asked = new URLSearchParams(search);
   const [tenant, show, state] = [asked.get("tenant") || "", asked.get("show") || "jobs", asked.get("state") || ""];
   const [refreshed, refresh] = useState(0);
@@ -34,7 +34,21 @@ function Jobs({ search, seen }) {
         to=${to({ show: path === "jobs" ? "" : path })} aria-current=${path === show ? "page" : undefined}>${name}<//>`)}</nav>
       <${Rows} key=${tenant + show + state} path=${query(`/admin/tenants/${encodeURIComponent(tenant)}/${show}`, { state: show === "jobs" && state })}
         item=${ITEMS[show] || Job} version=${refreshed} />`
-    : html`<${Empty}>Of which tenant? Jobs are kept by tenant, and looked at so.<//>`}`;
+    : html`<${Backlog} version=${refreshed} />`}`;
+}
+
+/** Who has the most to do: jobs are kept by tenant, and this says whose to look at. */
+function Backlog({ version }) {
+  const of = (tenant, rest) => query("/console/jobs", { tenant, ...rest });
+  return html`<${Answered} of=${useAnswer("/admin/backlog", version)}>${({ tenants, channels }) => html`
+    <h3>Tenants with the most jobs that have not ended or are dead</h3>
+    ${tenants.length === 0 ? html`<${Empty}>None has any.<//>` : html`<ul class="plain">${tenants.map((each) => html`<li key=${each.tenant} data-tenant=${each.tenant}>
+      <${Link} to=${of(each.tenant)}>${each.tenant}<//>: ${each.queued} queued, ${each.running} running, ${each.dead > 0
+        ? html`<${Link} to=${of(each.tenant, { state: "dead" })}>${each.dead} dead<//>` : "none dead"}</li>`)}</ul>`}
+    <h3>Channels with the most deliveries that have not ended</h3>
+    ${channels.length === 0 ? html`<${Empty}>Nothing waits to be delivered.<//>` : html`<ul class="plain">${channels.map((each) => html`<li key=${each.channel}>
+      <b>${each.pending}</b> ${each.kind} of <${Link} to=${of(each.tenant, { show: "channels" })}>${each.tenant}<//>
+      <span class="quiet"> <span class="mono">${each.channel}</span>, the first ${each.due_at_ms > Date.now() ? `is due in ${ms(each.due_at_ms - Date.now())}` : html`was due <${When} ms=${each.due_at_ms} />`}</span></li>`)}</ul>`}`}<//>`;
 }
 
 /** How many are kept, of all tenants, as the scheduler has last counted them. */
@@ -51,7 +65,7 @@ function Counts({ seen }) {
 /** The names of the first tenants are offered; any other can be typed. */
 function Tenants({ tenant }) {
   const { data } = useAnswer("/admin/tenants?limit=200");
-  return html`<label>Tenant <input name="tenant" defaultValue=${tenant} list="tenants" required autocomplete="off" />
+  return html`<label>Tenant <input name="tenant" defaultValue=${tenant} list="tenants" autocomplete="off" />
     <datalist id="tenants">${data?.items.map(({ id }) => html`<option key=${id} value=${id}></option>`)}</datalist></label>`;
 }
 
@@ -102,13 +116,10 @@ function Channel({ item: channel }) {
 
 const HEALTH = { healthy: "good", unhealthy: "bad", unknown: "wait" };
 
-function Health({ seen }) {
+export function Health({ seen }) {
   const answer = useAnswer("/admin/work", useFresh(seen?.at_ms, true));
-  return html`<h2>Health</h2><${Answered} of=${answer}>${({ health, sockets, channels }) => html`
+  return html`<h2>Health</h2><${Answered} of=${answer}>${({ health, channels }) => html`
     <ul class="cards">${health.map((each) => html`<li key=${each.name} class="card"><${Dependency} of=${each} /></li>`)}</ul>
-    <h3>Sockets and streams of this process</h3>
-    <${Facts} facts=${[["Open", sockets.open], ["Subscriptions", sockets.subscriptions], ["Tenants", sockets.tenants], ["New ones", sockets.draining ? "are refused" : "are taken"]]} />
-    ${sockets.top.length > 0 && html`<ul class="plain">${sockets.top.map((each) => html`<li key=${each.tenant}>${each.tenant}: ${count(each.sockets, "socket")}, ${count(each.subscriptions, "subscription")}</li>`)}</ul>`}
     <h3>Channels in use by this process</h3>
     <${Facts} facts=${[["In use", channels.in_use], ["Breaker open", channels.open]]} />`}<//>`;
 }
@@ -129,6 +140,3 @@ function Dependency({ of }) {
     })}</svg>
     ${last?.fault && html`<span class="notes reason">${last.fault}</span>`}`;
 }
-
-/** As in main.js. */
-export const VIEWS = [["jobs", "Jobs", Jobs], ["health", "Health", Health]];

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use actors::liveness_monitor::view::{Liveness, Loop};
 use serde::Serialize;
-use supervision::{Incident, Kind, NodeSnapshot, Path, Status, StuckIn};
+use supervision::{Incident, Kind, MailboxSnapshot, NodeSnapshot, Path, Status, StuckIn};
 
 /// Children of one supervisor that are shown. Those that are not as they should be come before the others.
 const CHILDREN_MAX: usize = 64;
@@ -21,6 +21,7 @@ pub struct Node {
     incarnation: u64,
     degraded: bool,
     stuck: Option<StuckIn>,
+    mailbox: Option<MailboxSnapshot>,
     restarts: u64,
     failures: BTreeMap<&'static str, u64>,
     last_failure: Option<Incident>,
@@ -55,6 +56,7 @@ impl Node {
             incarnation: seen.incarnation,
             degraded: seen.degraded,
             stuck: seen.stuck,
+            mailbox: seen.mailbox,
             restarts: seen.restarts,
             failures: seen.failures,
             left_off,
