@@ -146,6 +146,11 @@ impl Browser {
         std::fs::write(folder.join(format!("{name}.png")), self.client.screenshot().await.unwrap()).unwrap();
     }
 
+    /// A picture of the first that `selector` finds, as a PNG, with what is below the window left out.
+    pub async fn picture_of(&self, selector: &str) -> Vec<u8> {
+        self.client.find(Locator::Css(selector)).await.unwrap().screenshot().await.unwrap()
+    }
+
     /// Lets the page and the test use the clipboard.
     pub async fn allow_the_clipboard(&self) {
         let permissions = json!({ "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"] });

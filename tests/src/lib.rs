@@ -15,7 +15,8 @@
 //! - [`Store`] is the service's database seen from outside.
 //! - [`Traffic`] asks for jobs at random and writes down in a [`Ledger`] what was answered, to be matched with what became of it;
 //!   a [`Trial`] puts both together.
-//! - [`transcript`] plays the commands of a page.
+//! - [`transcript`] plays the commands of a page; [`page`] reads one that also has pictures and questions to other tools.
+//! - [`Prometheus`] scrapes a service, and [`Viewer`] is `cargo xtask otlp`.
 //! - [`tools::find`] finds what Cargo does not bring, or says that the test was skipped.
 //! - [`eventually`] waits for a fact with a deadline; [`metrics`] reads `/metrics`.
 //! - [`mod@bench`] prints the rows of the benchmarks.
@@ -28,9 +29,11 @@ pub mod collector;
 pub mod envelope;
 pub mod ledger;
 pub mod metrics;
+pub mod page;
 pub mod poison;
 pub mod postgres;
 pub mod process;
+pub mod prometheus;
 pub mod providers;
 pub mod proxy;
 pub mod raw;
@@ -45,6 +48,7 @@ pub mod tools;
 pub mod traffic;
 pub mod transcript;
 pub mod trial;
+pub mod viewer;
 pub mod wait;
 
 pub use browser::Browser;
@@ -55,6 +59,7 @@ pub use ledger::{Books, Ledger};
 pub use metrics::Metrics;
 pub use postgres::{Database, Postgres};
 pub use process::Ended;
+pub use prometheus::Prometheus;
 pub use proxy::Proxy;
 pub use receiver::Receiver;
 pub use redis::Redis;
@@ -64,4 +69,5 @@ pub use socket::Socket;
 pub use store::Store;
 pub use traffic::Traffic;
 pub use trial::Trial;
+pub use viewer::Viewer;
 pub use wait::eventually;

@@ -5,6 +5,7 @@
 //! stands for any lines, and `...` within a line for anything. `^C` is a SIGINT to the command that runs in the
 //! foreground. A command that ends with `\` goes on in the next line; what comes after `   #` is for people.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -26,13 +27,18 @@ pub struct Step {
 ///
 /// # Panics
 ///
-/// If a block begins with anything but a command.
+/// As [`steps`].
 pub fn blocks(page: &str) -> Vec<Vec<Step>> {
     let blocks = page.split("```console\n").skip(1).map(|block| block.split("\n```").next().unwrap_or_default());
     blocks.map(steps).collect()
 }
 
-fn steps(block: &str) -> Vec<Step> {
+/// The steps of one block.
+///
+/// # Panics
+///
+/// If it begins with anything but a command.
+pub fn steps(block: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for line in block.lines() {
         match (line.strip_prefix("$ "), steps.last_mut()) {
@@ -109,6 +115,11 @@ fn digits_as_zero(word: &str) -> String {
     out
 }
 
+/// The name of a variable that `text` begins with.
+fn name(text: &str) -> &str {
+    text.split(|c: char| !c.is_ascii_lowercase()).next().unwrap_or_default()
+}
+
 /// A terminal: commands in one directory, one after the other, each knowing the variables (in small letters) that those
 /// before it have set.
 pub struct Shell {
@@ -154,6 +165,17 @@ impl Shell {
             (step.expected.iter().map(|line| self.ours(line)).collect(), &ended.stdout);
         assert!(matches(&expected, printed), "`{}` prints {expected:#?}, not {printed:#?}", step.command);
         ended
+    }
+
+    /// `text` with the variables that were set so far, as `$name`.
+    pub async fn with_variables(&self, text: &str) -> String {
+        let mut filled = self.ours(text);
+        let names: BTreeSet<&str> = text.split('$').skip(1).map(name).filter(|name| !name.is_empty()).collect();
+        for each in names {
+            let ended = self.start(&format!("printf %s \"${each}\"")).wait(Duration::from_secs(60)).await;
+            filled = filled.replace(&format!("${each}"), &ended.stdout.concat());
+        }
+        filled
     }
 
     fn ours(&self, text: &str) -> String {
@@ -217,6 +239,8 @@ mod tests {
         let step = |command: &str, printed: &str| Step { command: command.into(), expected: lines(printed) };
         shell.play(&step("name='the theirs'; echo $name", "the ours"), Duration::from_secs(10)).await;
         shell.play(&step("echo \"$name again\"", "the ours again"), Duration::from_secs(10)).await;
+        let filled = shell.with_variables("{ a = \"$name\" } of theirs").await;
+        assert_eq!(filled, "{ a = \"the ours\" } of ours");
         assert_eq!(shell.start("exit 3").wait(Duration::from_secs(10)).await.code, 3);
         assert_eq!(shell.start("false").wait(Duration::from_secs(10)).await.code, 1);
     }

@@ -1,20 +1,17 @@
 //! What the service tells, read by programs that know nothing of us: another decoder of OTLP, and Prometheus.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::process::Process;
-use tests::{Client, Service, Setup, eventually, tools};
+use tests::prometheus::free_port;
+use tests::{Prometheus, Service, Setup, eventually, tools};
 use tokio::net::TcpStream;
 
 /// The programs are started by a machine that is busy with other tests.
 const SOON: Duration = Duration::from_secs(60);
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
 
 async fn listens(port: u16) {
     eventually(&format!("somebody listens on {port}"), SOON, || async {
@@ -80,58 +77,21 @@ async fn promtool_finds_nothing_to_say_against_the_metrics() {
     assert!(output.status.success() && said.trim().is_empty(), "{said}");
 }
 
-/// One that scrapes `target` four times a second and keeps what it sees in `service`'s directory.
-async fn prometheus(service: &Service) -> Option<(Process, Client)> {
-    let program = tools::find("prometheus")?;
-    let (folder, port) = (service.home().path().join("prometheus"), free_port());
-    std::fs::create_dir(&folder).unwrap();
-    let target = service.admin().authority();
-    let config = json!({"scrape_configs": [{
-        "job_name": "app", "scrape_interval": "250ms", "scrape_timeout": "250ms",
-        "static_configs": [{"targets": [target]}],
-    }]});
-    // JSON is YAML.
-    std::fs::write(folder.join("prometheus.yml"), config.to_string()).unwrap();
-    let mut command = Command::new(program);
-    command.current_dir(&folder).arg("--config.file=prometheus.yml").arg("--storage.tsdb.path=data");
-    command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
-    let process = Process::spawn(command);
-    let client = Client::new(&format!("http://127.0.0.1:{port}"));
-    eventually("prometheus is ready", SOON, || async {
-        client.try_get("/-/ready").await.filter(|answer| answer.status == 200).map(drop)
-    })
-    .await;
-    Some((process, client))
-}
-
-/// The only value that a query has now.
-async fn asked(prometheus: &Client, query: &str) -> Option<String> {
-    let answer = prometheus.get(&format!("/api/v1/query?query={query}")).await.expect(200).json();
-    let Some([one]) = answer["data"]["result"].as_array().map(Vec::as_slice) else { return None };
-    Some(one["value"][1].as_str().unwrap().to_owned())
-}
-
 #[tokio::test]
 async fn prometheus_scrapes_the_service_and_counts_its_panics() {
     let service = Service::start().await;
-    let Some((_process, prometheus)) = prometheus(&service).await else { return };
-    eventually("the target is up", SOON, || async {
-        let targets = prometheus.get("/api/v1/targets").await.expect(200).json();
-        let active = targets["data"]["activeTargets"].as_array().unwrap().clone();
-        (active.len() == 1 && active[0]["health"] == "up" && active[0]["lastError"] == "").then_some(())
-    })
-    .await;
+    let Some(prometheus) = Prometheus::start(&service).await else { return };
     let counted = async |expected: &str| {
-        let query = "panic_recovered_total%7Bcomponent=%22health_sweep%22%7D";
+        let query = "panic_recovered_total{component=\"health_sweep\"}";
         eventually(&format!("{expected} panics are counted"), SOON, || async {
-            (asked(&prometheus, query).await.as_deref() == Some(expected)).then_some(())
+            (prometheus.ask(query).await == [expected]).then_some(())
         })
         .await;
     };
     counted("0").await;
     service.make_panic("health_sweep").await;
     counted("1").await;
-    let metadata = prometheus.get("/api/v1/metadata?metric=panic_recovered_total").await.expect(200).json();
-    let known: &Value = &metadata["data"]["panic_recovered_total"][0];
+    let metadata = prometheus.get("metadata?metric=panic_recovered_total").await;
+    let known: &Value = &metadata["panic_recovered_total"][0];
     assert_eq!((&known["type"], &known["help"]), (&json!("counter"), &json!("Panics that were caught and recorded.")));
 }

@@ -6,44 +6,9 @@ use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::json;
 use tests::client::send;
-use tests::process::Process;
-use tests::{Client, Service, binary, eventually};
+use tests::{Client, Service, Viewer};
 
-/// The first start builds it.
-const BUILD: Duration = Duration::from_secs(900);
 const SOON: Duration = Duration::from_secs(60);
-
-/// The command, and where it listens.
-struct Viewer {
-    process: Process,
-    http: String,
-    grpc: String,
-}
-
-impl Viewer {
-    async fn start() -> Viewer {
-        let mut command = binary::cargo();
-        command.args(["xtask", "otlp", "--http-port", "0", "--grpc-port", "0"]);
-        let process = Process::spawn(command);
-        let line = process.line("OTLP over HTTP on ", BUILD).await;
-        let mut addresses = line.split([' ', ',']).filter(|word| word.starts_with("http://")).map(str::to_owned);
-        let (http, grpc) = (addresses.next().unwrap(), addresses.next().unwrap());
-        Viewer { process, http, grpc }
-    }
-
-    /// All it has printed once that has all of `words`, each behind the one before.
-    async fn shows(&self, words: &[&str]) -> String {
-        eventually(&format!("{words:?} in this order"), SOON, || async {
-            let text = self.process.stdout().join("\n");
-            let mut rest = text.as_str();
-            for word in words {
-                rest = rest.split_once(word)?.1;
-            }
-            Some(text)
-        })
-        .await
-    }
-}
 
 #[tokio::test]
 async fn a_trace_shows_what_failed_first_then_its_tree_with_the_logs_of_each_span() {

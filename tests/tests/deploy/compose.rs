@@ -1,7 +1,6 @@
 //! The compose file, read by its schema, and held against the binary: what the service `api` would be given is given to
 //! the binary directly.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use serde_json::Value;
 use tests::Home;
 use tests::binary::app;
 use tests::process::Process;
+use tests::prometheus::free_port;
 
 use super::{Environment, checked_by, descriptors, environment_file, image, number, path, run, settings, yaml};
 
@@ -128,10 +128,6 @@ fn all_that_is_kept_lies_on_the_volume_of_a_container_that_is_read_only() {
 }
 
 /// A port that is free now.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// The files outside `directory` that the process has opened to write to.
 fn written_elsewhere(pid: u32, directory: &Path) -> Vec<String> {
     let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|entry| entry.unwrap().path());
