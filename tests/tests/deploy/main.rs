@@ -6,6 +6,7 @@
 mod collector;
 mod compose;
 mod image;
+mod prometheus;
 mod systemd;
 
 use std::collections::BTreeMap;

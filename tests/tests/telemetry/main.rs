@@ -6,3 +6,4 @@ mod docs;
 mod life;
 mod reality;
 mod sources;
+mod watched;
