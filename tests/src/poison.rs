@@ -4,7 +4,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use serde_json::Value;
 
 use crate::Service;
@@ -40,14 +41,22 @@ pub async fn double(service: &Service) -> String {
     format!("http://{address}")
 }
 
+/// The first of a stream, which may come in several pieces.
+async fn event(pieces: impl Stream<Item = reqwest::Result<Bytes>>) -> String {
+    let (mut pieces, mut bytes) = (std::pin::pin!(pieces), Vec::new());
+    while !bytes.ends_with(b"\n\n") {
+        bytes.extend(pieces.next().await.unwrap().unwrap());
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
 async fn answer(State(base): State<String>, request: Request) -> Response {
     let path = request.uri().path_and_query().unwrap().as_str().to_owned();
     let given = reqwest::get(format!("{base}{path}")).await.unwrap();
     let (status, headers) = (given.status(), given.headers().clone());
     if path == "/admin/live" {
-        let first = given.bytes_stream().next().await.unwrap().unwrap();
-        let text = std::str::from_utf8(&first).unwrap();
-        let seen = serde_json::from_str(text.strip_prefix("event: seen\ndata: ").unwrap()).unwrap();
+        let first = event(given.bytes_stream()).await;
+        let seen = serde_json::from_str(first.strip_prefix("event: seen\ndata: ").unwrap()).unwrap();
         let event = format!("event: seen\ndata: {}\n\n", poisoned(seen, ""));
         let stays_open = futures_util::stream::once(async { Ok::<_, std::io::Error>(event) });
         return Body::from_stream(stays_open.chain(futures_util::stream::pending())).into_response();
