@@ -42,6 +42,21 @@ async fn the_dead_jobs_of_a_tenant_are_shown_with_their_reasons_and_their_traces
 }
 
 #[tokio::test]
+async fn a_span_that_fails_while_one_looks_at_its_trace_is_opened() {
+    let Some(browser) = Browser::open().await else { return };
+    let service = Service::start().await;
+    let job = json!({ "kind": "sleep", "payload": { "ms": 60_000 }, "timeout_ms": 5_000, "max_attempts": 1 });
+    service.api().post("/v1/jobs", &job).await.expect(201);
+    browser.go(&at(&service, "/console/now")).await;
+    browser.text(".open-spans", "job.kind=sleep").await;
+    let run = browser.run("return document.querySelector('.open-spans a').getAttribute('href').split('?')[0]").await;
+    browser.go(&at(&service, run.as_str().unwrap())).await;
+    browser.text(".span.open .line", "job.run").await;
+    browser.text(".span.failed.chosen .detail", "failed").await;
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn what_goes_on_now_who_listens_and_who_has_the_most_to_do_is_seen() {
     let Some(browser) = Browser::open().await else { return };
     let service = Service::start().await;

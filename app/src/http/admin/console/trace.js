@@ -86,7 +86,9 @@ function Waterfall({ trace, wanted }) {
   const [window, set_window] = useState(ALL);
   const rows = useMemo(() => ordered(trace), [trace]);
   const line = useMemo(() => timeline(instants(rows, trace.start_unix_nano), work(rows), squeeze), [rows, squeeze]);
-  const [chosen, choose] = useState(wanted || rows.find(is_failed)?.span_id || null);
+  // Until somebody picks one it is the one that failed, also if that is known only later.
+  const [picked, choose] = useState(wanted || undefined);
+  const chosen = picked === undefined ? rows.find(is_failed)?.span_id : picked;
   useEffect(() => { if (wanted) choose(wanted); }, [wanted]);
   if (rows.length === 0) return html`<${Empty}>No span of it is kept, only what was logged.<//>`;
   const spared = new Set(rows.filter(is_failed).flatMap((span) => [span.span_id, ...span.above]));
