@@ -65,10 +65,13 @@ impl Sink for Heap {
     }
 }
 
-fn bound(address: SocketAddr) -> TcpListener {
-    let listener = TcpListener::bind(address).unwrap();
-    listener.set_nonblocking(true).unwrap();
-    listener
+/// Longer than anything here takes.
+const SOON: Duration = Duration::from_secs(10);
+
+fn bound(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 impl Collector {
@@ -82,7 +85,7 @@ impl Collector {
             protocols: Mutex::default(),
         });
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let listeners = [bound(any), bound(any)];
+        let listeners = [bound(any), bound(any)].map(Result::unwrap);
         let [http, grpc] = [&listeners[0], &listeners[1]].map(|listener| listener.local_addr().unwrap());
         let collector = Collector { http, grpc, heap, serving: Mutex::default() };
         collector.serve(listeners);
@@ -106,9 +109,11 @@ impl Collector {
         }
     }
 
-    /// Starts it again, on the same ports.
+    /// Starts it again, on the same ports, as soon as those of its life before are closed.
     pub async fn restart(&self) {
-        self.serve([self.http, self.grpc].map(bound));
+        let free = |address| eventually("the port is free", SOON, move || async move { bound(address).ok() });
+        let listeners = tokio::join!(free(self.http), free(self.grpc));
+        self.serve(listeners.into());
     }
 
     /// The variables that make a service send here, often enough for a test to wait for it.
@@ -225,8 +230,6 @@ mod tests {
     use super::*;
     use crate::Client;
     use crate::client::try_send;
-
-    const SOON: Duration = Duration::from_secs(10);
 
     fn request(name: &str) -> ExportTraceServiceRequest {
         let spans = vec![Sent { name: name.into(), trace_id: vec![1; 16], span_id: vec![2; 8], ..Sent::default() }];
