@@ -74,7 +74,7 @@ pub struct Log {
     pub body: String,
     /// As `INFO`.
     pub severity: String,
-    /// When it happened, nanoseconds since 1970.
+    /// When it happened, or else when it was seen, nanoseconds since 1970; 0 if neither is known.
     pub time_ns: u64,
     /// The trace in which it was written, 32 digits, or empty.
     pub trace_id: String,
@@ -192,7 +192,7 @@ fn log(sent: logs::v1::LogRecord, resource: &Arc<Attributes>) -> Log {
         name: sent.event_name,
         body: sent.body.map_or_else(String::new, text),
         severity: sent.severity_text,
-        time_ns: sent.time_unix_nano,
+        time_ns: if sent.time_unix_nano == 0 { sent.observed_time_unix_nano } else { sent.time_unix_nano },
         trace_id: hex(&sent.trace_id),
         span_id: hex(&sent.span_id),
         attributes: attributes(sent.attributes),
@@ -267,4 +267,20 @@ fn text(value: AnyValue) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_record_without_a_time_of_its_own_has_that_at_which_it_was_seen() {
+        let sent = |time_unix_nano, observed_time_unix_nano| logs::v1::LogRecord {
+            time_unix_nano,
+            observed_time_unix_nano,
+            ..Default::default()
+        };
+        let time = |sent| log(sent, &Arc::default()).time_ns;
+        assert_eq!([time(sent(1, 2)), time(sent(0, 2)), time(sent(0, 0))], [1, 2, 0]);
+    }
 }

@@ -46,7 +46,10 @@ fn head(text: &mut String, trace: &Trace) {
     if !trace.spans.is_empty() {
         let end = trace.spans.iter().map(|span| span.end_ns).max().unwrap_or_default();
         facts.push(took(trace.start_ns(), end));
-        facts.push(format!("{} spans", trace.spans.len()));
+        facts.push(match trace.spans.len() {
+            1 => "1 span".to_owned(),
+            many => format!("{many} spans"),
+        });
     }
     facts.extend(follows(trace).map(|origin| format!("follows {}", clean(&origin))));
     let resource = trace.spans.first().map(|span| &span.resource).or(trace.logs.first().map(|log| &log.resource));
@@ -103,7 +106,7 @@ fn listed(attributes: &Attributes) -> String {
     shown.map(|(key, value)| format!("  {}={}", clean(key), clean(value))).collect()
 }
 
-/// As it may stand in a terminal: in one line, not too long, and without a command to the terminal.
+/// As it may stand in a terminal: in one line, in one direction, not too long, and without a command to the terminal.
 fn clean(text: &str) -> String {
     let mut clean = String::new();
     for (n, character) in text.chars().enumerate() {
@@ -112,11 +115,16 @@ fn clean(text: &str) -> String {
                 clean.push('…');
                 break;
             }
-            control if control.is_control() => clean.extend(control.escape_default()),
+            control if control.is_control() || turns(control) => clean.extend(control.escape_default()),
             plain => clean.push(plain),
         }
     }
     clean
+}
+
+/// Whether it changes the direction of what stands around it, or ends a line.
+fn turns(character: char) -> bool {
+    matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -175,8 +183,17 @@ mod tests {
     }
 
     #[test]
+    fn a_record_without_a_time_does_not_make_a_trace_as_old_as_the_epoch() {
+        let at = 1_700_000_000_000_000_000;
+        let only = Span { start_ns: at, end_ns: at + 3_000_000, ..span("request", "") };
+        let text = drawn(vec![only], vec![Log { time_ns: 0, ..log("request", "when?") }]);
+        assert!(text.starts_with("trace trace  3.0ms  1 span\n"), "{text}");
+    }
+
+    #[test]
     fn what_was_sent_cannot_command_the_terminal() {
-        let text = drawn(vec![span("\u{1b}[2J\nname", "")], vec![log("x", "\u{7}")]);
+        let text = drawn(vec![span("\u{1b}[2J\nname", "")], vec![log("x", "\u{7}\u{202e}\u{2066}\u{200f}")]);
+        assert!(text.contains("\\u{7}\\u{202e}\\u{2066}\\u{200f}"), "nor turn a line round: {text}");
         assert!(!text.contains('\u{1b}') && !text.contains('\u{7}') && text.contains("\\u{1b}[2J\\nname"), "{text}");
     }
 

@@ -104,11 +104,26 @@ impl Sink for Kept {
     async fn take(&self, telemetry: Telemetry, _: Protocol) -> Result<(), Refused> {
         let now = Instant::now();
         let mut pending = self.pending();
+        if pending.is_full() {
+            return Err(Refused);
+        }
         match telemetry {
             Telemetry::Spans(spans) => spans.into_iter().for_each(|span| pending.span(span, now)),
             Telemetry::Logs(logs) => logs.into_iter().for_each(|log| pending.log(log, now)),
             Telemetry::Points(_) => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A service that is told nothing sends there.
+    #[test]
+    fn it_listens_where_otlp_is_sent_by_default_and_to_this_machine_only() {
+        let default = Arguments::parse_from(["otlp"]);
+        assert_eq!((default.http_port, default.grpc_port, default.host.is_loopback()), (4318, 4317, true));
     }
 }
