@@ -94,6 +94,12 @@ pub fn command(action: &str, subject: &str, outcome: &str) {
     Audit { action, subject, outcome, client: "command line", request_id: None }.log(format_args!("audit"));
 }
 
+/// What the service did by itself, because its time had come.
+pub fn by_itself(action: &str, subject: &str) {
+    Audit { action, subject, outcome: "done", client: "the service itself", request_id: None }
+        .log(format_args!("audit"));
+}
+
 fn action(method: &Method, route: &str) -> String {
     let known = ACTIONS.iter().find(|(of, at, _)| *of == method.as_str() && *at == route);
     known.map_or_else(|| format!("{method} {route}"), |(_, _, name)| (*name).to_owned())

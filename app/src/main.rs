@@ -17,6 +17,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// Remembers who holds memory, for `/debug/pprof/heap`.
+#[cfg(feature = "profiling")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let began = tokio::time::Instant::now();
     let cli = cli::Cli::parse();

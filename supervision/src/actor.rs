@@ -47,7 +47,7 @@ impl<A: Actor> StartChild for ActorStarter<A> {
         let this = self.clone();
         async move {
             if context.incarnation() == 1 {
-                this.address.bear_counters();
+                this.address.belongs_to(&context.identity().label);
             }
             let cancelled = context.cancelled();
             let starting = async {

@@ -25,7 +25,7 @@ use crate::{
 };
 
 telemetry::labels! {
-    /// An actor, by the name of its address.
+    /// An actor, by its path.
     pub struct AtAddress<'a> { actor: &'a str }
 }
 
@@ -69,11 +69,19 @@ pub struct Address<M> {
 #[derive(Debug)]
 struct Cell<M> {
     name: String,
+    /// Of the child that was first started with it: what is told of the address joins what is told of the child.
+    label: OnceLock<Arc<str>>,
     capacity: usize,
     target: ArcSwap<Target<M>>,
     kept: Option<Arc<KeptMailbox<M>>>,
     dead_letters: DeadLetters<M>,
     holder: Holder,
+}
+
+impl<M> Cell<M> {
+    fn label(&self) -> &str {
+        self.label.get().map_or(&self.name, |label| label)
+    }
 }
 
 #[derive(Debug)]
@@ -92,8 +100,8 @@ struct Up<M> {
 }
 
 impl<M: Message> Address<M> {
-    /// An address to be bound to an actor by [`ChildSpec::actor`](crate::ChildSpec::actor). `name` is for messages
-    /// and metrics.
+    /// An address to be bound to an actor by [`ChildSpec::actor`](crate::ChildSpec::actor). `name` is for messages; its metrics
+    /// bear the path of the child that is first started with it.
     pub fn new(name: impl Into<String>) -> Self {
         Self::with_capacity(name, DEFAULT_CAPACITY)
     }
@@ -132,7 +140,15 @@ impl<M: Message> Address<M> {
     fn of(name: String, capacity: usize, kept: Option<Arc<KeptMailbox<M>>>, dead_letters: DeadLetters<M>) -> Self {
         let target = ArcSwap::from_pointee(Target::Down);
         Self {
-            cell: Arc::new(Cell { name, capacity, target, kept, dead_letters, holder: Holder::default() }),
+            cell: Arc::new(Cell {
+                name,
+                label: OnceLock::new(),
+                capacity,
+                target,
+                kept,
+                dead_letters,
+                holder: Holder::default(),
+            }),
             met: OnceLock::new(),
         }
     }
@@ -225,7 +241,7 @@ impl<M: Message> Address<M> {
     }
 
     fn full(&self, message: M) -> SendError<M> {
-        REJECTED.add(1, AtAddress { actor: &self.cell.name });
+        REJECTED.add(1, AtAddress { actor: self.cell.label() });
         SendError::Full { message }
     }
 
@@ -242,13 +258,14 @@ impl<M: Message> Address<M> {
         if let Some(kept) = &self.cell.kept {
             kept.close();
         }
-        self.cell.dead_letters.lost(&self.cell.name, mailbox.end(), exit.into());
+        self.cell.dead_letters.lost(self.cell.label(), mailbox.end(), exit.into());
     }
 
-    /// Exports the counters of this address as 0.
-    pub(crate) fn bear_counters(&self) {
-        REJECTED.born(AtAddress { actor: &self.cell.name });
-        dead_letter::bear_counters(&self.cell.name);
+    /// It is that of the child with this label. Exports its counters as 0.
+    pub(crate) fn belongs_to(&self, label: &Arc<str>) {
+        let label = self.cell.label.get_or_init(|| Arc::clone(label));
+        REJECTED.born(AtAddress { actor: label });
+        dead_letter::bear_counters(label);
     }
 
     fn turn_to(&self, target: Target<M>) {
@@ -328,7 +345,7 @@ impl<M: Message> Availability for Address<M> {
     fn down(&self, reason: LossReason) {
         self.turn_to(Target::Down);
         if let Some(kept) = &self.cell.kept {
-            self.cell.dead_letters.undelivered(&self.cell.name, kept.go_down().into_iter(), reason);
+            self.cell.dead_letters.undelivered(self.cell.label(), kept.go_down().into_iter(), reason);
         }
     }
 

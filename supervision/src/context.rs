@@ -73,10 +73,13 @@ impl Identity {
         Component { component: self.component() }
     }
 
-    /// Exports the panic counter of this child as 0: one that is born at its first increment hides the first panic.
+    /// Exports the panic counters of this child as 0, of itself and of its tasks: one that is born at its first increment hides
+    /// the first panic.
     pub(crate) fn bear_counters(&self) {
         let Child { component, actor } = self.as_child();
-        PANIC_RECOVERED.born(Recovery { component, actor, policy: Policy::Restart });
+        for policy in [Policy::Restart, Policy::KeepRunning] {
+            PANIC_RECOVERED.born(Recovery { component, actor, policy });
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use telemetry::panic::{PanicSite, Policy, catch_sync};
 
-use crate::Exit;
+use crate::{Exit, path::first_of};
 
 telemetry::labels! {
     /// Whose messages were lost, and why.
@@ -98,31 +98,31 @@ impl<M> DeadLetters<M> {
     }
 
     /// Messages that were still queued, the oldest first.
-    pub(crate) fn undelivered(&self, name: &str, messages: impl ExactSizeIterator<Item = M>, reason: LossReason) {
-        count(name, messages.len(), reason);
+    pub(crate) fn undelivered(&self, actor: &str, messages: impl ExactSizeIterator<Item = M>, reason: LossReason) {
+        count(actor, messages.len(), reason);
         for message in messages {
-            self.post(name, DeadLetter::Undelivered { message, reason });
+            self.post(actor, DeadLetter::Undelivered { message, reason });
         }
     }
 
     /// Messages of which nothing is left.
-    pub(crate) fn lost(&self, name: &str, count: usize, reason: LossReason) {
+    pub(crate) fn lost(&self, actor: &str, count: usize, reason: LossReason) {
         if count > 0 {
-            self::count(name, count, reason);
-            self.post(name, DeadLetter::Lost { count, reason });
+            self::count(actor, count, reason);
+            self.post(actor, DeadLetter::Lost { count, reason });
         }
     }
 
     /// The hook, and the destructor of a message, are foreign code: their panic is theirs alone.
-    fn post(&self, name: &str, letter: DeadLetter<M>) {
+    fn post(&self, actor: &str, letter: DeadLetter<M>) {
         let posted = catch_sync(|| match &self.hook {
             Some(hook) => hook(letter),
             None => drop(letter),
         });
         if let Err(captured) = posted {
             let site = PanicSite {
-                component: name,
-                actor: name,
+                component: first_of(actor),
+                actor,
                 policy: Policy::KeepRunning,
                 phase: "dead_letter",
                 message_type: Some(std::any::type_name::<M>()),
@@ -149,15 +149,15 @@ impl<M> fmt::Debug for DeadLetters<M> {
 }
 
 /// Exports the counters of an address as 0.
-pub(crate) fn bear_counters(name: &str) {
+pub(crate) fn bear_counters(actor: &str) {
     for reason in LossReason::ALL {
-        LOST.born(Loss { actor: name, reason });
+        LOST.born(Loss { actor, reason });
     }
 }
 
-fn count(name: &str, messages: usize, reason: LossReason) {
+fn count(actor: &str, messages: usize, reason: LossReason) {
     if messages > 0 {
-        LOST.add(u64::try_from(messages).unwrap_or(u64::MAX), Loss { actor: name, reason });
+        LOST.add(u64::try_from(messages).unwrap_or(u64::MAX), Loss { actor, reason });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, future::Future, time::Duration};
 
-use telemetry::panic::{CapturedPanic, PanicSite, Policy};
+use telemetry::panic::{CapturedPanic, PANIC_RECOVERED, PanicSite, Policy, Recovery};
 
 use crate::door;
 
@@ -63,6 +63,8 @@ pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Panicked> {
     let name = name.into();
+    // At its first call, before anything can have gone wrong: see `Identity::bear_counters`.
+    PANIC_RECOVERED.born(Recovery { component: "blocking", actor: &name, policy: Policy::KeepRunning });
     let span = tracing::Span::current();
     let caught = door::spawn_blocking(move || span.in_scope(|| telemetry::panic::catch_sync(work))).await;
     match caught {

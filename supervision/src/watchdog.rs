@@ -16,7 +16,7 @@ use std::{
 };
 
 use serde::Serialize;
-use telemetry::panic::{PanicSite, Policy, catch_sync};
+use telemetry::panic::{PANIC_RECOVERED, PanicSite, Policy, Recovery, catch_sync};
 // Outside of a runtime this is the real clock.
 use tokio::time::Instant;
 
@@ -119,6 +119,7 @@ impl Heartbeats {
             return Err(WatchdogError::AlreadyWatched);
         }
         FOUND.born(());
+        PANIC_RECOVERED.born(Recovery { component: "watchdog", actor: "watchdog", policy: Policy::KeepRunning });
         NOT_YIELDING.set(0.0, ());
         let (stop, stopped) = mpsc::channel();
         let heartbeats = self.clone();

@@ -16,6 +16,7 @@
 //! current span by itself. `attributes` are for an event that is put on another span by hand. An attribute of type `Option`
 //! may be missing.
 
+use jiff::Timestamp;
 use linkme::distributed_slice;
 use opentelemetry::Value;
 
@@ -46,6 +47,10 @@ pub struct Declaration {
     /// The module that declares it.
     pub module: &'static str,
 }
+
+/// In a context: what is logged in it happened then, though it is written only now. A record then bears that time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HappenedAt(pub Timestamp);
 
 /// The value of an attribute.
 pub trait Attribute {

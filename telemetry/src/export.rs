@@ -6,6 +6,7 @@
 pub mod check;
 mod client;
 pub(crate) mod filter;
+mod flood;
 mod flush;
 mod follows;
 pub(crate) mod log;
@@ -30,13 +31,14 @@ pub(crate) use prometheus::Page;
 
 use crate::recorder::{Recorder, RecorderSettings};
 use crate::{SCOPE, context, crash, door, lock, metrics, panic};
+use flood::Flood;
 use opentelemetry::global;
 use opentelemetry::trace::TracerProvider as _;
 use plan::Plan;
 use providers::Providers;
 use std::io;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::runtime::Runtime;
@@ -154,7 +156,8 @@ pub fn start(settings: Settings) -> Result<Telemetry, StartError> {
 /// As [`start`].
 pub fn start_with(settings: Settings, variables: &Variables) -> Result<Telemetry, StartError> {
     let plan = Plan::new(&settings, variables)?;
-    let (stderr, of_stderr) = filter::stderr(&settings.log_filter)?;
+    let flood = Arc::<Flood>::default();
+    let (stderr, of_stderr) = filter::stderr(&settings.log_filter, &flood)?;
     let (logs, of_logs) = filter::logs(&settings.log_filter)?;
     if STARTED.swap(true, Ordering::AcqRel) {
         return Err(StartError::AlreadyStarted);
@@ -169,6 +172,7 @@ pub fn start_with(settings: Settings, variables: &Variables) -> Result<Telemetry
     global::set_text_map_propagator(plan.propagator());
     context::use_global_propagator();
     log::install(settings.log_format, stderr, logs, providers.traces.tracer(SCOPE), providers.logs.as_ref())?;
+    flood.tell_on(&handle);
     panic::log_is_live();
     metrics::provider_installed();
     if let Some(recorder) = &recorder {
@@ -178,7 +182,14 @@ pub fn start_with(settings: Settings, variables: &Variables) -> Result<Telemetry
     let log_filter = LogFilter::new(settings.log_filter, vec![of_stderr, of_logs], handle.clone());
     let left = providers.clone();
     crash::flush_with(move |budget| flush::flush_blocking(left.clone(), handle.clone(), budget));
-    Ok(Telemetry { destination: plan.to_string(), runtime: Mutex::new(runtime), providers, log_filter, recorder })
+    Ok(Telemetry {
+        destination: plan.to_string(),
+        runtime: Mutex::new(runtime),
+        providers,
+        log_filter,
+        flood,
+        recorder,
+    })
 }
 
 /// Providers and subscriber are of the process; a second start would take them from the first.
@@ -192,6 +203,7 @@ pub struct Telemetry {
     runtime: Mutex<Exporting>,
     providers: Providers,
     log_filter: LogFilter,
+    flood: Arc<Flood>,
     recorder: Option<Recorder>,
 }
 
@@ -222,6 +234,7 @@ impl Telemetry {
         let Some(runtime) = lock(&self.runtime).0.take() else {
             return FlushReport::default();
         };
+        self.flood.tell();
         let flushing = flush::flush(self.providers.clone(), runtime.handle().clone(), budget);
         let report = door::spawn(runtime.handle(), flushing).await.unwrap_or_default();
         runtime.shutdown_background();

@@ -111,7 +111,7 @@ pub struct Incident {
     pub location: Option<String>,
     /// Name of the thread.
     pub thread: String,
-    /// The backtrace: absent until it is resolved, at most 2 s.
+    /// The backtrace: absent until it is resolved, at most 5 s, and of what is no panic.
     pub backtrace: Option<String>,
     /// The trace in which it happened.
     pub trace_id: Option<String>,

@@ -47,8 +47,15 @@ use std::time::Duration;
 crate::labels! {
     /// Where records are kept.
     struct InRing { ring: Ring }
+    /// What was pushed out of one of them.
+    struct PushedOut { ring: Full }
     /// What was not taken in.
     struct Unkept { what: What }
+}
+
+crate::label_values! {
+    /// What makes room for what comes later.
+    enum Full { Recent = "recent", Kept = "kept", Logs = "logs" }
 }
 
 crate::label_values! {
@@ -67,7 +74,7 @@ crate::declare_metrics! {
     /// Spans that the flight recorder holds, and log records.
     static ITEMS: ObservableGauge<InRing> = ("telemetry.recorder.items", "{item}");
     /// What had to make room in the flight recorder for what came later.
-    static EVICTED: Counter<InRing> = ("telemetry.recorder.evicted", "{item}");
+    static EVICTED: Counter<PushedOut> = ("telemetry.recorder.evicted", "{item}");
     /// What the flight recorder did not take: too large for its ring, or one open span too many.
     static REFUSED: Counter<Unkept> = ("telemetry.recorder.refused", "{item}");
 }
@@ -122,7 +129,20 @@ pub struct Stats {
     /// Log records.
     pub logs: Held,
     /// Spans that are open.
-    pub open: usize,
+    pub open: Held,
+    /// Spans that have started so far. Unlike what is held, this and the next two only grow.
+    pub started: u64,
+    /// Spans that have ended so far, also those that had to make room.
+    pub ended: u64,
+    /// Log records so far, also those that had to make room.
+    pub logged: u64,
+}
+
+impl Stats {
+    fn rings(&self) -> impl Iterator<Item = (Ring, Held)> {
+        let rings = [(Ring::Recent, self.recent), (Ring::Kept, self.kept), (Ring::Logs, self.logs)];
+        rings.into_iter().chain([(Ring::Open, self.open)])
+    }
 }
 
 impl Recorder {
@@ -136,16 +156,12 @@ impl Recorder {
         let of_bytes = self.clone();
         HELD.observe_with(move |seen| {
             let stats = of_bytes.stats();
-            let rings = [(Ring::Recent, stats.recent), (Ring::Kept, stats.kept), (Ring::Logs, stats.logs)];
-            rings.into_iter().for_each(|(ring, held)| seen.value(held.bytes as f64, InRing { ring }));
+            stats.rings().for_each(|(ring, held)| seen.value(held.bytes as f64, InRing { ring }));
         });
         let of_items = self.clone();
         ITEMS.observe_with(move |seen| {
             let stats = of_items.stats();
-            let rings =
-                [(Ring::Recent, stats.recent.items), (Ring::Kept, stats.kept.items), (Ring::Logs, stats.logs.items)];
-            let rings = rings.into_iter().chain([(Ring::Open, stats.open)]);
-            rings.for_each(|(ring, items)| seen.value(items as f64, InRing { ring }));
+            stats.rings().for_each(|(ring, held)| seen.value(held.items as f64, InRing { ring }));
         });
     }
 
@@ -212,16 +228,16 @@ struct Counters {
 impl Counters {
     fn new() -> Self {
         let evicted = |ring| {
-            EVICTED.born(InRing { ring });
-            EVICTED.bind(InRing { ring })
+            EVICTED.born(PushedOut { ring });
+            EVICTED.bind(PushedOut { ring })
         };
         let refused = |what| {
             REFUSED.born(Unkept { what });
             REFUSED.bind(Unkept { what })
         };
         Self {
-            evicted: [Ring::Recent, Ring::Kept].map(evicted),
-            evicted_logs: evicted(Ring::Logs),
+            evicted: [Full::Recent, Full::Kept].map(evicted),
+            evicted_logs: evicted(Full::Logs),
             refused_span: refused(What::Span),
             refused_log: refused(What::Log),
             refused_open: refused(What::Open),

@@ -12,6 +12,7 @@ use opentelemetry_sdk::logs::{InMemoryLogExporter, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracer, SdkTracerProvider, SpanData};
 use std::sync::OnceLock;
+use std::time::SystemTime;
 use tracing::Dispatch;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 
@@ -97,6 +98,13 @@ impl Recording {
             opentelemetry::logs::AnyValue::String(text) => Some(text.as_str().to_owned()),
             other => Some(format!("{other:?}")),
         }
+    }
+
+    /// When what the only log record tells happened, and when it was written.
+    pub(crate) fn log_times(&self) -> (SystemTime, SystemTime) {
+        let logs = self.logs.get_emitted_logs().unwrap();
+        assert_eq!(logs.len(), 1);
+        (logs[0].record.timestamp().unwrap(), logs[0].record.observed_timestamp().unwrap())
     }
 
     /// Event names and trace ids of the log records.

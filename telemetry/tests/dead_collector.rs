@@ -31,6 +31,7 @@ async fn a_flush_to_a_dead_collector_stays_within_its_budget_and_says_what_was_l
     let traces = report.signals.iter().find(|signal| signal.signal == telemetry::export::Signal::Traces).unwrap();
     assert_ne!(traces.outcome, Outcome::Sent);
     assert!(report.to_string().contains("traces lost"), "{report}");
+    assert!((4_096..=8_192).contains(&traces.waiting), "of a queue of 8192, {} wait still", traces.waiting);
 
     let again = telemetry.flush_and_stop(BUDGET).await;
     assert!(again.signals.is_empty(), "a second flush does nothing");

@@ -50,7 +50,9 @@ fn calls() {
         let (ours, reference) = (format!("{:.0} ns", on[name]), format!("{:.0} ns without", off[name]));
         bench::figure_row(&format!("telemetry.{name}.recorder"), &ours, &reference, on[name] / off[name]);
     }
-    for name in ["counter", "counter_bound", "histogram", "histogram_bound"] {
+    let bound =
+        ["counter", "up_down_counter", "gauge", "histogram"].map(|name| [name.to_owned(), format!("{name}_bound")]);
+    for name in bound.as_flattened().iter().map(String::as_str).chain(["observable_gauge"]) {
         bench::figure_row(&format!("telemetry.{name}"), &format!("{:.0} ns", on[name]), "-", f64::NAN);
     }
 }

@@ -23,15 +23,15 @@ pub fn app() -> &'static Path {
     })
 }
 
-/// Names a build of the service with the feature `sentry`.
-const WITH_SENTRY: &str = "APP_WITH_SENTRY";
+/// Names a build of the service with all its features.
+const WITH_FEATURES: &str = "APP_WITH_FEATURES";
 
-/// The development build of the service that can tell Sentry. Without the full test command there is none: then the test
-/// says that it was skipped, and returns.
-pub fn app_with_sentry() -> Option<PathBuf> {
-    let built = std::env::var_os(WITH_SENTRY).map(PathBuf::from);
+/// The development build of the service with its features `sentry` and `profiling`. Without the full test command there is
+/// none: then the test says that it was skipped, and returns.
+pub fn app_with_features() -> Option<PathBuf> {
+    let built = std::env::var_os(WITH_FEATURES).map(PathBuf::from);
     if built.is_none() {
-        println!("skipped: no build of the service with the feature `sentry` (`cargo xtask test` makes one)");
+        println!("skipped: no build of the service with its features (`cargo xtask test` makes one)");
     }
     built
 }

@@ -16,6 +16,7 @@
 //! - [`Traffic`] asks for jobs at random and writes down in a [`Ledger`] what was answered, to be matched with what became of it;
 //!   a [`Trial`] puts both together.
 //! - [`transcript`] plays the commands of a page; [`page`] reads one that also has pictures and questions to other tools.
+//! - [`pprof`] reads a profile.
 //! - [`Prometheus`] scrapes a service, and [`Viewer`] is `cargo xtask otlp`.
 //! - [`tools::find`] finds what Cargo does not bring, or says that the test was skipped.
 //! - [`eventually`] waits for a fact with a deadline; [`metrics`] reads `/metrics`.
@@ -32,6 +33,7 @@ pub mod metrics;
 pub mod page;
 pub mod poison;
 pub mod postgres;
+pub mod pprof;
 pub mod process;
 pub mod prometheus;
 pub mod providers;

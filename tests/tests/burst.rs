@@ -1,4 +1,4 @@
-//! Three hundred thousand spans at once, in a process that has telemetry as the product has: wherever they go, making them
+//! Three hundred thousand spans at once, and thirty thousand log records, in a process that has telemetry as the product has: wherever they go, making them
 //! takes no longer, what waits is bounded, and each is accounted for.
 
 use std::process::Command;
@@ -13,6 +13,8 @@ use tests::{Metrics, process::Process};
 use tokio::net::TcpListener;
 
 const SPANS: usize = 300_000;
+/// One for each so manieth span.
+const LOGS: usize = SPANS / 10;
 const THREADS: usize = 2;
 /// The bound of what waits, unless a variable says otherwise.
 const QUEUE: f64 = 8_192.0;
@@ -20,14 +22,17 @@ const QUEUE: f64 = 8_192.0;
 const SOON: Duration = Duration::from_secs(300);
 /// As in the product.
 const FLUSH: Duration = Duration::from_secs(2);
+const MIB: f64 = 1024.0 * 1024.0;
 /// An export that nobody answers takes 3 s, and a span that waits for one is not made sooner.
 const NOT_WAITED: Duration = Duration::from_secs(2);
 /// Those that a busy machine may hold up for so long. With an export for each 512 it would be hundreds.
 const HELD_UP_MAX: f64 = 5.0;
-/// MiB: what waits, at 2 KiB each, with the debris of an allocator. All of them would be some 300.
+/// MiB beside what the recorder may keep: what waits, at 2 KiB each, with the debris of an allocator. All of them would be some
+/// 300.
 const GROWTH_MAX: f64 = 24.0;
 
-const HANDED_ON: &str = "otel_sdk_processor_span_processed_total";
+const HANDED_ON: [(&str, &str); 2] =
+    [("traces", "otel_sdk_processor_span_processed_total"), ("logs", "otel_sdk_processor_log_processed_total")];
 const LOST: &str = "telemetry_export_lost_total";
 
 /// Names where the burst goes to, in the process that makes it.
@@ -71,24 +76,25 @@ impl Burst {
             burst.longest_ms,
             burst.grown_mib,
             burst.flush_ms,
-            burst.handed_on(),
-            burst.full(),
-            burst.refused()
+            burst.handed_on("traces"),
+            burst.full("traces"),
+            burst.refused("traces")
         );
         burst
     }
 
-    /// Taken out of the queue to be sent.
-    fn handed_on(&self) -> f64 {
-        self.page.value(HANDED_ON, &[]).unwrap_or(0.0)
+    /// Taken out of the queue of a signal to be sent.
+    fn handed_on(&self, signal: &str) -> f64 {
+        let (_, name) = HANDED_ON.into_iter().find(|(of, _)| *of == signal).unwrap();
+        self.page.value(name, &[]).unwrap_or(0.0)
     }
 
-    fn full(&self) -> f64 {
-        self.page.value(LOST, &[("reason", "queue_full")]).unwrap_or(0.0)
+    fn full(&self, signal: &str) -> f64 {
+        self.page.value(LOST, &[("signal", signal), ("reason", "queue_full")]).unwrap_or(0.0)
     }
 
-    fn refused(&self) -> f64 {
-        self.page.value(LOST, &[("reason", "refused")]).unwrap_or(0.0)
+    fn refused(&self, signal: &str) -> f64 {
+        self.page.value(LOST, &[("signal", signal), ("reason", "refused")]).unwrap_or(0.0)
     }
 
     /// What holds wherever it goes.
@@ -100,22 +106,28 @@ impl Burst {
             off.took_ms
         );
         assert!(self.held_up <= HELD_UP_MAX, "{} spans, the longest for {} ms", self.held_up, self.longest_ms);
-        assert!(self.grown_mib < GROWTH_MAX, "{} MiB", self.grown_mib);
+        let recorder = RecorderSettings::default();
+        let kept = (recorder.recent_max_bytes + recorder.kept_max_bytes + recorder.log_max_bytes) as f64 / MIB;
+        assert!(self.grown_mib < GROWTH_MAX + kept, "{} MiB", self.grown_mib);
         assert!(self.flush_ms < FLUSH.as_secs_f64() * 1_000.0 + 500.0, "{} ms", self.flush_ms);
-        let waits = SPANS as f64 - self.handed_on() - self.full();
-        assert!((0.0..=QUEUE).contains(&waits), "{waits} of {SPANS} wait or are missing: {self:?}");
+        for (signal, made) in [("traces", SPANS), ("logs", LOGS)] {
+            let waits = made as f64 - self.handed_on(signal) - self.full(signal);
+            assert!((0.0..=QUEUE).contains(&waits), "{waits} of {made} {signal} wait or are missing: {self:?}");
+        }
     }
 }
 
-/// Counts.
+/// Counts spans and log records.
 #[derive(Default)]
-struct Counted(AtomicU64);
+struct Counted([AtomicU64; 2]);
 
 impl Sink for Counted {
     async fn take(&self, telemetry: Telemetry, _: Protocol) -> Result<(), Refused> {
-        if let Telemetry::Spans(spans) = telemetry {
-            self.0.fetch_add(spans.len() as u64, Ordering::Relaxed);
-        }
+        match telemetry {
+            Telemetry::Spans(spans) => self.0[0].fetch_add(spans.len() as u64, Ordering::Relaxed),
+            Telemetry::Logs(logs) => self.0[1].fetch_add(logs.len() as u64, Ordering::Relaxed),
+            _ => 0,
+        };
         Ok(())
     }
 }
@@ -134,8 +146,11 @@ async fn a_burst_of_300_000_spans_holds_nobody_up_and_each_is_accounted_for() {
     let serving = tokio::spawn(otlp::http(served, arrived.clone()));
     let well = Burst::to(&address).await;
     well.held_nobody_up(&off);
-    assert_eq!((well.handed_on() + well.full(), well.refused()), (SPANS as f64, 0.0));
-    assert_eq!(arrived.0.load(Ordering::Relaxed) as f64, well.handed_on());
+    for (at, (signal, made)) in [("traces", SPANS), ("logs", LOGS)].into_iter().enumerate() {
+        let (handed_on, full) = (well.handed_on(signal), well.full(signal));
+        assert_eq!((handed_on + full, well.refused(signal)), (made as f64, 0.0), "{signal}");
+        assert_eq!(arrived.0[at].load(Ordering::Relaxed) as f64, handed_on, "{signal}");
+    }
     serving.abort();
 
     let (_silent, address) = listener().await;
@@ -145,7 +160,10 @@ async fn a_burst_of_300_000_spans_holds_nobody_up_and_each_is_accounted_for() {
     drop(gone);
     let absent = Burst::to(&address).await;
     absent.held_nobody_up(&off);
-    assert!(absent.refused() > 0.0 && absent.refused() <= absent.handed_on());
+    for (signal, _) in HANDED_ON {
+        let (refused, handed_on) = (absent.refused(signal), absent.handed_on(signal));
+        assert!(refused > 0.0 && refused <= handed_on, "{refused} of {handed_on} {signal}");
+    }
 }
 
 #[test]
@@ -162,7 +180,7 @@ fn as_the_process_that_makes_it() {
         log_filter: "info".into(),
         log_format: LogFormat::Json,
         sample_ratio: None,
-        recorder: RecorderSettings { enabled: false, ..RecorderSettings::default() },
+        recorder: RecorderSettings::default(),
     })
     .unwrap();
     let page = || Metrics::parse(&telemetry.prometheus());
@@ -176,8 +194,9 @@ fn as_the_process_that_makes_it() {
     say("held_up", took.iter().filter(|took| **took >= NOT_WAITED).count() as f64);
     // Where somebody takes them, all of them are gone soon; elsewhere the first ones are lost by then.
     let patience = Instant::now() + Duration::from_secs(8);
-    let known = |page: Metrics| [HANDED_ON, LOST].map(|name| page.value(name, &[]).unwrap_or(0.0)).iter().sum::<f64>();
-    while Instant::now() < patience && known(page()) < SPANS as f64 {
+    let names = HANDED_ON.map(|(_, name)| name).into_iter().chain([LOST]);
+    let known = |page: Metrics| names.clone().map(|name| page.value(name, &[]).unwrap_or(0.0)).sum::<f64>();
+    while Instant::now() < patience && known(page()) < (SPANS + LOGS) as f64 {
         std::thread::sleep(Duration::from_millis(50));
     }
     telemetry.prometheus().lines().for_each(|line| println!("page: {line}"));
@@ -193,7 +212,11 @@ fn spans(count: usize) -> Vec<Duration> {
         let began = Instant::now();
         let span =
             tracing::info_span!(parent: None, "job.run", job.id = number, job.queue = "default", tenant = "demo");
-        span.in_scope(|| ());
+        span.in_scope(|| {
+            if number.is_multiple_of(SPANS / LOGS) {
+                tracing::info!(job.id = number, job.queue = "default", "a job of this tenant is done");
+            }
+        });
         drop(span);
         began.elapsed()
     };

@@ -82,7 +82,7 @@ async fn prometheus_scrapes_the_service_and_counts_its_panics() {
     let service = Service::start().await;
     let Some(prometheus) = Prometheus::start(&service).await else { return };
     let counted = async |expected: &str| {
-        let query = "panic_recovered_total{component=\"health_sweep\"}";
+        let query = "panic_recovered_total{component=\"health_sweep\",policy=\"restart\"}";
         eventually(&format!("{expected} panics are counted"), SOON, || async {
             (prometheus.ask(query).await == [expected]).then_some(())
         })

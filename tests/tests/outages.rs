@@ -223,12 +223,12 @@ async fn ended(trial: &Trial, ids: &[String]) -> Vec<Vec<String>> {
 struct Disk(Home);
 
 impl Disk {
-    /// One of 8 MiB; none, said aloud, if this user may not mount any.
+    /// One of 64 MiB, more than the traffic writes; none, said aloud, if this user may not mount any.
     fn mounted_below(home: &Home) -> Option<Disk> {
         let data = home.path().join("data");
         std::fs::create_dir(&data).unwrap();
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=8m", "tests"]).arg(&data);
+        mount.args(["-t", "tmpfs", "-o", "size=64m", "tests"]).arg(&data);
         if !Uid::effective().is_root() || !mount.status().is_ok_and(|status| status.success()) {
             println!("skipped: this user may not mount a small disk");
             return None;

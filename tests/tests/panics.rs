@@ -1,9 +1,9 @@
 //! Each of the five subsystems made to panic: it comes back alone, and everything is on record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::service::SUBSYSTEMS;
 use tests::wait::never;
 use tests::{Collector, Protocol, Service, Socket, eventually};
@@ -135,6 +135,32 @@ async fn a_leaf_that_panics_leaves_its_brothers_alone() {
     assert_eq!(metrics.value("panic_recovered_total", &labels), Some(1.0));
     let id = service.enqueue("publish", json!({"topic": "t", "data": 1})).await;
     service.job_in(&id, "done").await;
+}
+
+/// What is not a child, or is one only while there is work for it.
+const NOT_IN_THE_TREE: [&str; 3] = ["root", "watchdog", "channel_manager.channels.channel"];
+
+#[tokio::test]
+async fn who_may_panic_is_counted_from_0_and_is_called_in_all_metrics_as_in_the_tree() {
+    fn paths(node: &Value) -> Vec<&str> {
+        let below = node["children"].as_array().into_iter().flatten().flat_map(paths);
+        node["path"].as_str().into_iter().filter(|path| *path != "/").chain(below).collect()
+    }
+    let service = Service::start().await;
+    let tree = service.admin().get("/admin/tree").await.expect(200).json();
+    let metrics = service.metrics().await;
+    let all: Vec<&str> = paths(&tree).into_iter().chain(NOT_IN_THE_TREE).collect();
+    for actor in &all {
+        let count = metrics.value("panic_recovered_total", &[("actor", actor), ("policy", "keep_running")]);
+        assert_eq!(count, Some(0.0), "of the tasks of {actor}");
+    }
+    for actor in paths(&tree) {
+        let count = metrics.value("panic_recovered_total", &[("actor", actor), ("policy", "restart")]);
+        assert_eq!(count, Some(0.0), "of {actor} itself");
+    }
+    let told = metrics.text().split("actor=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    let strangers: BTreeSet<&str> = told.filter(|actor| !all.contains(actor)).collect();
+    assert!(strangers.is_empty(), "{strangers:?} are nobody");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ const KEY: &str = "5eca11ed0badc0de";
 /// The service that tells the receiver; none if it was not built.
 fn telling(receiver: &Receiver) -> Option<Setup> {
     let dsn = receiver.url("/42").replace("http://", &format!("http://{KEY}@"));
-    Some(Service::setup().fast_backoff().executable(&binary::app_with_sentry()?).set("telemetry.sentry.dsn", dsn))
+    Some(Service::setup().fast_backoff().executable(&binary::app_with_features()?).set("telemetry.sentry.dsn", dsn))
 }
 
 async fn break_a_job(service: &Service) -> String {
@@ -117,6 +117,17 @@ async fn who_gave_up_is_an_event_too() {
 }
 
 #[tokio::test]
+async fn who_is_stuck_is_an_event_too() {
+    let receiver = Receiver::start().await;
+    let Some(setup) = telling(&receiver) else { return };
+    let service = setup.start().await;
+    service.make_hang("broadcaster.reaper").await;
+    let event = Envelope::of(&receiver.await_calls(1, SOON).await.remove(0));
+    assert_eq!([event.tag("kind"), event.tag("actor")], ["stuck", "broadcaster.reaper"]);
+    assert!(event.exception()["value"].as_str().unwrap().contains("stuck"), "{:#}", event.exception());
+}
+
+#[tokio::test]
 async fn a_receiver_that_fails_is_told_the_next_one_and_one_that_wants_peace_is_left_alone() {
     let receiver = Receiver::start().await;
     let Some(setup) = telling(&receiver) else { return };
@@ -155,7 +166,7 @@ async fn a_receiver_that_hangs_holds_up_neither_the_work_nor_the_end() {
 
 #[tokio::test]
 async fn a_dsn_is_checked_at_the_boot_and_never_shown() {
-    let Some(app) = binary::app_with_sentry() else { return };
+    let Some(app) = binary::app_with_features() else { return };
     let check = |dsn: &str, command: &str| {
         let setup = Setup::bare().executable(&app).set("telemetry.sentry.dsn", dsn).arg("config");
         if command.is_empty() { setup } else { setup.arg(command) }

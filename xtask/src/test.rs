@@ -15,15 +15,21 @@ const SLOWEST: usize = 10;
 /// Where the outside tests look for the service before they build it themselves.
 const BUILT: &str = "APP_UNDER_TEST";
 
-/// Where they look for the same with the feature `sentry`, which they cannot build themselves without losing the other.
-const WITH_SENTRY: &str = "APP_WITH_SENTRY";
+/// Where they look for the same with [`FEATURES`], which they cannot build themselves without losing the other.
+const WITH_FEATURES: &str = "APP_WITH_FEATURES";
+
+/// What the service has only for those who ask for it.
+const FEATURES: &str = "app/sentry,app/profiling";
+
+/// The tests that need it.
+const OF_FEATURES: [&str; 2] = ["sentry", "heap_profile"];
 
 /// Runs all tests, or those that `filter` chooses.
 pub fn run(filter: &[String]) -> Outcome {
     tools::set_up();
-    let with_sentry = build_the_service(filter)?;
+    let with_features = build_the_service(filter)?;
     let server = Postgres::start(Safety::None).inspect_err(|trouble| eprintln!("xtask: {trouble}")).ok();
-    let outside = Outside { postgres: server.as_ref().map(Postgres::url), with_sentry };
+    let outside = Outside { postgres: server.as_ref().map(Postgres::url), with_features };
     let mut report = if has_nextest() { nextest(filter, &outside)? } else { libtest(filter, &outside)? };
     if filter.is_empty() {
         report.add(documentation()?);
@@ -37,15 +43,15 @@ pub fn run(filter: &[String]) -> Outcome {
 struct Outside {
     /// The server that they share; without one they say that they were skipped.
     postgres: Option<String>,
-    /// The service with the feature `sentry`.
-    with_sentry: Option<PathBuf>,
+    /// The service with [`FEATURES`].
+    with_features: Option<PathBuf>,
 }
 
 impl Outside {
     fn tell(&self, command: &mut Command) {
         command.env(BUILT, service()).env(tools::TOOLS, tools::programs());
         command.envs(self.postgres.iter().map(|url| (postgres::SERVER, url)));
-        command.envs(self.with_sentry.iter().map(|path| (WITH_SENTRY, path)));
+        command.envs(self.with_features.iter().map(|path| (WITH_FEATURES, path)));
     }
 }
 
@@ -63,22 +69,24 @@ fn show(report: &Report) {
 }
 
 /// Builds what the outside tests start, once for all of them: the service as it is, and before it, under another name, the
-/// service with its feature `sentry`, if that may be asked for.
+/// service with all its features, if that may be asked for.
 fn build_the_service(filter: &[String]) -> Result<Option<PathBuf>, String> {
-    let mut with_sentry = None;
-    if wants_sentry(filter) {
-        build(&["build", "--bin", "app", "--features", "app/sentry"])?;
-        let kept = target().join("debug/app-with-sentry");
+    let mut with_features = None;
+    if wants_features(filter) {
+        build(&["build", "--bin", "app", "--features", FEATURES])?;
+        let kept = target().join("debug/app-with-features");
         std::fs::copy(service(), &kept).map_err(|error| format!("keep {}: {error}", kept.display()))?;
-        with_sentry = Some(kept);
+        with_features = Some(kept);
     }
     build(&["build", "--bin", "app"])?;
-    Ok(with_sentry)
+    Ok(with_features)
 }
 
-/// Whether a test may run that needs the feature; a second build of the service is spared the others.
-fn wants_sentry(filter: &[String]) -> bool {
-    filter.is_empty() || filter == ["-p", "tests"] || filter.iter().any(|word| word.contains("sentry"))
+/// Whether a test may run that needs them; a second build of the service is spared the others.
+fn wants_features(filter: &[String]) -> bool {
+    filter.is_empty()
+        || filter == ["-p", "tests"]
+        || filter.iter().any(|word| OF_FEATURES.iter().any(|test| word.contains(test)))
 }
 
 fn build(arguments: &[&str]) -> Result<(), String> {

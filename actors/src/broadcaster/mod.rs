@@ -16,8 +16,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use supervision::{Backoff, ChildSpec, Intensity, OnGiveUp, Policy, Strategy, SupervisorSpec};
-use telemetry::panic::{PANIC_RECOVERED, Recovery};
+use supervision::{Backoff, ChildSpec, Intensity, OnGiveUp, Strategy, SupervisorSpec};
 
 use crate::{broadcast::Hub, bus::Bus};
 
@@ -47,9 +46,6 @@ impl Default for BroadcasterSettings {
 
 /// The supervisor `broadcaster`. `hub` must be subscribed to the same `bus`, or the relay's probe never comes back.
 pub fn broadcaster(hub: Arc<Hub>, bus: Arc<dyn Bus>, settings: BroadcasterSettings) -> SupervisorSpec {
-    // Born at 0, or the first poison event would be hidden from `increase()`.
-    let policy = Policy::KeepRunning;
-    PANIC_RECOVERED.born(Recovery { component: "broadcaster", actor: "broadcaster.relay", policy });
     // Each actor fails for itself: they share nothing but the hub, which cannot be harmed by a panic.
     SupervisorSpec::new("broadcaster", Strategy::OneForOne)
         .no_shared_intensity()

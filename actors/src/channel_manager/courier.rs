@@ -67,7 +67,7 @@ impl Actor for Courier {
         // A channel that cannot be opened is the tenant's fault, told with each delivery, and none of the actor's.
         let adapter = shared.adapters.open(&channel.kind, &destination).map_err(|error| describe(&error));
         let pace = adapter.as_ref().map(|adapter| adapter.pace()).unwrap_or_default();
-        let entry = shared.board.entry(channel.id);
+        let entry = shared.board.entry(&channel.tenant, channel.id);
         let cut = CancellationToken::new();
         let cut_on_drop = cut.clone().drop_guard();
         myself.cast(Word::Wake)?;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::courier::{Courier, Word};
 use super::roster::{Places, Seated};
 use super::{COURIER_LABEL, Shared};
+use crate::channels::board::Entry;
 use crate::store::{self, DueChannels};
 
 telemetry::declare_metrics! {
@@ -178,8 +179,8 @@ impl Working {
             Seats::Wanted => Duration::from_millis(settings.interval_ms.saturating_mul(RESTED_LOOKS)).min(idle_after),
         };
         for (id, rested) in self.shared.roster.idle(soon) {
-            let entry = self.shared.board.entry(id);
-            if entry.in_flight() == 0 && (rested >= idle_after || !entry.is_open()) {
+            let is_needed = |entry: Entry| entry.in_flight() > 0 || (rested < idle_after && entry.is_open());
+            if !self.shared.board.find(id).is_some_and(is_needed) {
                 self.dismiss(id).await;
             }
         }

@@ -4,9 +4,11 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::model::TenantId;
 use crate::outbound::breaker::{Breaker, BreakerSettings, Permit};
 
 telemetry::declare_metrics! {
@@ -34,6 +36,17 @@ pub struct Tally {
     pub open: usize,
 }
 
+/// A channel whose breaker is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenBreaker {
+    /// Whose channel it is.
+    pub tenant: TenantId,
+    /// The channel.
+    pub channel: Uuid,
+    /// For how long it has been open.
+    pub open_for: Duration,
+}
+
 impl Board {
     /// An empty board whose channels get breakers of these settings.
     #[must_use]
@@ -41,11 +54,11 @@ impl Board {
         Self(Arc::new(Inner { settings, entries: Mutex::default() }))
     }
 
-    /// The entry of a channel, made if there is none.
+    /// The entry of a tenant's channel, made if there is none.
     #[must_use]
-    pub fn entry(&self, channel: Uuid) -> Entry {
-        let settings = self.0.settings;
-        lock(&self.0.entries).entry(channel).or_insert_with(|| Entry::new(settings)).clone()
+    pub fn entry(&self, tenant: &TenantId, channel: Uuid) -> Entry {
+        let new = || Entry::new(tenant.clone(), self.0.settings);
+        lock(&self.0.entries).entry(channel).or_insert_with(new).clone()
     }
 
     /// The entry of a channel, if it is in use.
@@ -72,6 +85,19 @@ impl Board {
         let entries = lock(&self.0.entries);
         Tally { in_use: entries.len(), open: entries.values().filter(|entry| entry.is_open()).count() }
     }
+
+    /// Those whose breaker has been open for the longest, the longest first, at most `limit`.
+    #[must_use]
+    pub fn longest_open(&self, limit: usize) -> Vec<OpenBreaker> {
+        let open = |(channel, entry): (&Uuid, &Entry)| {
+            let open_for = lock(&entry.0.breaker).open_for()?;
+            Some(OpenBreaker { tenant: entry.0.tenant.clone(), channel: *channel, open_for })
+        };
+        let mut all: Vec<_> = lock(&self.0.entries).iter().filter_map(open).collect();
+        all.sort_by(|a, b| b.open_for.cmp(&a.open_for).then(a.channel.cmp(&b.channel)));
+        all.truncate(limit);
+        all
+    }
 }
 
 /// One channel in use. Cheap to clone.
@@ -80,13 +106,18 @@ pub struct Entry(Arc<EntryInner>);
 
 #[derive(Debug)]
 struct EntryInner {
+    tenant: TenantId,
     breaker: Mutex<Breaker>,
     in_flight: AtomicUsize,
 }
 
 impl Entry {
-    fn new(settings: BreakerSettings) -> Self {
-        Self(Arc::new(EntryInner { breaker: Mutex::new(Breaker::new(settings)), in_flight: AtomicUsize::new(0) }))
+    fn new(tenant: TenantId, settings: BreakerSettings) -> Self {
+        Self(Arc::new(EntryInner {
+            tenant,
+            breaker: Mutex::new(Breaker::new(settings)),
+            in_flight: AtomicUsize::new(0),
+        }))
     }
 
     /// How many more deliveries may be sent now, if `in_flight_max` may be under way at a time.
@@ -153,10 +184,14 @@ mod tests {
 
     use super::*;
 
+    fn tenant() -> TenantId {
+        TenantId::new("demo").unwrap()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn room_shrinks_with_what_is_under_way_and_with_the_breaker() {
         let board = Board::new(BreakerSettings { failures_max: 2, open_for: Duration::from_secs(10) });
-        let entry = board.entry(Uuid::nil());
+        let entry = board.entry(&tenant(), Uuid::nil());
         assert_eq!(entry.room(4), 4);
         let first = entry.begin();
         assert_eq!(entry.room(4), 3);
@@ -176,14 +211,28 @@ mod tests {
     async fn a_channel_is_counted_until_it_is_forgotten() {
         let board = Board::new(BreakerSettings { failures_max: 1, ..BreakerSettings::default() });
         let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        board.entry(a).failed();
-        board.entry(b).succeeded();
+        board.entry(&tenant(), a).failed();
+        board.entry(&tenant(), b).succeeded();
         assert_eq!(board.tally(), Tally { in_use: 2, open: 1 });
         board.forgive(a);
         board.forgive(Uuid::from_u128(3));
         assert_eq!(board.tally(), Tally { in_use: 2, open: 0 });
-        board.entry(a).failed();
+        board.entry(&tenant(), a).failed();
         board.forget(a);
         assert_eq!(board.tally(), Tally { in_use: 1, open: 0 });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_have_been_open_for_the_longest_come_first_and_no_more_than_wanted() {
+        let board = Board::new(BreakerSettings { failures_max: 1, ..BreakerSettings::default() });
+        let ids = [3, 1, 2].map(Uuid::from_u128);
+        for id in ids {
+            board.entry(&tenant(), id).failed();
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        board.entry(&tenant(), Uuid::from_u128(4)).succeeded();
+        let open = |channel, s| OpenBreaker { tenant: tenant(), channel, open_for: Duration::from_secs(s) };
+        assert_eq!(board.longest_open(2), [open(ids[0], 3), open(ids[1], 2)]);
+        assert_eq!(board.longest_open(9).len(), 3);
     }
 }

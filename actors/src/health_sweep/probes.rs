@@ -76,22 +76,23 @@ impl Probe for ChannelsProbe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::new_id;
+    use crate::model::{TenantId, new_id};
     use crate::outbound::breaker::BreakerSettings;
 
     #[tokio::test]
     async fn a_few_dead_receivers_are_theirs_and_most_of_many_are_ours() {
         let board = Board::new(BreakerSettings { failures_max: 1, ..BreakerSettings::default() });
         let probe = ChannelsProbe(board.clone());
+        let tenant = TenantId::new("demo").unwrap();
         let channels: Vec<_> = (0..6).map(|_| new_id()).collect();
         for channel in &channels[..4] {
-            board.entry(*channel).failed();
+            board.entry(&tenant, *channel).failed();
         }
         assert_eq!(probe.check(Duration::ZERO).await, Ok(()), "four of four is too few to judge");
-        board.entry(channels[4]).succeeded();
-        board.entry(channels[5]).succeeded();
+        board.entry(&tenant, channels[4]).succeeded();
+        board.entry(&tenant, channels[5]).succeeded();
         assert_eq!(probe.check(Duration::ZERO).await, Err("4 of 6 channels in use are failing".to_owned()));
-        board.entry(channels[0]).succeeded();
+        board.entry(&tenant, channels[0]).succeeded();
         assert_eq!(probe.check(Duration::ZERO).await, Ok(()));
     }
 }

@@ -38,22 +38,28 @@ pub enum Permit {
 pub struct Breaker {
     settings: BreakerSettings,
     failures_in_a_row: u32,
-    open_until: Option<Instant>,
+    open: Option<Open>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    since: Instant,
+    until: Instant,
 }
 
 impl Breaker {
     /// A closed breaker.
     #[must_use]
     pub fn new(settings: BreakerSettings) -> Self {
-        Self { settings, failures_in_a_row: 0, open_until: None }
+        Self { settings, failures_in_a_row: 0, open: None }
     }
 
     /// What may be sent now. The caller keeps count of what is under way: `One` is one in flight, not one for each call.
     #[must_use]
     pub fn permit(&self) -> Permit {
-        match self.open_until {
+        match self.open {
             None => Permit::All,
-            Some(until) => match until.saturating_duration_since(Instant::now()) {
+            Some(Open { until, .. }) => match until.saturating_duration_since(Instant::now()) {
                 Duration::ZERO => Permit::One,
                 rest => Permit::NoneFor(rest),
             },
@@ -63,21 +69,29 @@ impl Breaker {
     /// A call was answered: the breaker is closed, whatever it was.
     pub fn succeeded(&mut self) {
         self.failures_in_a_row = 0;
-        self.open_until = None;
+        self.open = None;
     }
 
     /// A call failed in a way that says something about the other side.
     pub fn failed(&mut self) {
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
         if self.failures_in_a_row >= self.settings.failures_max {
-            self.open_until = Some(Instant::now() + self.settings.open_for);
+            let now = Instant::now();
+            let since = self.open.map_or(now, |open| open.since);
+            self.open = Some(Open { since, until: now + self.settings.open_for });
         }
     }
 
     /// True from the failure that opened it until the next success.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.open_until.is_some()
+        self.open.is_some()
+    }
+
+    /// For how long it has been open, through all probes that failed.
+    #[must_use]
+    pub fn open_for(&self) -> Option<Duration> {
+        self.open.map(|open| open.since.elapsed())
     }
 
     /// Failures since the last success.
@@ -131,5 +145,9 @@ mod tests {
         tokio::time::advance(Duration::from_secs(11)).await;
         breaker.failed();
         assert_eq!(breaker.permit(), Permit::NoneFor(Duration::from_secs(10)));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(breaker.open_for(), Some(Duration::from_secs(12)), "since the failure that opened it first");
+        breaker.succeeded();
+        assert_eq!(breaker.open_for(), None);
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::pulse::{Park, jittered};
+use crate::model::now_ms;
 use crate::store::JobCounts;
 
 telemetry::labels! {
@@ -30,6 +31,8 @@ telemetry::label_values! {
 telemetry::declare_metrics! {
     /// Jobs in the store, by state.
     pub static KEPT: Gauge<InState> = ("job.kept", "{job}");
+    /// When the jobs in the store were last counted, in Unix time.
+    pub static COUNTED: Gauge = ("job.counted_timestamp", "s");
 }
 
 /// After a count there is none for so many times as long as it took.
@@ -71,4 +74,5 @@ fn show(counts: JobCounts) {
     for (state, count) in live.into_iter().chain(finished) {
         KEPT.set(count as f64, InState { state });
     }
+    COUNTED.set(now_ms() as f64 / 1_000.0, ());
 }

@@ -38,8 +38,7 @@ mod tests;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use supervision::{Address, Backoff, ChildSpec, Intensity, Policy, Shutdown, Strategy, SupervisorSpec};
-use telemetry::panic::{PANIC_RECOVERED, Recovery};
+use supervision::{Address, Backoff, ChildSpec, Intensity, Shutdown, Strategy, SupervisorSpec};
 use uuid::Uuid;
 
 use self::explain::Here;
@@ -64,9 +63,6 @@ telemetry::declare_metrics! {
 
 /// Where it stands in the tree.
 pub const ID: &str = "scheduler";
-
-/// Where panics of jobs are recorded.
-const RUNNERS_PATH: &str = "scheduler.runners";
 
 /// The parts of the subsystem that outlive its actors, and the door for those who ask for jobs. Cheap to clone.
 #[derive(Clone)]
@@ -343,8 +339,6 @@ impl Scheduler {
 /// whole fails.
 #[must_use]
 pub fn scheduler(scheduler: &Scheduler, restart: Intensity, backoff: Backoff) -> ChildSpec {
-    // Born at 0, or the first panic of a job would be hidden from `increase()`.
-    PANIC_RECOVERED.born(Recovery { component: ID, actor: RUNNERS_PATH, policy: Policy::KeepRunning });
     CANCELLED.born(());
     REDRIVEN.born(());
     let shared = || Arc::clone(&scheduler.0);

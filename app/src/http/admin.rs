@@ -4,6 +4,7 @@
 //! `POST /dev/hang/{path}` makes it stand still, `POST /dev/block/{path}` makes it keep its thread.
 
 mod console;
+mod heap;
 pub mod live;
 mod log_filter;
 mod tasks;
@@ -110,6 +111,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/incidents", get(incident_list))
         .route("/admin/incidents/{id}", get(incident))
         .route("/debug/tasks", get(tasks::tasks))
+        .route("/debug/pprof/heap", get(heap::heap))
         .merge(live::routes())
         .merge(work::routes())
         .merge(traces::routes())

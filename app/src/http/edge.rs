@@ -123,9 +123,8 @@ fn is_quiet(route: &str) -> bool {
         "/admin/backlog",
         "/admin/spans/open",
         "/admin/logs",
-        "/debug/tasks",
     ];
-    let families = ["/admin/traces", "/admin/incidents", "/console"];
+    let families = ["/admin/traces", "/admin/incidents", "/debug", "/console"];
     probe || views.contains(&route) || families.iter().any(|family| route.starts_with(family))
 }
 

@@ -29,7 +29,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use supervision::TaskGroup;
+use supervision::{Errand, TaskGroup};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -80,6 +80,9 @@ const PENDING_RETRY_AFTER_S: u32 = 1;
 
 /// When to come again with one key too many, in seconds.
 const FULL_RETRY_AFTER_S: u32 = 60;
+
+/// The name of the tasks that help a request.
+const TASK: &str = "idempotency";
 
 /// The middleware. Requests without the header, and those that are no POST, pass.
 pub async fn idempotent(
@@ -183,19 +186,17 @@ struct Try {
 }
 
 impl Try {
-    /// In a task of its own: a client that goes away in the middle of the commit must not take the ticket with it.
     async fn begin(state: &ApiState, begin: BeginRequest) -> Result<(Result<BegunRequest, StoreError>, Self), Problem> {
         let mut attempt = Self { store: Arc::clone(&state.store), tasks: state.sockets.clone(), ticket: None };
-        let (tell, told) = oneshot::channel();
-        state.sockets.spawn("idempotency", async move {
+        let tenant = begin.tenant.clone();
+        apart(&state.sockets, &tenant, async move {
             let begun = attempt.store.begin_request(begin).await;
             if let Ok(BegunRequest::First(ticket) | BegunRequest::Again(ticket)) = &begun {
                 attempt.ticket = Some(ticket.clone());
             }
-            // If nobody listens any more, both are dropped here.
-            let _ = tell.send((begun, attempt));
-        });
-        told.await.map_err(|_| Problem::unavailable("the process is stopping, try again", PENDING_RETRY_AFTER_S))
+            (begun, attempt)
+        })
+        .await
     }
 
     /// The answer is given in any case: if its end cannot be written down, a second try finds the effect.
@@ -212,12 +213,32 @@ impl Drop for Try {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             let store = Arc::clone(&self.store);
-            self.tasks.spawn("idempotency", async move {
+            let errand = errand(&ticket.tenant, "the key is held until its lease is over");
+            self.tasks.spawn_errand(TASK, errand, async move {
                 // If the store is away the lease ends by itself.
                 let _ = store.end_request(&ticket, RequestEnd::Open).await;
             });
         }
     }
+}
+
+/// Begins a request in a task of its own: a client that goes away in the middle of the commit must not take the ticket with it.
+async fn apart<T: Send + 'static>(
+    tasks: &TaskGroup,
+    tenant: &TenantId,
+    begin: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Problem> {
+    let (tell, told) = oneshot::channel();
+    tasks.spawn_errand(TASK, errand(tenant, "the request was answered 503, nothing of it was done"), async move {
+        // If nobody listens any more, what has begun is dropped here.
+        let _ = tell.send(begin.await);
+    });
+    // It panicked, or the process is stopping.
+    told.await.map_err(|_| Problem::unavailable("nothing of this request was done, try again", PENDING_RETRY_AFTER_S))
+}
+
+fn errand(tenant: &TenantId, if_it_panics: &'static str) -> Errand {
+    Errand { tenant: Some(tenant.to_string()), if_it_panics: Some(if_it_panics), ..Errand::default() }
 }
 
 /// What a request is going to make: the same at every try of a request with a key.
@@ -346,32 +367,4 @@ fn ms(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(value: &str) -> Result<Option<String>, Problem> {
-        key(&HeaderMap::from_iter([(IDEMPOTENCY_KEY, HeaderValue::from_str(value).unwrap())]))
-    }
-
-    #[test]
-    fn a_key_may_stand_in_quotes_or_bare() {
-        assert_eq!(key(&HeaderMap::new()).unwrap(), None);
-        let longest = "x".repeat(KEY_MAX);
-        for (text, expected) in [("a-1", "a-1"), ("\"a-1\"", "a-1"), (r#""a\"b\\""#, r#"a"b\"#), (&longest, &longest)] {
-            assert_eq!(read(text).unwrap().unwrap(), expected);
-        }
-    }
-
-    #[test]
-    fn what_is_no_key_is_400_and_says_what_would_be() {
-        let too_long = "x".repeat(KEY_MAX + 1);
-        for bad in
-            ["", "\"\"", "\"", "\"a", "\"a\"; x=1", "\"a\\n\"", "\"a\"b\"", "a b", "\"a b\"", "a\u{e9}", &too_long]
-        {
-            assert_eq!(read(bad).unwrap_err().status(), 400, "{bad}");
-        }
-        let twice =
-            [(IDEMPOTENCY_KEY, HeaderValue::from_static("a")), (IDEMPOTENCY_KEY, HeaderValue::from_static("a"))];
-        assert_eq!(key(&HeaderMap::from_iter(twice)).unwrap_err().status(), 400);
-    }
-}
+mod tests;

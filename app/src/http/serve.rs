@@ -26,7 +26,6 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use supervision::TaskGroup;
-use telemetry::panic::{PANIC_RECOVERED, Policy, Recovery};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -108,7 +107,6 @@ pub async fn serve(listener: Bound, server: Server, stop: CancellationToken) -> 
     let name = door.server.name;
     OPEN.born(OfListener { listener: name });
     ACCEPT_FAILED.born(OfListener { listener: name });
-    PANIC_RECOVERED.born(Recovery { component: name, actor: name, policy: Policy::KeepRunning });
     tokio::select! {
         biased;
         () = door.stop.cancelled() => {}

@@ -107,6 +107,8 @@ impl Maker {
         let (auto, is_dynamic) =
             (above.auto_shutdown != AutoShutdown::Never, matches!(above.strategy, Strategy::Dynamic { .. }));
         let is_added = by_hand || is_dynamic;
+        // In real time it is waited for: several rests, of one who is told to panic several times, must not take minutes.
+        let rest = if self.pace == Pace::Paused { SECOND } else { SECOND / 10 };
         Node {
             number: self.nodes.len(),
             parent,
@@ -116,7 +118,7 @@ impl Maker {
             start_budget: if is_supervisor { None } else { Some(self.start_budget(may_fail_first)) },
             backoff: self.backoff(),
             intensity,
-            degrades: (own_budget && self.chance(50)).then(|| self.rng.u32(1..20) * SECOND),
+            degrades: (own_budget && self.chance(50)).then(|| self.rng.u32(1..20) * rest),
             may_fail_first,
             stop_group: if is_added { None } else { self.stop_group(parent) },
             is_significant: auto && restart != Restart::Permanent && self.chance(30),

@@ -44,6 +44,7 @@ impl Faults {
     fn destination(&mut self, signal: Signal, settings: &Settings, variables: &Variables) -> Option<Destination> {
         let wanted = self.keep(plan::is_wanted(signal, variables)).unwrap_or(false);
         self.keep(plan::timeout(signal, variables));
+        self.keep(plan::certificates(signal, variables));
         let transport = self.keep(plan::transport(signal, variables))?;
         self.keep(plan::url(signal, transport, settings, variables));
         let given = plan::given(signal, transport, settings, variables).filter(|_| wanted)?;

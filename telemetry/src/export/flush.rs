@@ -48,6 +48,8 @@ pub struct SignalReport {
     pub signal: Signal,
     /// How.
     pub outcome: Outcome,
+    /// Spans or log records that nobody has taken when the time was up.
+    pub waiting: usize,
 }
 
 impl fmt::Display for SignalReport {
@@ -55,7 +57,10 @@ impl fmt::Display for SignalReport {
         match &self.outcome {
             Outcome::Sent => write!(f, "{} sent", self.signal),
             Outcome::Failed(why) => write!(f, "{} lost: {why}", self.signal),
-            Outcome::TimedOut => write!(f, "{} lost: out of time", self.signal),
+            Outcome::TimedOut => match self.waiting {
+                0 => write!(f, "{} lost: out of time", self.signal),
+                items => write!(f, "{} lost: out of time, with {items} items", self.signal),
+            },
         }
     }
 }
@@ -79,7 +84,7 @@ pub(super) async fn flush(providers: Providers, runtime: Handle, budget: Duratio
     let settled = door::blocking(&runtime, move || panic::settle(budget / 4));
     let _ = timeout_at(deadline, settled).await;
     let left = deadline.saturating_duration_since(Instant::now());
-    let Providers { metrics, traces, logs, .. } = providers;
+    let Providers { metrics, traces, logs, .. } = providers.clone();
     let (exported_traces, exported_metrics) = (traces.clone(), metrics.clone());
     let reported = door::blocking(&runtime, move || reporters::settle(left));
     let (reported, traces, metrics, logs) = tokio::join!(
@@ -98,7 +103,8 @@ pub(super) async fn flush(providers: Providers, runtime: Handle, budget: Duratio
         }),
     );
     let outcomes = [(Signal::Traces, traces), (Signal::Metrics, metrics), (Signal::Logs, logs)];
-    let signals = outcomes.into_iter().map(|(signal, outcome)| SignalReport { signal, outcome }).collect();
+    let report = |(signal, outcome)| SignalReport { signal, outcome, waiting: providers.waiting(signal) };
+    let signals = outcomes.into_iter().map(report).collect();
     // Without an answer in time, it is as it was.
     let reports_lost = reported.ok().and_then(Result::ok).unwrap_or_else(|| reporters::settle(Duration::ZERO));
     FlushReport { signals, reports_lost, took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX) }

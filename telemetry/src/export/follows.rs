@@ -1,4 +1,4 @@
-//! A story is kept whole or not at all, whatever share of stories is kept.
+//! A story is kept whole or not at all, whatever share of stories is kept; and what panics outside of any is always kept.
 
 use crate::context::is_follower;
 use opentelemetry::trace::{Link, SpanKind, TraceId};
@@ -6,7 +6,7 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 
 /// For roots: one that follows from another trace is kept if that one is, here or in whichever process it was; any other as
-/// the sampler inside says.
+/// the sampler inside says, but for the span that a panic gets which has none.
 #[derive(Debug, Clone)]
 pub(super) struct Follows<S>(pub(super) S);
 
@@ -26,6 +26,8 @@ impl<S: ShouldSample + Clone + 'static> ShouldSample for Follows<S> {
                 true => SamplingDecision::RecordAndSample,
                 false => SamplingDecision::Drop,
             };
+        } else if name.starts_with("panic.") {
+            result.decision = SamplingDecision::RecordAndSample;
         }
         result
     }

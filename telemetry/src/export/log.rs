@@ -12,6 +12,9 @@ use std::io::IsTerminal as _;
 use tracing::Subscriber;
 use tracing::subscriber::set_global_default;
 use tracing_opentelemetry::OpenTelemetryLayer;
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::layer::{Filter, Layer, Layered, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Registry, fmt};
@@ -48,10 +51,19 @@ where
 }
 
 fn stderr(format: LogFormat) -> Boxed<Registry> {
-    let layer = fmt::layer().with_writer(std::io::stderr);
+    let layer = fmt::layer().fmt_fields(NotRead).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => layer.with_ansi(has_colours()).event_format(text::Text).boxed(),
         LogFormat::Json => layer.with_ansi(false).event_format(json::Json).boxed(),
+    }
+}
+
+/// Neither format shows the fields of the spans around a record, so no span pays for writing them.
+struct NotRead;
+
+impl<'writer> FormatFields<'writer> for NotRead {
+    fn format_fields<R: RecordFields>(&self, _: Writer<'writer>, _: R) -> std::fmt::Result {
+        Ok(())
     }
 }
 
@@ -141,9 +153,37 @@ mod tests {
     }
 
     #[test]
+    fn a_line_bears_the_time_at_which_it_happened_in_both_formats() {
+        let work = || {
+            let happened = crate::events::HappenedAt(jiff::Timestamp::UNIX_EPOCH);
+            let _attached = opentelemetry::Context::new().with_value(happened).attach();
+            tracing::info!("long ago");
+        };
+        assert!(logged(text::Text, work).starts_with("1970-01-01T00:00:00.000Z "));
+        let record: Value = serde_json::from_str(&logged(json::Json, work)).unwrap();
+        assert_eq!(record["timestamp"], "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
     fn a_value_of_several_lines_follows_below_its_record() {
         let line = logged(text::Text, || tracing::error!(stack = "first\nsecond", "broken"));
         assert!(line.ends_with(" telemetry::export::log::tests: broken\n  stack:\n    first\n    second\n"), "{line}");
+    }
+
+    #[test]
+    fn what_would_steer_a_terminal_is_shown_and_not_done() {
+        let line = logged(text::Text, || {
+            tracing::warn!(
+                subject = "\u{1b}[2J\rgone",
+                stack = "at\u{7}\nhere\u{1b}c",
+                "be\u{202e}ware\nsecond\u{1b}[H"
+            );
+        });
+        let place = "telemetry::export::log::tests";
+        let expected = format!(
+            " WARN {place}: be\\u{{202e}}ware subject=\"\\u{{1b}}[2J\\rgone\"\n    second\\u{{1b}}[H\n  stack:\n    at\\u{{7}}\n    here\\u{{1b}}c\n"
+        );
+        assert_eq!(line.split_once(' ').unwrap().1, expected);
     }
 
     #[test]

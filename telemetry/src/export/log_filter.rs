@@ -5,6 +5,7 @@
 
 use super::{StartError, filter};
 use crate::{door, lock};
+use opentelemetry::Context;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -57,18 +58,28 @@ impl LogFilter {
         self.0.state(lock(&self.0.change).as_ref())
     }
 
-    /// Puts `filter` in force, and the configured one again after `time`, unless there is another change before.
+    /// Puts `filter` in force, and the configured one again after `time`, unless there is another change before. `reverted`
+    /// is called then, to tell of it.
     ///
     /// # Errors
     /// [`StartError::Filter`] for one that cannot be read; then nothing has changed.
-    pub fn set(&self, filter: &str, time: Duration) -> Result<LogFilterState, StartError> {
+    pub fn set(
+        &self,
+        filter: &str,
+        time: Duration,
+        reverted: impl FnOnce() + Send + 'static,
+    ) -> Result<LogFilterState, StartError> {
         let mut change = lock(&self.0.change);
         self.0.apply(filter)?;
         let until = Instant::now() + time;
         let later = self.clone();
         let timer = door::spawn(&self.0.runtime, async move {
             tokio::time::sleep_until(until).await;
-            later.revert_at(until);
+            if later.revert_at(until) {
+                // On this runtime what is logged is not exported, unless one says so.
+                let _exported = Context::new().attach();
+                reverted();
+            }
         });
         let before = change.replace(Change { filter: filter.to_owned(), until, timer });
         before.inspect(|before| before.timer.abort());
@@ -83,13 +94,13 @@ impl LogFilter {
     }
 
     /// The end of a change, if it is the one that was to end then.
-    fn revert_at(&self, until: Instant) {
+    fn revert_at(&self, until: Instant) -> bool {
         let mut change = lock(&self.0.change);
-        if change.as_ref().is_some_and(|change| change.until == until) {
+        let is_it = change.as_ref().is_some_and(|change| change.until == until);
+        if is_it {
             self.0.revert(&mut change);
-            drop(change);
-            tracing::info!(filter = self.0.configured, "the log filter is the configured one again");
         }
+        is_it
     }
 }
 
@@ -126,6 +137,8 @@ impl fmt::Debug for LogFilter {
 mod tests {
     use super::*;
 
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
     const MINUTE: Duration = Duration::from_secs(60);
 
     /// A filter with one place, and what was put in force there.
@@ -142,21 +155,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_filter_is_in_force_for_its_time_and_then_the_configured_one_again() {
         let (filter, applied) = filter();
-        let state = filter.set("debug", MINUTE).unwrap();
+        let told = Arc::new(AtomicBool::new(false));
+        let tell = told.clone();
+        let state = filter.set("debug", MINUTE, move || tell.store(true, Relaxed)).unwrap();
         let expected = LogFilterState { filter: "debug".into(), configured: "info".into(), reverts_in: Some(MINUTE) };
         assert_eq!(state, expected);
         tokio::time::sleep(MINUTE - Duration::from_millis(1)).await;
-        assert_eq!(filter.state().filter, "debug");
+        assert!(filter.state().filter == "debug" && !told.load(Relaxed));
         tokio::time::sleep(Duration::from_millis(2)).await;
         assert_eq!((filter.state().filter.as_str(), filter.state().reverts_in), ("info", None));
         assert_eq!(*lock(&applied), ["debug", "info"]);
+        assert!(told.load(Relaxed));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_later_filter_takes_the_place_of_the_one_before_and_has_its_own_time() {
         let (filter, applied) = filter();
-        filter.set("debug", MINUTE).unwrap();
-        filter.set("warn", 3 * MINUTE).unwrap();
+        filter.set("debug", MINUTE, || panic!("it was replaced")).unwrap();
+        filter.set("warn", 3 * MINUTE, || panic!("it was reverted by hand")).unwrap();
         tokio::time::sleep(2 * MINUTE).await;
         assert_eq!(filter.state().filter, "warn");
         assert_eq!(filter.revert().reverts_in, None);
@@ -167,7 +183,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_filter_that_cannot_be_read_changes_nothing() {
         let (filter, applied) = filter();
-        let refused = filter.set("info,scheduler=loud", MINUTE).unwrap_err();
+        let refused = filter.set("info,scheduler=loud", MINUTE, || panic!("it was not set")).unwrap_err();
         assert!(matches!(refused, StartError::Filter { .. }), "{refused}");
         assert_eq!((filter.state().reverts_in, lock(&applied).len()), (None, 0));
     }

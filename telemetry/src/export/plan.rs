@@ -6,8 +6,9 @@ use http::Uri;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use opentelemetry_sdk::trace::Sampler;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 /// How long one export may take. The standard's 10 s would outlast every flush budget.
@@ -35,9 +36,26 @@ pub(super) struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Route {
     pub(super) transport: Transport,
-    /// Complete: for HTTP with the signal's path.
+    /// Complete: with its scheme, and for HTTP with the signal's path.
     pub(super) url: String,
     pub(super) timeout: Duration,
+    pub(super) certificates: Certificates,
+}
+
+/// Files in PEM, as they were read. What is not said is left to the system, or there is none.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Certificates {
+    /// Whom to trust, and nobody else.
+    pub(super) authority: Option<Vec<u8>>,
+    /// What to show for oneself, with its key.
+    pub(super) own: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl fmt::Debug for Certificates {
+    /// Without what they hold: a key is a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates").finish_non_exhaustive()
+    }
 }
 
 impl Route {
@@ -166,13 +184,20 @@ fn route(signal: Signal, settings: &Settings, variables: &Variables) -> Result<O
     let wanted = is_wanted(signal, variables)?;
     let transport = transport(signal, variables)?;
     let timeout = timeout(signal, variables)?;
+    let certificates = certificates(signal, variables)?;
     let url = url(signal, transport, settings, variables)?;
-    Ok(url.filter(|_| wanted).map(|url| Route { transport, url, timeout }))
+    Ok(url.filter(|_| wanted).map(|url| Route { transport, url, timeout, certificates }))
 }
 
 /// The SDK reads it too, but shows nobody what it has read.
 pub(super) fn queue_max(name: &str, variables: &Variables) -> Result<usize, StartError> {
-    Ok(variables.parsed(&[name], "a number of items above 0")?.map_or(QUEUE_MAX, NonZeroUsize::get))
+    const EXPECTED: &str = "a number of items from 1 to 1000000";
+    let Some(items) = variables.parsed(&[name], EXPECTED)? else { return Ok(QUEUE_MAX) };
+    // The SDK has room made for all of them at once.
+    match (1..=1_000_000).contains(&items) {
+        true => Ok(items),
+        false => Err(StartError::Variable { name: name.to_owned(), value: items.to_string(), expected: EXPECTED }),
+    }
 }
 
 pub(super) fn timeout(signal: Signal, variables: &Variables) -> Result<Duration, StartError> {
@@ -209,7 +234,7 @@ pub(super) fn url(
     variables: &Variables,
 ) -> Result<Option<String>, StartError> {
     let given = given(signal, transport, settings, variables);
-    given.map(|given| complete(signal, transport, &given)).transpose()
+    given.map(|given| complete(signal, transport, &given, variables)).transpose()
 }
 
 /// Who says where a signal goes. Displayed as the name of the variable or setting.
@@ -275,22 +300,76 @@ enum Path {
     AsGiven,
 }
 
-fn complete(signal: Signal, transport: Transport, given: &Given) -> Result<String, StartError> {
+fn complete(signal: Signal, transport: Transport, given: &Given, variables: &Variables) -> Result<String, StartError> {
     let (url, path) = (given.address.as_str(), given.path);
     let wrong = |reason| StartError::Endpoint { from: given.from.to_string(), value: url.to_owned(), reason };
     let parsed: Uri = url.parse().map_err(|_| wrong("not a URL"))?;
     if parsed.authority().is_none_or(|authority| authority.host().is_empty()) {
         return Err(wrong("no host"));
     }
-    match (transport, path, parsed.scheme_str()) {
-        // A gRPC endpoint may come without a scheme; OTEL_EXPORTER_OTLP_INSECURE then decides.
-        (Transport::Grpc, _, Some("http" | "https") | None) => Ok(url.to_owned()),
-        (Transport::Http, Path::AsGiven, Some("http" | "https")) => Ok(url.to_owned()),
-        (Transport::Http, Path::Append, Some("http" | "https")) => {
-            Ok(format!("{}{}", url.trim_end_matches('/'), signal.path()))
-        }
-        _ => Err(wrong("it must begin with http:// or https://")),
+    // As a URL's parser sees the scheme, which may be written in capitals.
+    let scheme = match (parsed.scheme_str(), transport) {
+        (Some(scheme @ ("http" | "https")), _) => scheme,
+        // Only here the standard lets the scheme be left out, and has a variable to decide then.
+        (None, Transport::Grpc) if is_insecure(signal, variables) => "http",
+        (None, Transport::Grpc) => "https",
+        _ => return Err(wrong("it must begin with http:// or https://")),
+    };
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    Ok(match (transport, path) {
+        (Transport::Http, Path::Append) => format!("{scheme}://{}{}", rest.trim_end_matches('/'), signal.path()),
+        _ => format!("{scheme}://{rest}"),
+    })
+}
+
+fn is_insecure(signal: Signal, variables: &Variables) -> bool {
+    let names = signal.variables("INSECURE");
+    variables.first(&as_strs(&names)).is_some_and(|(name, _)| variables.is_true(name))
+}
+
+/// The SDK reads none of them.
+pub(super) fn certificates(signal: Signal, variables: &Variables) -> Result<Certificates, StartError> {
+    let authority = pem(signal, "CERTIFICATE", is_certificates, variables)?;
+    let certificate = pem(signal, "CLIENT_CERTIFICATE", is_certificates, variables)?;
+    let key = pem(signal, "CLIENT_KEY", is_key, variables)?;
+    let own = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (Some(_), None) => return Err(alone(signal, "CLIENT_CERTIFICATE", "of use without its key", variables)),
+        (None, Some(_)) => return Err(alone(signal, "CLIENT_KEY", "of use without its certificate", variables)),
+    };
+    Ok(Certificates { authority, own })
+}
+
+fn is_certificates(pem: &[u8]) -> bool {
+    let mut all = CertificateDer::pem_slice_iter(pem).peekable();
+    all.peek().is_some() && all.all(|each| each.is_ok())
+}
+
+fn is_key(pem: &[u8]) -> bool {
+    PrivateKeyDer::from_pem_slice(pem).is_ok()
+}
+
+/// The file that a variable names.
+fn pem(
+    signal: Signal,
+    what: &str,
+    is_it: impl Fn(&[u8]) -> bool,
+    variables: &Variables,
+) -> Result<Option<Vec<u8>>, StartError> {
+    let names = signal.variables(what);
+    let Some((_, path)) = variables.first(&as_strs(&names)) else { return Ok(None) };
+    match std::fs::read(path) {
+        Ok(pem) if is_it(&pem) => Ok(Some(pem)),
+        Ok(_) => Err(alone(signal, what, "a file that holds this in PEM", variables)),
+        Err(_) => Err(alone(signal, what, "a file that can be read", variables)),
     }
+}
+
+fn alone(signal: Signal, what: &str, expected: &'static str, variables: &Variables) -> StartError {
+    let names = signal.variables(what);
+    let (name, value) = variables.first(&as_strs(&names)).unwrap_or_default();
+    StartError::Variable { name: name.to_owned(), value, expected }
 }
 
 pub(super) fn propagation(variables: &Variables) -> Result<Vec<Propagation>, StartError> {

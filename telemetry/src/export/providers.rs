@@ -3,14 +3,14 @@
 use super::StartError;
 use super::client::Clients;
 use super::pipeline::Pipeline;
-use super::plan::{Plan, Route, Signal, Transport};
+use super::plan::{Certificates, Plan, Route, Signal, Transport};
 use super::prometheus::Page;
 use super::room::{Bounded, Lossy, Room};
 use super::stamps::Stamps;
 use crate::context::GivenOrRandom;
 use crate::recorder::Recorder;
 use crate::recorder::sampler::Recorded;
-use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
+use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig, Identity};
 use opentelemetry_otlp::{
     ExporterBuildError, LogExporter, MetricExporter, Protocol, SpanExporter, WithExportConfig, WithHttpConfig,
     WithTonicConfig,
@@ -19,6 +19,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{BatchConfigBuilder as LogBatch, BatchLogProcessor, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::trace::{BatchConfigBuilder as SpanBatch, BatchSpanProcessor, SdkTracerProvider};
+use std::sync::Arc;
 
 /// The providers, cheap to clone. Traces and metrics are there even if they go nowhere: ids and `/metrics` need them.
 #[derive(Debug, Clone)]
@@ -27,6 +28,14 @@ pub(super) struct Providers {
     pub(super) traces: SdkTracerProvider,
     pub(super) logs: Option<SdkLoggerProvider>,
     pub(super) page: Page,
+    rooms: Rooms,
+}
+
+/// What waits, of the signals that wait.
+#[derive(Debug, Clone, Default)]
+struct Rooms {
+    traces: Option<Arc<Room>>,
+    logs: Option<Arc<Room>>,
 }
 
 impl Providers {
@@ -36,9 +45,20 @@ impl Providers {
         let (metrics, page) = metrics(plan, resource.clone(), &mut clients)?;
         // Before the others are built: they look for it to report their own losses.
         opentelemetry::global::set_meter_provider(metrics.clone());
-        let traces = traces(plan, resource.clone(), recorder, &mut clients)?;
-        let logs = logs(plan, resource, recorder, &mut clients)?;
-        Ok(Self { metrics, traces, logs, page })
+        let mut rooms = Rooms::default();
+        let traces = traces(plan, resource.clone(), recorder, &mut clients, &mut rooms.traces)?;
+        let logs = logs(plan, resource, recorder, &mut clients, &mut rooms.logs)?;
+        Ok(Self { metrics, traces, logs, page, rooms })
+    }
+
+    /// How many items of a signal have not been taken by the collector yet.
+    pub(super) fn waiting(&self, signal: Signal) -> usize {
+        let room = match signal {
+            Signal::Traces => &self.rooms.traces,
+            Signal::Logs => &self.rooms.logs,
+            Signal::Metrics => &None,
+        };
+        room.as_ref().map_or(0, |room| room.waiting())
     }
 }
 
@@ -57,6 +77,7 @@ fn traces(
     resource: Resource,
     recorder: Option<&Recorder>,
     clients: &mut Clients,
+    room: &mut Option<Arc<Room>>,
 ) -> Result<SdkTracerProvider, StartError> {
     let sampler = plan.sampler.clone();
     let builder = SdkTracerProvider::builder().with_resource(resource).with_id_generator(GivenOrRandom::default());
@@ -65,6 +86,7 @@ fn traces(
         None => builder.with_sampler(sampler),
     };
     let exports = plan.traces.as_ref().map(|route| span_batches(plan, route, clients)).transpose()?;
+    *room = exports.as_ref().map(|exports| exports.room.clone());
     Ok(builder.with_span_processor(Pipeline { exports, recorder: recorder.cloned() }).build())
 }
 
@@ -81,6 +103,7 @@ fn logs(
     resource: Resource,
     recorder: Option<&Recorder>,
     clients: &mut Clients,
+    place: &mut Option<Arc<Room>>,
 ) -> Result<Option<SdkLoggerProvider>, StartError> {
     if plan.logs.is_none() && recorder.is_none() {
         return Ok(None);
@@ -95,6 +118,7 @@ fn logs(
         let batches = BatchLogProcessor::builder(Bounded { inner, room: room.clone() });
         let config = LogBatch::default().with_max_queue_size(plan.log_queue_max);
         let inner = batches.with_batch_config(config.build()).build();
+        *place = Some(room.clone());
         builder = builder.with_log_processor(Bounded { inner, room });
     }
     Ok(Some(builder.build()))
@@ -121,7 +145,7 @@ macro_rules! exporter {
                 Transport::Grpc => {
                     let builder = $exporter::builder().with_tonic();
                     let builder = match route.is_tls() {
-                        true => builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots()),
+                        true => builder.with_tls_config(tls(&route.certificates)),
                         false => builder,
                     };
                     builder.with_endpoint(&route.url).with_timeout(route.timeout).build()
@@ -130,6 +154,17 @@ macro_rules! exporter {
             Ok(built?)
         }
     };
+}
+
+fn tls(Certificates { authority, own }: &Certificates) -> ClientTlsConfig {
+    let config = match authority {
+        Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
+        None => ClientTlsConfig::new().with_enabled_roots(),
+    };
+    match own {
+        Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key)),
+        None => config,
+    }
 }
 
 exporter!(span_exporter -> SpanExporter);

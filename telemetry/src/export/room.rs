@@ -72,6 +72,11 @@ impl Room {
         false
     }
 
+    /// Items that are waiting or under way.
+    pub(super) fn waiting(&self) -> usize {
+        self.items.load(Relaxed)
+    }
+
     fn leave(&self, items: usize, bytes: usize) {
         self.items.fetch_sub(items, Relaxed);
         self.bytes.fetch_sub(bytes, Relaxed);

@@ -1,7 +1,8 @@
 //! What every span and every log record is given on its way out, wherever it was made.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use opentelemetry::logs::LogRecord as _;
 use opentelemetry::trace::Span as _;
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
@@ -10,15 +11,22 @@ use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord};
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 
 use crate::context::{REQUEST_ID_FIELD, RequestId};
+use crate::events::HappenedAt;
 
 /// Each bears the id of the request that it all began with, so that one search finds the whole story. A log record is
-/// given its time as well: the bridge from `tracing` leaves it empty, and viewers then show 1970.
+/// given its time as well, if there is one in force that of what [happened](HappenedAt): the bridge from `tracing` leaves it
+/// empty, and viewers then show 1970.
 #[derive(Debug)]
 pub(crate) struct Stamps;
 
 /// The id of the request in force.
 pub(super) fn request_id() -> Option<RequestId> {
     Context::map_current(|context| context.get::<RequestId>().cloned())
+}
+
+/// When what is logged now happened, if that is not just now.
+pub(super) fn happened_at() -> Option<Timestamp> {
+    Context::map_current(|context| context.get::<HappenedAt>().map(|happened| happened.0))
 }
 
 impl SpanProcessor for Stamps {
@@ -41,8 +49,9 @@ impl SpanProcessor for Stamps {
 
 impl LogProcessor for Stamps {
     fn emit(&self, record: &mut SdkLogRecord, _: &InstrumentationScope) {
-        if let (None, Some(observed)) = (record.timestamp(), record.observed_timestamp()) {
-            record.set_timestamp(observed);
+        let known = record.timestamp().or(happened_at().map(SystemTime::from));
+        if let Some(time) = known.or(record.observed_timestamp()) {
+            record.set_timestamp(time);
         }
         if let Some(id) = request_id() {
             record.add_attribute(REQUEST_ID_FIELD, id.to_string());

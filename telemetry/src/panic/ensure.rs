@@ -150,16 +150,21 @@ impl Assertion {
         condition.into_iter().chain(self.fields.iter().map(|(key, value)| ((*key).to_owned(), value.clone())))
     }
 
-    /// The fields in one line, `key=value`, for a log record, whose fields are fixed; none if there are none.
+    /// The fields as [`line()`].
     pub(super) fn line(&self) -> Option<String> {
-        let mut line = String::new();
-        for (key, value) in &self.fields {
-            let gap = if line.is_empty() { "" } else { " " };
-            let is_plain = !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c == '"' || c == '=');
-            let _ = if is_plain { write!(line, "{gap}{key}={value}") } else { write!(line, "{gap}{key}={value:?}") };
-        }
-        Some(line).filter(|line| !line.is_empty())
+        line(self.fields.iter().map(|(key, value)| (*key, value.as_str())))
     }
+}
+
+/// All in one line, `key=value`, for a log record, whose fields are fixed; none if there are none.
+pub(super) fn line<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {
+    let mut line = String::new();
+    for (key, value) in pairs {
+        let gap = if line.is_empty() { "" } else { " " };
+        let is_plain = !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c == '"' || c == '=');
+        let _ = if is_plain { write!(line, "{gap}{key}={value}") } else { write!(line, "{gap}{key}={value:?}") };
+    }
+    Some(line).filter(|line| !line.is_empty())
 }
 
 thread_local! {

@@ -15,6 +15,8 @@ macro_rules! panicked {
                 message_type: Option<&'a str>,
                 incarnation: i64,
                 tenant: Option<&'a str>,
+                #[name = "panic.detail"]
+                detail: Option<&'a str>,
                 #[name = "incident.id"]
                 incident: &'a str,
                 #[name = "thread.name"]
@@ -38,7 +40,7 @@ macro_rules! panicked {
         }
 
         impl<'a> $name<'a> {
-            pub(super) fn of(job: &'a Job, incident: &'a str) -> Self {
+            pub(super) fn of(job: &'a Job, incident: &'a str, detail: Option<&'a str>) -> Self {
                 let panic = &job.incident;
                 Self {
                     component: &panic.component,
@@ -48,6 +50,7 @@ macro_rules! panicked {
                     message_type: panic.message_type.as_deref(),
                     incarnation: i64::try_from(panic.incarnation).unwrap_or(i64::MAX),
                     tenant: panic.tenant.as_deref(),
+                    detail,
                     incident,
                     thread: &panic.thread,
                     suppressed: None,
@@ -65,8 +68,9 @@ macro_rules! panicked {
 }
 
 panicked! {
-    /// A panic was caught, and what it cost is known: the policy says. The fields of an assertion stand in the record in one
-    /// line, `panic.context`, and on the span one by one, `panic.context.<key>`.
+    /// A panic was caught, and what it cost is known: the policy says. `panic.detail` is what was worked on, in one line:
+    /// `job.id=... job.kind=...`. The fields of an assertion stand in the record in one line, `panic.context`, and on the span
+    /// one by one, `panic.context.<key>`.
     Recovered = "panic.recovered";
     /// A panic that no catch site of ours took; `phase` says how that is known.
     Uncaught = "panic.uncaught";

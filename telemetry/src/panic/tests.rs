@@ -88,6 +88,20 @@ fn a_panic_is_told_exactly_once_as_metric_event_log_and_incident() {
     assert_eq!((json["outcome"].as_str(), json["tenant"].as_str()), (Some("restarted"), Some("acme")));
 }
 
+/// In a trace the cause would stand behind its effect otherwise.
+#[test]
+fn the_log_record_of_a_panic_bears_the_time_of_the_panic_and_not_that_of_its_backtrace() {
+    let _alone = alone();
+    let recording = Recording::new();
+    let panic = recording.run(|| catch_sync(|| panic!("at its time"))).unwrap_err();
+    let at = panic.at;
+    record(site("time", "time"), panic);
+    settled();
+    let (happened, written) = recording.log_times();
+    assert_eq!(happened, at.into());
+    assert!(written > happened);
+}
+
 #[test]
 fn what_an_assertion_saw_reaches_incident_span_event_and_log() {
     let _alone = alone();
@@ -109,6 +123,8 @@ fn what_an_assertion_saw_reaches_incident_span_event_and_log() {
     assert_eq!((value("exception.message"), value("panic.condition")), ("the sum is off".into(), "1 > 2".into()));
     assert_eq!((value("panic.context.total"), value("panic.context.actor")), ("7".into(), "mine".into()));
     assert_eq!(value("actor"), "sum", "a field of the same name hides nothing");
+    assert_eq!(value("panic.detail"), "job=17", "what it worked on, and not what the assertion saw");
+    assert_eq!(recording.log_field("panic.detail").as_deref(), Some("job=17"));
     assert_eq!(recording.log_field("panic.condition").as_deref(), Some("1 > 2"));
     assert_eq!(recording.log_field("exception.message").as_deref(), Some("the sum is off"));
     let line = r#"total=7 names="[\"a\", \"b\"]" actor=mine"#;

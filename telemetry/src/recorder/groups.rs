@@ -49,6 +49,8 @@ pub(super) struct Groups<T> {
     items: [usize; 3],
     healthy_max: usize,
     kept_max: usize,
+    /// How many items came so far.
+    pub(super) taken: u64,
 }
 
 /// How much there is.
@@ -87,7 +89,7 @@ impl<T> Default for Gone<T> {
 impl<T: Size> Groups<T> {
     pub(super) fn new(healthy_max: usize, kept_max: usize) -> Self {
         let (by_trace, queues) = (Map::default(), Default::default());
-        Self { by_trace, queues, bytes: [0; 3], items: [0; 3], healthy_max, kept_max }
+        Self { by_trace, queues, bytes: [0; 3], items: [0; 3], healthy_max, kept_max, taken: 0 }
     }
 
     /// The class of a trace: healthy, if nothing of it is kept.
@@ -98,6 +100,7 @@ impl<T: Size> Groups<T> {
     /// Keeps `item` of `trace`, which is of this class from now on, or of a graver one if it was before.
     pub(super) fn push(&mut self, trace: Trace, class: Class, (item, size): (Arc<T>, usize)) -> Gone<T> {
         let mut gone = Gone::default();
+        self.taken += 1;
         let before = self.by_trace.get(&trace).map(|group| group.class);
         let class = before.map_or(class, |before| class.max(before));
         let full = self.limit(class) / 2;

@@ -1,13 +1,14 @@
 //! Spans that have started and not ended: what hangs now.
 
 use super::Recorder;
-use super::size::attributes;
+use super::size::{HELD, attributes, owned};
 use super::values::{Attributes, cut, kind, nanos};
 use opentelemetry::trace::{SpanId, SpanKind, TraceId};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 use serde::Serialize;
 use std::borrow::Cow;
+use std::mem::size_of;
 use std::time::{Duration, SystemTime};
 
 /// Attributes of an open span that are kept, and the bytes of each text among them. What comes later is seen at its end.
@@ -23,7 +24,7 @@ pub(super) struct Open {
     pub(super) name: Cow<'static, str>,
     kind: SpanKind,
     pub(super) start: SystemTime,
-    attributes: Vec<KeyValue>,
+    pub(super) attributes: Vec<KeyValue>,
 }
 
 impl From<SpanData> for Open {
@@ -43,6 +44,13 @@ impl From<SpanData> for Open {
             start: span.start_time,
             attributes: kept,
         }
+    }
+}
+
+impl Open {
+    /// What it takes, in bytes, as [`super::size`] counts.
+    pub(super) fn size(&self) -> usize {
+        HELD + size_of::<Self>() + owned(&self.name) + attributes(&self.attributes)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The state, split by trace id, so that threads seldom want the same lock.
 
-use super::groups::{Class, Gone, Groups, Kept};
+use super::groups::{Class, Gone, Groups, Held, Kept};
 use super::keys::{Map, Trace};
 use super::open::Open;
 use super::size::Size as _;
@@ -15,6 +15,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Bytes of open spans, beside their number: strangers say how long some of their texts are. One more may be taken by each thread.
+const OPEN_BYTES_MAX: usize = 4 << 20;
+
 /// How many there are. Each has its part of every limit.
 const SHARDS: usize = 8;
 
@@ -26,6 +29,7 @@ pub(super) struct Shards {
     /// Trace ids come from clients too: which shard they lead to must not be theirs to choose.
     hasher: RandomState,
     open: AtomicUsize,
+    open_bytes: AtomicUsize,
     open_max: usize,
     slow: Duration,
 }
@@ -34,6 +38,8 @@ pub(super) struct Shards {
 struct Shard {
     /// By the number that its span id is: those are our own, and random.
     open: Map<u64, Arc<Open>>,
+    /// Spans that have started so far.
+    started: u64,
     spans: Groups<SpanData>,
     logs: Groups<SdkLogRecord>,
 }
@@ -53,6 +59,7 @@ impl Shards {
         let (recent_max, kept_max) = (settings.recent_max_bytes / SHARDS, settings.kept_max_bytes / SHARDS);
         let shard = || Shard {
             open: Map::default(),
+            started: 0,
             spans: Groups::new(recent_max, kept_max),
             logs: Groups::new(healthy_logs, kept_logs),
         };
@@ -61,6 +68,7 @@ impl Shards {
             loose: Mutex::new(Groups::new(2 * eighth, 0)),
             hasher: RandomState::new(),
             open: AtomicUsize::new(0),
+            open_bytes: AtomicUsize::new(0),
             open_max: settings.open_max,
             slow: settings.slow,
         }
@@ -74,17 +82,21 @@ impl Shards {
 
     /// Answers false if there are too many open already.
     pub(super) fn start(&self, span: &Span) -> bool {
-        if self.open.load(Relaxed) >= self.open_max {
+        if self.open.load(Relaxed) >= self.open_max || self.open_bytes.load(Relaxed) >= OPEN_BYTES_MAX {
             return false;
         }
         let Some(data) = span.exported_data() else { return true };
         let context = span.span_context();
         let ((_, shard), id) = (self.of(context.trace_id()), number(context.span_id()));
         let open = Arc::new(Open::from(data));
-        let before = lock(shard).open.insert(id, open);
-        if before.is_none() {
-            self.open.fetch_add(1, Relaxed);
-        }
+        let size = open.size();
+        let mut shard = lock(shard);
+        shard.started += 1;
+        let before = shard.open.insert(id, open);
+        drop(shard);
+        self.open.fetch_add(1, Relaxed);
+        self.open_bytes.fetch_add(size, Relaxed);
+        self.closed(before);
         true
     }
 
@@ -107,10 +119,15 @@ impl Shards {
             gone.logs = shard.logs.promote(trace, class);
         }
         drop(shard);
-        if open.is_some() {
-            self.open.fetch_sub(1, Relaxed);
-        }
+        self.closed(open);
         gone
+    }
+
+    fn closed(&self, open: Option<Arc<Open>>) {
+        if let Some(open) = open {
+            self.open.fetch_sub(1, Relaxed);
+            self.open_bytes.fetch_sub(open.size(), Relaxed);
+        }
     }
 
     pub(super) fn log(&self, record: SdkLogRecord) -> Gone<SdkLogRecord> {
@@ -126,8 +143,11 @@ impl Shards {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let [logs, _] = lock(&self.loose).held();
-        let mut stats = Stats { open: self.open.load(Relaxed), logs, ..Stats::default() };
+        let loose = lock(&self.loose);
+        let ([logs, _], logged) = (loose.held(), loose.taken);
+        drop(loose);
+        let open = Held { items: self.open.load(Relaxed), bytes: self.open_bytes.load(Relaxed) };
+        let mut stats = Stats { open, logs, logged, ..Stats::default() };
         for shard in &self.shards {
             let shard = lock(shard);
             let ([recent, kept], [of_healthy, of_kept]) = (shard.spans.held(), shard.logs.held());
@@ -135,6 +155,9 @@ impl Shards {
             stats.kept += kept;
             stats.logs += of_healthy;
             stats.logs += of_kept;
+            stats.started += shard.started;
+            stats.ended += shard.spans.taken;
+            stats.logged += shard.logs.taken;
         }
         stats
     }

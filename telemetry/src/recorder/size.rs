@@ -13,7 +13,7 @@ use std::mem::size_of;
 const PIECE: usize = 16;
 
 /// The counts of an `Arc`, and the place in a queue that points to it.
-const HELD: usize = PIECE + 2 * size_of::<usize>() + 2 * size_of::<usize>();
+pub(super) const HELD: usize = PIECE + 2 * size_of::<usize>() + 2 * size_of::<usize>();
 
 /// Something that is kept and takes room.
 pub(crate) trait Size {
@@ -101,7 +101,7 @@ fn any(value: &AnyValue) -> usize {
 }
 
 #[expect(clippy::ptr_arg, reason = "only text that is owned is on the heap")]
-fn owned(text: &Cow<'static, str>) -> usize {
+pub(super) fn owned(text: &Cow<'static, str>) -> usize {
     match text {
         Cow::Borrowed(_) => 0,
         Cow::Owned(text) => block::<u8>(text.capacity()),

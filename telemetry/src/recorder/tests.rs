@@ -81,8 +81,12 @@ fn what_is_held_stays_within_its_bytes_and_the_latest_is_there() {
     let stats = bench.recorder.stats();
     assert!(stats.recent.bytes <= 1 << 20, "{stats:?}");
     assert!(stats.recent.bytes > (1 << 20) * 9 / 10, "the room is used: {stats:?}");
-    assert_eq!((stats.kept, stats.open), (Held::default(), 0));
+    assert_eq!((stats.kept, stats.open), (Held::default(), Held::default()));
     assert_eq!(bench.view(latest)["spans"], 1);
+    work();
+    let later = bench.recorder.stats();
+    assert_eq!(later.recent.items, stats.recent.items, "one goes for each that comes");
+    assert_eq!((later.started, later.ended), (stats.started + 1, stats.ended + 1), "and is counted");
 }
 
 #[test]
@@ -160,9 +164,39 @@ fn an_open_span_is_listed_until_it_ends() {
     assert_eq!((count, list[0].name.as_str(), list[0].attributes.text("job.id")), (1, "hangs", Some("j1")));
     let view = bench.view(trace);
     assert_eq!((&view["name"], &view["open"], &view["spans"]), (&json!("hangs"), &json!(1), &json!(0)));
+    assert_eq!(bench.names(TraceQuery::default()), ["hangs"]);
     open.end();
     assert_eq!(bench.recorder.open(10), (Vec::new(), 0));
     assert_eq!(bench.view(trace)["spans"], 1);
+}
+
+#[test]
+fn a_trace_of_which_nothing_has_ended_is_found_by_its_tenant_and_takes_until_now() {
+    let bench = Bench::new(&small());
+    let builder = SpanBuilder::from_name("hangs").with_attributes([KeyValue::new("tenant", "demo")]);
+    let open = bench
+        .tracer
+        .build_with_context(builder.with_start_time(SystemTime::now() - Duration::from_secs(60)), &Context::new());
+    let of_demo = TraceQuery { tenant: Some("demo".into()), min_ms: Some(60_000), ..TraceQuery::default() };
+    assert_eq!(bench.names(of_demo.clone()), ["hangs"]);
+    assert_eq!(bench.names(TraceQuery { errors: true, ..of_demo }), Vec::<String>::new());
+    let view = bench.view(open.span_context().trace_id());
+    assert!(view["duration_ns"].as_u64().unwrap() >= 60_000_000_000, "{view}");
+}
+
+#[test]
+fn open_spans_are_bounded_in_bytes_too() {
+    let bench = Bench::new(&RecorderSettings { open_max: 100_000, ..small() });
+    let attributes = |n: usize| (0..16).map(move |at| KeyValue::new(format!("{n}.{at}"), "x".repeat(10_000)));
+    let start = |n| {
+        bench.tracer.build_with_context(SpanBuilder::from_name("work").with_attributes(attributes(n)), &Context::new())
+    };
+    let open: Vec<_> = (0..3_000).map(start).collect();
+    let held = bench.recorder.stats().open;
+    assert!(held.bytes <= (4 << 20) + 10_000 && held.bytes > 3 << 20, "{held:?}");
+    assert!((500..2_000).contains(&held.items), "each is cut to what one wants to know of it: {held:?}");
+    drop(open);
+    assert_eq!(bench.recorder.stats().open, Held::default());
 }
 
 #[test]
@@ -171,7 +205,7 @@ fn no_more_open_spans_are_listed_than_there_may_be() {
     let open: Vec<_> = (0..25).map(|_| bench.start("work", &Context::new())).collect();
     assert_eq!(bench.recorder.open(100).1, 10);
     drop(open);
-    assert_eq!(bench.recorder.stats().open, 0);
+    assert_eq!(bench.recorder.stats().open, Held::default());
     let _again = bench.start("again", &Context::new());
     assert_eq!(bench.recorder.open(100).1, 1, "there is room again");
 }
@@ -227,6 +261,26 @@ fn a_trace_is_shown_with_all_that_is_known_of_its_spans() {
     );
     let followers = &bench.view(first)["followers"];
     assert_eq!((followers.as_array().unwrap().len(), &followers[0]["trace_id"]), (1, &json!(trace.to_string())));
+}
+
+#[test]
+fn what_is_too_much_to_be_shown_of_a_trace_is_counted() {
+    let bench = Bench::new(&RecorderSettings { log_max_bytes: 1 << 30, ..RecorderSettings::default() });
+    let logger = SdkLoggerProvider::builder().with_log_processor(bench.recorder.clone()).build();
+    let subscribed = Subscribed::new(bench.tracer.clone(), &logger);
+    let first = subscribed.run(|| {
+        tracing::info_span!("first").in_scope(|| {
+            (0..5_003).for_each(|n| tracing::info!(n, "again"));
+            Context::current().span().span_context().trace_id()
+        })
+    });
+    for _ in 0..204 {
+        bench.trace("next", |span| span.set_attribute(KeyValue::new("origin.trace_id", first.to_string())));
+    }
+    let view = bench.view(first);
+    assert_eq!(view["left_off"], json!({ "spans": 0, "logs": 3, "followers": 4 }));
+    assert_eq!(view["items"][0]["logs"].as_array().unwrap().len(), 5_000);
+    assert_eq!(bench.recorder.stats().logged, 5_003);
 }
 
 #[test]

@@ -10,8 +10,9 @@ use crate::context::ORIGIN_TRACE_ID;
 use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry_sdk::trace::SpanData;
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Of one trace, so much is shown at most, of each kind.
 const SHOWN_MAX: usize = 5_000;
@@ -60,7 +61,7 @@ pub struct Summary {
     pub name: String,
     /// When it began, nanoseconds since the epoch.
     pub start_unix_nano: u64,
-    /// Until the end of what has ended last, in nanoseconds.
+    /// Until the end of what has ended last, or until now if something of it is open, in nanoseconds.
     pub duration_ns: u64,
     /// Spans that have ended and are kept.
     pub spans: usize,
@@ -103,7 +104,7 @@ pub struct TraceView {
     pub logs: Vec<LogView>,
     /// Traces that link to it or name it as their origin, newest first.
     pub followers: Vec<Summary>,
-    /// How many spans and followers are not shown because there are too many.
+    /// How much is not shown because there is too much.
     pub left_off: LeftOff,
 }
 
@@ -112,12 +113,14 @@ pub struct TraceView {
 pub struct LeftOff {
     /// Spans.
     pub spans: usize,
+    /// Log records, the oldest.
+    pub logs: usize,
     /// Traces.
     pub followers: usize,
 }
 
 impl Recorder {
-    /// Traces, newest first.
+    /// Traces, newest first, also those of which nothing has ended yet.
     pub fn traces(&self, query: &TraceQuery) -> Vec<Summary> {
         let open = self.open_by_trace();
         let name = query.name.as_deref().map(str::to_lowercase);
@@ -129,7 +132,14 @@ impl Recorder {
                 && query.since_ms.is_none_or(|ms| summary.start_unix_nano >= ms.saturating_mul(1_000_000))
                 && query.after.as_ref().is_none_or(|after| summary.place() < *after)
         };
-        let found = self.shards().traces().map(|trace| summarized(&trace, &open)).filter(is_asked).collect();
+        let mut begun: HashSet<TraceId> = open.keys().copied().collect();
+        let mut found = Vec::new();
+        for trace in self.shards().traces() {
+            begun.remove(&trace.0);
+            found.extend(Some(summarized(&trace, &open)).filter(is_asked));
+        }
+        let begun = begun.into_iter().map(|id| summarized(&(id, Class::Healthy, Vec::new()), &open));
+        found.extend(begun.filter(is_asked));
         newest(found, query.limit).0
     }
 
@@ -137,7 +147,7 @@ impl Recorder {
     pub fn trace(&self, id: TraceId) -> Option<TraceView> {
         let (class, mut kept) = self.shards().trace(id).unwrap_or((Class::Healthy, Vec::new()));
         let open = self.open_of(id, SHOWN_MAX);
-        let query = LogQuery { trace: Some(id), level: LogLevel::Trace, limit: SHOWN_MAX };
+        let query = LogQuery { trace: Some(id), level: LogLevel::Trace, limit: usize::MAX };
         let mut logs = self.logs(&query);
         if kept.is_empty() && open.is_empty() && logs.is_empty() {
             return None;
@@ -150,7 +160,9 @@ impl Recorder {
             summary.start_unix_nano = first.time_unix_nano;
         }
         let followers = self.followers(id);
-        let left_off = LeftOff { spans: kept.len().saturating_sub(SHOWN_MAX), followers: followers.1 };
+        let beyond = |all: usize| all.saturating_sub(SHOWN_MAX);
+        let left_off = LeftOff { spans: beyond(kept.len()), logs: beyond(logs.len()), followers: followers.1 };
+        logs.truncate(SHOWN_MAX);
         let began = summary.start_unix_nano;
         let mut spans: Vec<_> = kept.iter().take(SHOWN_MAX).map(|span| SpanView::new(span, began)).collect();
         place(&mut logs, &mut spans);
@@ -187,9 +199,12 @@ fn newest(mut found: Vec<Summary>, limit: usize) -> (Vec<Summary>, usize) {
 
 fn summarized((id, class, spans): &Kept<SpanData>, open: &HashMap<TraceId, Vec<Arc<Open>>>) -> Summary {
     let open = open.get(id).map(Vec::as_slice).unwrap_or_default();
-    let text = |name: &str| spans.iter().find_map(|span| text_of(&span.attributes, name)).map(str::to_owned);
+    let of_open = |name: &str| open.iter().find_map(|span| text_of(&span.attributes, name));
+    let text = |name: &str| spans.iter().find_map(|span| text_of(&span.attributes, name)).or_else(|| of_open(name));
+    let text = |name: &str| text(name).map(str::to_owned);
+    let now = SystemTime::now();
     let ended = spans.iter().map(|span| (span.start_time, span.end_time));
-    let known = ended.chain(open.iter().map(|span| (span.start, span.start)));
+    let known = ended.chain(open.iter().map(|span| (span.start, now.max(span.start))));
     let (start, end) = known.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unzip();
     let (start, end) = (start.map_or(0, nanos), end.map_or(0, nanos));
     let errors = spans.iter().filter(|span| span.is_failure()).count();

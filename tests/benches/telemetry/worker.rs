@@ -27,6 +27,12 @@ telemetry::declare_metrics! {
     static COUNTER: Counter<OfQueue> = ("bench.counter", "{call}");
     /// Counts into buckets.
     static HISTOGRAM: Histogram<OfQueue> = ("bench.histogram", "s", [0.001, 0.01, 0.1, 1.0, 10.0]);
+    /// Counts both ways.
+    static UP_DOWN: UpDownCounter<OfQueue> = ("bench.up_down", "{call}");
+    /// Is set.
+    static GAUGE: Gauge<OfQueue> = ("bench.gauge", "s");
+    /// Is asked.
+    static ASKED: ObservableGauge<OfQueue> = ("bench.asked", "s");
 }
 
 /// Measures what `mode` says and prints it.
@@ -34,8 +40,9 @@ pub fn run(mode: &str) {
     match mode {
         "memory" => memory(),
         mode => {
-            let _telemetry = start(RecorderSettings { enabled: mode == "on", ..RecorderSettings::default() });
+            let telemetry = start(RecorderSettings { enabled: mode == "on", ..RecorderSettings::default() });
             calls();
+            asked(&telemetry);
         }
     }
 }
@@ -68,6 +75,26 @@ fn calls() {
     say("histogram", each(|number| HISTOGRAM.record(number as f64, OfQueue { queue: "default" })));
     let histogram = HISTOGRAM.bind(OfQueue { queue: "default" });
     say("histogram_bound", each(|number| histogram.record(black_box(number as f64))));
+    say("up_down_counter", each(|_| UP_DOWN.add(1, OfQueue { queue: "default" })));
+    let up_down = UP_DOWN.bind(OfQueue { queue: "default" });
+    say("up_down_counter_bound", each(|_| up_down.add(1)));
+    say("gauge", each(|number| GAUGE.set(number as f64, OfQueue { queue: "default" })));
+    let gauge = GAUGE.bind(OfQueue { queue: "default" });
+    say("gauge_bound", each(|number| gauge.set(black_box(number as f64))));
+}
+
+/// What one value of an observable gauge costs each time that somebody asks.
+fn asked(telemetry: &Telemetry) {
+    const VALUES: usize = 1_000;
+    let scrape = || {
+        let began = cpu_now();
+        (0..20).for_each(|_| drop(black_box(telemetry.prometheus())));
+        cpu_now() - began
+    };
+    let before = scrape();
+    let queues: Vec<String> = (0..VALUES).map(|queue| queue.to_string()).collect();
+    ASKED.observe_with(move |asked| queues.iter().for_each(|queue| asked.value(1.0, OfQueue { queue })));
+    say("observable_gauge", ns_each(scrape().saturating_sub(before), 20 * VALUES));
 }
 
 fn span(number: usize) {

@@ -50,6 +50,19 @@ async fn a_message_in_the_hands_of_an_actor() {
 }
 
 #[tokio::test]
+async fn what_is_nobodys_span_is_told_also_where_next_to_no_trace_is_kept() {
+    let collector = Collector::start().await;
+    let setup = told_to(&collector).env("PANIC_AT", "inside_probe:2");
+    let setup = setup.env("OTEL_TRACES_SAMPLER", "parentbased_traceidratio").env("OTEL_TRACES_SAMPLER_ARG", 0);
+    let service = setup.start().await;
+    let span = collector.span("the panic's own span", SOON, |span| span.name == "panic.recovered").await;
+    assert_eq!(span.event("panic.recovered").unwrap().attribute("actor"), "health_sweep");
+    let ended = service.stop().await;
+    assert_eq!(ended.code, 0, "{}", ended.log());
+    assert!(collector.spans().iter().all(|span| span.name == "panic.recovered"), "and no other");
+}
+
+#[tokio::test]
 async fn the_settler_of_jobs() {
     let (collector, service) = panicking_at("before_settle:1").await;
     let job = publish(&service).await;

@@ -123,6 +123,11 @@ impl Told<'_> {
         let who = [value("component"), value("actor"), value("policy"), value("phase"), value("tenant")];
         assert_eq!(who, [self.component, self.actor, self.policy, self.phase, self.tenant]);
         assert!(names(value("message_type"), self.message_type), "{}", value("message_type"));
+        let worked_on = value("panic.detail");
+        for (key, expected) in &self.detail {
+            let found = worked_on.split(' ').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+            assert!(found.is_some_and(|found| expected.is_empty() || found == *expected), "{key} in {worked_on}");
+        }
         self.is_a_stack_of_ours(value("exception.stacktrace"));
     }
 

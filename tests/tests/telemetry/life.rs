@@ -165,9 +165,24 @@ async fn bus_is_away(service: &Service, redis: &Redis) {
     redis.restart().await;
 }
 
-/// Without other servers.
+/// Without other servers, with a message that an actor cannot bear, and with more failures than a log has room for.
 async fn alone(collector: &Collector) -> String {
-    let service = told(collector).start().await;
+    let service = told(collector).env("PANIC_AT", "after_claim:1").fast_backoff().start().await;
+    service.enqueue("publish", json!({"topic": "t", "data": 1})).await;
+    eventually("it has panicked", SOON, || async {
+        (service.metrics().await.value("panic_recovered_total", &[("actor", "scheduler.claimer")]) == Some(1.0))
+            .then_some(())
+    })
+    .await;
+    let lost = json!({"kind": "notify", "payload": {"channel": uuid::Uuid::nil(), "data": 1}});
+    let ids = service.api().post("/v1/jobs/batch", &json!({"jobs": vec![lost; 150]})).await.expect(201).json();
+    for id in ids["ids"].as_array().unwrap() {
+        service.job_in(id.as_str().unwrap(), "dead").await;
+    }
+    eventually("those that the log had no room for are counted", SOON, || async {
+        (service.metrics().await.value("log_suppressed_total", &[]) >= Some(1.0)).then_some(())
+    })
+    .await;
     let page = service.metrics().await.text().to_owned();
     assert_eq!(service.stop().await.code, 0);
     page

@@ -17,7 +17,6 @@ const NOT_HERE: &[(&str, &str)] = &[
 
 /// The same of an attribute or a label: of what, which, why.
 const NEVER_BORNE: &[(&str, &str, &str)] = &[
-    ("panic.recovered", "message_type", "no message makes an actor of the service panic as it is"),
     ("panic.recovered", "panic.condition", "an assertion breaks only if the program is wrong"),
     ("panic.recovered", "panic.context", "likewise"),
 ];

@@ -4,14 +4,23 @@ use std::path::{Path, PathBuf};
 
 use tests::binary::workspace;
 
-/// How a span or a metric is made past its declaration.
-const PAST_IT: [&str; 6] =
-    ["_span!(", "tracing::span!(", "[instrument", "[tracing::instrument", "span_builder(", "global::meter("];
+/// How a span, a metric or a named event is made past its declaration.
+const PAST_IT: [&str; 9] = [
+    "_span!(",
+    "tracing::span!(",
+    "[instrument",
+    "[tracing::instrument",
+    "span_builder(",
+    "global::tracer(",
+    "global::meter(",
+    ".add_event(",
+    "!(name: ",
+];
 
 /// The sources of what a service consists of, without tests.
 fn sources() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> =
-        ["supervision", "actors", "app"].iter().map(|name| workspace().join(name).join("src")).collect();
+        ["supervision", "actors", "app", "sentry"].iter().map(|name| workspace().join(name).join("src")).collect();
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).unwrap() {

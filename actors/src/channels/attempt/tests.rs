@@ -74,7 +74,7 @@ impl Desktop {
             desk: Arc::new(desk),
             channel: Arc::clone(&self.channel),
             adapter: Ok(Arc::new(Scripted(act, Mutex::default()))),
-            entry: self.board.entry(self.channel.id),
+            entry: self.board.entry(&self.channel.tenant, self.channel.id),
             delivery: self.delivery.clone(),
             lease_until: Instant::now() + Duration::from_millis(LEASE_MS),
             cut: self.cut.clone(),
@@ -90,7 +90,7 @@ impl Desktop {
     }
 
     fn failing(&self) -> bool {
-        self.board.entry(self.channel.id).is_open()
+        self.board.entry(&self.channel.tenant, self.channel.id).is_open()
     }
 }
 

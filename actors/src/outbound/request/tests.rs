@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use axum::response::IntoResponse;
-use http::StatusCode;
+
 use serde_json::{Value, json};
 use telemetry::context::{REQUEST_ID, REQUEST_TIMEOUT, RequestId, as_child};
 
@@ -187,4 +187,10 @@ async fn what_cannot_be_written_is_told_and_never_sent() {
     let error = usual().get("https://169.254.169.254/").send().await.unwrap_err();
     assert_eq!((error.class(), error.repeat()), ("refused", Repeat::Useless));
     assert_eq!(receiver.requests().len(), 0);
+}
+
+#[test]
+fn a_status_that_nobody_has_given_a_meaning_makes_no_series_of_its_own() {
+    let told = [200, 299, 404, 503, 999].map(|status| known(&StatusCode::from_u16(status).unwrap()).to_owned());
+    assert_eq!(told, ["200", "other", "404", "503", "other"]);
 }

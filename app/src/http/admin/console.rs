@@ -102,6 +102,7 @@ impl File {
 pub fn router() -> Router {
     Router::new()
         .route("/console", get(page))
+        .route("/console/", get(page))
         .route("/console/{*view}", get(page))
         .route("/console/assets/{*file}", get(file))
 }

@@ -28,7 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::AdminState;
+use super::{AdminState, Dev};
 use crate::http::probes::Verdict;
 use crate::http::problem::Problem;
 use node::Node;
@@ -98,12 +98,14 @@ struct Seen {
     readiness: Verdict,
     health: Verdict,
     draining: bool,
+    /// Whether children can be made to panic.
+    drills: bool,
     /// Null until it stands.
     tree: Option<Node>,
     /// The latest, newest first.
     incidents: Vec<Brief>,
-    /// What the flight recorder holds; null if it is off.
-    recorded: Option<Held>,
+    /// What the flight recorder has seen; null if it is off.
+    recorded: Option<Recorded>,
 }
 
 /// An incident in a line.
@@ -115,21 +117,25 @@ struct Brief {
     actor: String,
     message: String,
     outcome: Option<String>,
+    /// Whoever shows the whole of it asks again then.
+    has_backtrace: bool,
 }
 
-/// Traces and log records: whoever shows a list of them learns that there are others now.
+/// Whoever shows a list of traces or of log records learns that there are others now: what is counted only grows, while what
+/// is held stays the same once there is no more room.
 #[derive(Serialize)]
-struct Held {
-    spans: usize,
-    failed_or_slow: usize,
-    logs: usize,
+struct Recorded {
+    /// Spans that have started, and again when they have ended.
+    spans: u64,
+    /// Log records.
+    logs: u64,
+    /// Spans that are open now.
     open: usize,
 }
 
-impl From<Stats> for Held {
+impl From<Stats> for Recorded {
     fn from(stats: Stats) -> Self {
-        let (recent, kept) = (stats.recent.items, stats.kept.items);
-        Self { spans: recent + kept, failed_or_slow: kept, logs: stats.logs.items, open: stats.open }
+        Self { spans: stats.started + stats.ended, logs: stats.logged, open: stats.open.items }
     }
 }
 
@@ -177,6 +183,7 @@ impl Watch {
             readiness: state.probes.readiness(),
             health: state.probes.health(),
             draining: state.probes.lifecycle.is_draining(),
+            drills: state.dev == Dev::Served,
             tree: state.tree.get().map(|tree| Node::new(tree.snapshot(), &mut node::beats(liveness))),
             incidents: incidents::recent(INCIDENTS).iter().map(|incident| Brief::of(incident)).collect(),
             recorded: state.reporting.recorder.as_ref().map(|recorder| recorder.stats().into()),
@@ -193,6 +200,7 @@ impl Brief {
             actor: incident.actor.clone(),
             message: incident.message.chars().take(MESSAGE_CHARS).collect(),
             outcome: incident.outcome.clone(),
+            has_backtrace: incident.backtrace.is_some(),
         }
     }
 }

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::AdminState;
-use crate::audit::Subject;
+use crate::audit::{self, Subject};
 use crate::http::json::Json;
 use crate::http::problem::{FieldError, Problem};
 use crate::http::resource::Faults;
@@ -80,7 +80,10 @@ async fn set(
     faults.require("filter", !body.filter.trim().is_empty(), || "must not be empty".to_owned());
     faults.check()?;
     let time = Duration::from_millis(body.for_ms.unwrap_or(FOR_MS));
-    let changed = state.reporting.log_filter.set(&body.filter, time).map_err(|error| {
+    let log_filter = &state.reporting.log_filter;
+    let configured = log_filter.state().configured;
+    let reverted = move || audit::by_itself("log_filter.revert", &configured);
+    let changed = log_filter.set(&body.filter, time, reverted).map_err(|error| {
         let reason = match error {
             StartError::Filter { reason, .. } => reason,
             other => other.to_string(),

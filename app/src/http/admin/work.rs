@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use actors::broadcast::{ClosedConnection, OpenConnection};
-use actors::channels::board::Entry;
+use actors::channels::board::{Entry, OpenBreaker};
 use actors::health_sweep::status::Status;
 use actors::model::TenantId;
 use actors::store::{Before, Channel, JobFilter, JobState, Overview, Place, Tenant};
@@ -26,6 +26,9 @@ use crate::http::schedules::ScheduleResource;
 
 /// Tenants that are named with their sockets.
 const TENANTS: usize = 20;
+
+/// Channels that are named because their breaker is open.
+const BREAKERS: usize = 20;
 
 /// Tenants and channels that are named with what waits for them.
 const MOST: u32 = 20;
@@ -75,11 +78,27 @@ struct InUse {
     in_use: usize,
     /// Whose breaker is open: nothing is sent there until it has rested.
     open: usize,
+    /// Those of them that have been so for the longest, the longest first.
+    longest_open: Vec<Opened>,
+}
+
+#[derive(Serialize)]
+struct Opened {
+    tenant: TenantId,
+    channel: Uuid,
+    open_ms: u64,
+}
+
+impl From<OpenBreaker> for Opened {
+    fn from(OpenBreaker { tenant, channel, open_for }: OpenBreaker) -> Self {
+        Self { tenant, channel, open_ms: u64::try_from(open_for.as_millis()).unwrap_or(u64::MAX) }
+    }
 }
 
 async fn work(State(state): State<AdminState>) -> Json<Work> {
     let (stats, tally) = (state.hub.stats(), state.board.tally());
     let top = state.hub.busiest(TENANTS).into_iter();
+    let longest_open = state.board.longest_open(BREAKERS).into_iter().map(Opened::from).collect();
     Json(Work {
         health: state.probes.health.statuses(),
         sockets: Sockets {
@@ -89,7 +108,7 @@ async fn work(State(state): State<AdminState>) -> Json<Work> {
             draining: stats.draining,
             top: top.map(|(tenant, sockets, subscriptions)| OfTenant { tenant, sockets, subscriptions }).collect(),
         },
-        channels: InUse { in_use: tally.in_use, open: tally.open },
+        channels: InUse { in_use: tally.in_use, open: tally.open, longest_open },
     })
 }
 

@@ -3,6 +3,7 @@
 use actors::broadcast::Topic;
 use http::Request;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::admin::{get, state};
 use super::{World, ask};
@@ -28,7 +29,27 @@ async fn the_tenants_with_the_most_sockets_come_first_and_health_has_its_history
     assert_eq!((top.len(), &top[0]), (20, &json!({"tenant": "many", "sockets": 2, "subscriptions": 2})));
     assert_eq!((&top[1]["tenant"], &top[2]["tenant"]), (&json!("few"), &json!("one-00")));
     assert_eq!((&work["health"][0]["name"], &work["health"][0]["state"]), (&json!("store"), &json!("unknown")));
-    assert_eq!(work["channels"], json!({"in_use": 0, "open": 0}));
+    assert_eq!(work["channels"], json!({"in_use": 0, "open": 0, "longest_open": []}));
+}
+
+#[tokio::test]
+async fn channels_whose_breaker_is_open_are_named_with_their_tenants_and_the_time_and_no_more_than_twenty() {
+    let world = World::new().await;
+    let board = world.state.channels.board();
+    let tenant = |name: &str| actors::model::TenantId::new(name).unwrap();
+    let fail = |name: &str, channel: Uuid| (0..100).for_each(|_| board.entry(&tenant(name), channel).failed());
+    let first = Uuid::from_u128(99);
+    fail("demo", first);
+    let since = std::time::SystemTime::now();
+    (0..25).for_each(|number| fail("other", Uuid::from_u128(number)));
+    board.entry(&tenant("demo"), Uuid::from_u128(100)).succeeded();
+    let channels = get(router(state(&world, Dev::Absent)), "/admin/work").await.json()["channels"].take();
+    assert_eq!((&channels["in_use"], &channels["open"]), (&json!(27), &json!(26)));
+    let open = channels["longest_open"].as_array().unwrap();
+    assert_eq!((open.len(), &open[0]["tenant"], &open[0]["channel"]), (20, &json!("demo"), &json!(first)));
+    let ms = u128::from(open[0]["open_ms"].as_u64().unwrap());
+    assert!(ms <= since.elapsed().unwrap().as_millis() + 1_000, "{ms}");
+    assert_eq!(open[1]["tenant"], "other");
 }
 
 #[tokio::test]
@@ -97,7 +118,8 @@ async fn jobs_schedules_and_channels_are_shown_of_one_tenant_alone() {
     let shown = admin("/admin/tenants/demo/channels").await.json()["items"][0].clone();
     assert_eq!((&shown["id"], &shown["receiver"]), (&channel["id"], &json!(null)));
     assert_eq!(shown.get("secret"), None, "it was shown once");
-    let _in_use = world.state.channels.board().entry(channel["id"].as_str().unwrap().parse().unwrap()).begin();
+    let demo = actors::model::TenantId::new("demo").unwrap();
+    let _in_use = world.state.channels.board().entry(&demo, channel["id"].as_str().unwrap().parse().unwrap()).begin();
     let shown = admin("/admin/tenants/demo/channels").await.json()["items"][0].clone();
     assert_eq!(shown["receiver"], json!({"open": false, "in_flight": 1}));
     for what in ["jobs", "schedules", "channels"] {

@@ -1,6 +1,6 @@
 //! For machines: one JSON object in each line.
 
-use super::super::stamps::request_id;
+use super::super::stamps::{happened_at, request_id};
 use super::fields::{Fields, ids};
 use crate::context::REQUEST_ID_FIELD;
 use jiff::Timestamp;
@@ -26,7 +26,7 @@ where
         let others: Map<String, Value> =
             fields.others.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let mut line = json!({
-            "timestamp": format!("{:.3}", Timestamp::now()),
+            "timestamp": format!("{:.3}", happened_at().unwrap_or_else(Timestamp::now)),
             "level": metadata.level().as_str(),
             "target": metadata.target(),
             "message": fields.message,

@@ -56,6 +56,24 @@ fn a_signals_own_endpoint_is_taken_as_it_is_and_wins() {
 }
 
 #[test]
+fn the_scheme_says_whether_it_is_tls_and_the_variable_where_there_is_none() {
+    let routed = |protocol: &str, endpoint: &str, insecure: &str| {
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+            ("OTEL_EXPORTER_OTLP_INSECURE", insecure),
+        ];
+        let route = plan("production", Endpoint::Environment, &variables).unwrap().traces.unwrap();
+        (route.is_tls(), route.url)
+    };
+    assert_eq!(routed("grpc", "collector:4317", ""), (true, "https://collector:4317".to_owned()));
+    assert_eq!(routed("grpc", "collector:4317", "true"), (false, "http://collector:4317".to_owned()));
+    assert_eq!(routed("grpc", "HTTPS://collector:4317", "true"), (true, "https://collector:4317".to_owned()));
+    assert_eq!(routed("http/protobuf", "Https://c:1", ""), (true, "https://c:1/v1/traces".to_owned()));
+    assert_eq!(routed("http/protobuf", "HTTP://c:1", ""), (false, "http://c:1/v1/traces".to_owned()));
+}
+
+#[test]
 fn an_endpoint_in_the_settings_wins_over_the_variables() {
     let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://shared:1")];
     let url = plan("production", Endpoint::Url("http://set:2".into()), &variables).unwrap();
@@ -128,7 +146,7 @@ fn propagators_are_chosen_by_name() {
 
 #[test]
 fn what_cannot_be_meant_is_refused_by_name() {
-    let cases: [(&str, &str, &str); 8] = [
+    let cases: [(&str, &str, &str); 12] = [
         ("OTEL_TRACES_EXPORTER", "zipkin", "OTEL_TRACES_EXPORTER: 'zipkin' is not 'otlp' or 'none'"),
         (
             "OTEL_EXPORTER_OTLP_PROTOCOL",
@@ -156,6 +174,22 @@ fn what_cannot_be_meant_is_refused_by_name() {
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
             "/v1/traces",
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: '/v1/traces' is not an endpoint: no host",
+        ),
+        (
+            "OTEL_BSP_MAX_QUEUE_SIZE",
+            "10000000000",
+            "OTEL_BSP_MAX_QUEUE_SIZE: '10000000000' is not a number of items from 1 to 1000000",
+        ),
+        ("OTEL_BLRP_MAX_QUEUE_SIZE", "0", "OTEL_BLRP_MAX_QUEUE_SIZE: '0' is not a number of items from 1 to 1000000"),
+        (
+            "OTEL_EXPORTER_OTLP_CERTIFICATE",
+            "/nowhere/ca.pem",
+            "OTEL_EXPORTER_OTLP_CERTIFICATE: '/nowhere/ca.pem' is not a file that can be read",
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY",
+            "/dev/null",
+            "OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY: '/dev/null' is not a file that holds this in PEM",
         ),
     ];
     for (name, value, message) in cases {

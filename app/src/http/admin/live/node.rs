@@ -29,6 +29,8 @@ pub struct Node {
     children: Vec<Node>,
     /// Children that are not shown.
     left_off: usize,
+    /// How many of those are not as they should be: there are too many of these alone.
+    left_off_troubled: usize,
 }
 
 /// The loops by their places.
@@ -43,7 +45,7 @@ pub fn beats(liveness: Liveness) -> HashMap<String, Vec<Loop>> {
 impl Node {
     /// With its loops, and with all below it.
     pub fn new(mut seen: NodeSnapshot, beats: &mut HashMap<String, Vec<Loop>>) -> Self {
-        let left_off = thin_out(&mut seen.children);
+        let (left_off, left_off_troubled) = thin_out(&mut seen.children);
         Self {
             beats: beats.remove(seen.path.as_str()).unwrap_or_default(),
             children: seen.children.into_iter().map(|child| Self::new(child, beats)).collect(),
@@ -60,12 +62,13 @@ impl Node {
             restarts: seen.restarts,
             failures: seen.failures,
             left_off,
+            left_off_troubled,
         }
     }
 }
 
-/// Keeps as many as are shown, in their order. Answers how many are not.
-fn thin_out(children: &mut Vec<NodeSnapshot>) -> usize {
+/// Keeps as many as are shown, in their order. Answers how many are not, and how many of those are in trouble.
+fn thin_out(children: &mut Vec<NodeSnapshot>) -> (usize, usize) {
     let left_off = children.len().saturating_sub(CHILDREN_MAX);
     let troubled = children.iter().filter(|child| is_troubled(child)).count();
     let mut places = CHILDREN_MAX.saturating_sub(troubled);
@@ -75,7 +78,7 @@ fn thin_out(children: &mut Vec<NodeSnapshot>) -> usize {
         is_shown
     });
     children.truncate(CHILDREN_MAX);
-    left_off
+    (left_off, troubled.saturating_sub(CHILDREN_MAX))
 }
 
 /// Whether anything in it is worth a look.
@@ -105,6 +108,12 @@ mod tests {
         let shown = Node::new(tree.snapshot(), &mut HashMap::new());
         let ids: Vec<_> = shown.children.iter().map(|child| child.id.as_str()).collect();
         assert_eq!((ids.len(), shown.left_off, ids[61], &ids[62..]), (64, 36, "c61", &["c70", "c99"][..]));
+        assert_eq!(shown.left_off_troubled, 0);
+        for stopped in 0..68 {
+            tree.stop_child(format!("c{stopped}").as_str()).await.unwrap();
+        }
+        let shown = Node::new(tree.snapshot(), &mut HashMap::new());
+        assert_eq!((shown.children.len(), shown.left_off, shown.left_off_troubled), (64, 36, 6), "of 70 in trouble");
         tree.stop().await;
     }
 }
