@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as STANDARD;
 use fantoccini::actions::{InputSource, KeyAction, KeyActions};
 use fantoccini::wd::WebDriverCompatibleCommand;
 use fantoccini::{ClientBuilder, Locator};
@@ -20,6 +22,9 @@ pub use fantoccini::key::Key;
 
 /// For what the page does at once, on a machine that is busy with other tests.
 const SOON: Duration = Duration::from_secs(30);
+
+/// A name for this machine that is not known for it: to the browser it is another host, and plain HTTP to it is not secure.
+pub const ELSEWHERE: &str = "elsewhere.test";
 
 /// A screen: width, height, and how it is looked at.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +65,9 @@ impl Browser {
             line.trim_end_matches('.').rsplit(' ').next()?.parse::<u16>().ok()
         })
         .await;
-        let options = json!({ "binary": chromium, "args": ["--headless=new", "--no-sandbox", "--disable-gpu"] });
+        let elsewhere = format!("--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1");
+        let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", &elsewhere];
+        let options = json!({ "binary": chromium, "args": arguments });
         let capabilities = json!({ "goog:chromeOptions": options, "goog:loggingPrefs": { "browser": "ALL" } });
         let mut builder = ClientBuilder::new(HttpConnector::new());
         builder.capabilities(capabilities.as_object().unwrap().clone());
@@ -87,6 +94,35 @@ impl Browser {
     /// Goes back. A script that does may be run twice: the driver tries again when the page goes away under it.
     pub async fn back(&self) {
         self.client.back().await.unwrap();
+    }
+
+    /// Opens another tab in front of the others, and looks at that from now on.
+    pub async fn new_tab(&self) {
+        let tab = self.client.new_window(true).await.unwrap();
+        self.client.switch_to_window(tab.handle).await.unwrap();
+    }
+
+    /// Puts the window away, so that nobody sees any of its tabs.
+    pub async fn put_away(&self) {
+        self.client.minimize_window().await.unwrap();
+    }
+
+    /// Takes the window up again.
+    pub async fn take_up(&self) {
+        self.client.set_window_size(LIGHT.width, LIGHT.height).await.unwrap();
+    }
+
+    /// From now on each answer comes so much later.
+    pub async fn slow_link(&self, latency: Duration) {
+        let ms = u64::try_from(latency.as_millis()).unwrap();
+        let link = json!({ "offline": false, "latency": ms, "downloadThroughput": -1, "uploadThroughput": -1 });
+        self.devtools("Network.enable", json!({})).await;
+        self.devtools("Network.emulateNetworkConditions", link).await;
+    }
+
+    /// Runs a script in each page that comes, before all of its own.
+    pub async fn run_first(&self, script: &str) {
+        self.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script })).await;
     }
 
     /// Where it is, without scheme and host.
@@ -131,6 +167,19 @@ impl Browser {
         field.send_keys(text).await.unwrap();
     }
 
+    /// Drags over the first that `selector` finds, from one part of its width to another.
+    pub async fn drag(&self, selector: &str, from: f64, to: f64) {
+        let script = "const { x, y, width, height } = document.querySelector(arguments[0]).getBoundingClientRect();
+            return [x, y + height / 2, width]";
+        let place = self.client.execute(script, vec![selector.into()]).await.unwrap();
+        let [x, y, width]: [f64; 3] = serde_json::from_value(place).unwrap();
+        for (kind, part) in [("mousePressed", from), ("mouseMoved", to), ("mouseReleased", to)] {
+            let event =
+                json!({ "type": kind, "x": x + part * width, "y": y, "button": "left", "buttons": 1, "clickCount": 1 });
+            self.devtools("Input.dispatchMouseEvent", event).await;
+        }
+    }
+
     /// Presses a key, wherever the focus is.
     pub async fn press(&self, key: impl Into<char>) {
         let actions = KeyActions::new("keys".to_owned());
@@ -146,9 +195,22 @@ impl Browser {
         std::fs::write(folder.join(format!("{name}.png")), self.client.screenshot().await.unwrap()).unwrap();
     }
 
-    /// A picture of the first that `selector` finds, as a PNG, with what is below the window left out.
-    pub async fn picture_of(&self, selector: &str) -> Vec<u8> {
-        self.client.find(Locator::Css(selector)).await.unwrap().screenshot().await.unwrap()
+    /// A picture of the first that `selector` finds, as a PNG, also of what is below the window; of what is higher than
+    /// `height` the upper part, down to the end of a line. A little smaller than it is on the screen.
+    pub async fn picture_of(&self, selector: &str, height: u32) -> Vec<u8> {
+        // The picture has no bars to scroll by, and what it is measured by must have none either.
+        self.devtools("Emulation.setScrollbarsHidden", json!({ "hidden": true })).await;
+        let script = "const whole = document.querySelector(arguments[0]);
+            const { x, y, width, bottom } = whole.getBoundingClientRect();
+            const limit = y + arguments[1];
+            const lines = [...whole.querySelectorAll('li, p, dd, h2, h3')].map((line) => line.getBoundingClientRect().bottom);
+            const end = bottom <= limit ? bottom : Math.max(...lines.filter((line) => line <= limit));
+            const [left, top] = [Math.max(0, x - 8), Math.max(0, y + scrollY - 8)];
+            return { x: left, y: top, width: Math.min(innerWidth - left, width + 16), height: end + scrollY + 8 - top, scale: 0.85 }";
+        let clip = self.client.execute(script, vec![selector.into(), height.into()]).await.unwrap();
+        let picture = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
+        let taken = self.devtools("Page.captureScreenshot", picture).await;
+        STANDARD.decode(taken["data"].as_str().unwrap()).unwrap()
     }
 
     /// Lets the page and the test use the clipboard.
@@ -157,9 +219,10 @@ impl Browser {
         self.devtools("Browser.grantPermissions", permissions).await;
     }
 
-    /// How much wider the page is than the window, in pixels.
+    /// How much wider the page is than the screen, in pixels. The window says nothing on a phone: it grows with the page.
     pub async fn overflow(&self) -> i64 {
-        self.run("return document.documentElement.scrollWidth - window.innerWidth").await.as_i64().unwrap()
+        let script = "const page = document.documentElement; return page.scrollWidth - page.clientWidth";
+        self.run(script).await.as_i64().unwrap()
     }
 
     /// What the browser complained of, but for answers of these statuses, which the test has provoked.
@@ -176,9 +239,9 @@ impl Browser {
         self.client.close().await.unwrap();
     }
 
-    async fn devtools(&self, command: &str, parameters: Value) {
+    async fn devtools(&self, command: &str, parameters: Value) -> Value {
         let body = json!({ "cmd": command, "params": parameters });
-        self.client.issue_cmd(Extension { path: "goog/cdp/execute", body }).await.unwrap();
+        self.client.issue_cmd(Extension { path: "goog/cdp/execute", body }).await.unwrap()
     }
 }
 

@@ -1,7 +1,9 @@
 //! A page that tells how to find something: its commands, its queries to other tools, what `cargo xtask otlp` prints, and
 //! its pictures, in the order in which they stand.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use url::Url;
 
 use crate::collector::Span;
 use crate::transcript::{self, Step};
@@ -87,17 +89,28 @@ pub fn traceql(query: &str) -> Conditions {
     inside.split("&&").map(condition).collect()
 }
 
-/// The conditions of `service=a operation=b tags={...}`, as the search of Jaeger has them.
+/// The conditions of `http://.../search?service=a&operation=b&minDuration=5s&tags={...}`, the address of a search in Jaeger.
+///
+/// # Panics
+///
+/// If it is none.
 pub fn jaeger(query: &str) -> Conditions {
-    let (fields, tags) = query.trim().split_once(" tags=").expect("tags");
-    let tags: Value = serde_json::from_str(tags).expect("tags are JSON");
-    let named = |(name, value): (&str, &str)| {
-        let name = if name == "operation" { "name" } else { "resource.service.name" };
-        (name.to_owned(), '=', value.to_owned())
-    };
-    let fields = fields.split(' ').filter_map(|field| field.split_once('=')).map(named);
-    let tags = tags.as_object().unwrap().iter();
-    fields.chain(tags.map(|(name, value)| (name.clone(), '=', value.as_str().unwrap().to_owned()))).collect()
+    let address = Url::parse(query.trim()).expect("an address");
+    assert_eq!(address.path(), "/search", "{query}");
+    let mut conditions = Vec::new();
+    for (field, value) in address.query_pairs() {
+        match field.as_ref() {
+            "service" => conditions.push(("resource.service.name".to_owned(), '=', value.into_owned())),
+            "operation" => conditions.push(("name".to_owned(), '=', value.into_owned())),
+            "minDuration" => conditions.push(("duration".to_owned(), '>', value.into_owned())),
+            "tags" => {
+                let tags: BTreeMap<String, String> = serde_json::from_str(&value).expect("tags are texts in JSON");
+                conditions.extend(tags.into_iter().map(|(name, value)| (name, '=', value)));
+            }
+            _ => panic!("{field} is no field of the search"),
+        }
+    }
+    conditions
 }
 
 /// Whether a span is one that is asked for.
@@ -147,10 +160,11 @@ mod tests {
             told,
             [condition("job.kind", '=', "a"), condition("name", '=', "b"), condition("duration", '>', "5s")]
         );
-        let told = jaeger(r#"service=s operation=b tags={"error":"true"}"#);
+        let told = jaeger(r#"http://a/search?service=s&operation=b&minDuration=5s&tags={"error":"true"}"#);
         let expected = [
             condition("resource.service.name", '=', "s"),
             condition("name", '=', "b"),
+            condition("duration", '>', "5s"),
             condition("error", '=', "true"),
         ];
         assert_eq!(told, expected);

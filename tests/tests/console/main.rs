@@ -1,13 +1,15 @@
 //! The console in a real browser: from "something panicked" to the line of code, by mouse, by keyboard, on a phone.
 
+mod frame;
+mod trace;
+mod tree;
 mod work;
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::browser::{DARK, Key, LIGHT, PHONE};
+use tests::browser::{DARK, LIGHT, PHONE};
 use tests::client::send;
 use tests::poison::{self, HOSTILE};
 use tests::stream::EventStream;
@@ -38,16 +40,11 @@ async fn listening(service: &Service) -> EventStream {
 }
 
 #[tokio::test]
-async fn a_panic_is_watched_in_the_tree_and_followed_to_its_line_and_to_its_trace() {
+async fn the_panic_of_a_job_is_followed_to_its_line_and_to_its_trace() {
     let Some(browser) = Browser::open().await else { return };
-    let service = Service::setup().set("broadcaster.backoff.base_ms", 3000).start().await;
+    let service = Service::start().await;
     browser.go(&at(&service, "/console")).await;
-    browser.text("[data-path=broadcaster][data-status=up]", "life 1").await;
     browser.text("[data-path='scheduler.claimer']", "0 waiting").await;
-    service.make_panic("broadcaster").await;
-    browser.text("[data-path=broadcaster][data-status=waiting]", "starts again in").await;
-    browser.picture("tree-waiting").await;
-    browser.text("[data-path=broadcaster][data-status=up]", "1 restart").await;
     panicked_job(&service).await;
     let shown = browser.text("[data-path='scheduler.runners'] a", "did as it was told").await;
     assert!(shown.starts_with("panic: "), "{shown}");
@@ -134,6 +131,10 @@ async fn what_tenants_and_panics_say_is_shown_as_it_is_and_never_runs() {
     let filter = service.admin().request(Method::PUT, "/admin/log-filter").json(&json!({ "filter": "info" }));
     send(filter).await.expect(200);
     let (_job, _stream) = (service.enqueue("sleep", json!({ "ms": 60_000 })).await, listening(&service).await);
+    let schedule =
+        json!({ "kind": "publish", "payload": { "topic": "a", "data": 1 }, "cron": "0 5 * * *", "time_zone": "UTC" });
+    service.api().post("/v1/schedules", &schedule).await.expect(201);
+    service.webhook("http://127.0.0.1:9/hook").await;
     let base = poison::double(&service).await;
     let views = [
         ("/console".to_owned(), ".tree"),
@@ -145,6 +146,8 @@ async fn what_tenants_and_panics_say_is_shown_as_it_is_and_never_runs() {
         ("/console/now".to_owned(), ".open-spans"),
         ("/console/jobs".to_owned(), "[data-tenant]"),
         ("/console/jobs?tenant=demo".to_owned(), ".reason"),
+        ("/console/jobs?tenant=demo&show=schedules".to_owned(), ".card"),
+        ("/console/jobs?tenant=demo&show=channels".to_owned(), ".card"),
         ("/console/sockets".to_owned(), ".card"),
         ("/console/health".to_owned(), ".cards"),
         ("/console/logs".to_owned(), ".logs"),
@@ -166,32 +169,6 @@ async fn what_tenants_and_panics_say_is_shown_as_it_is_and_never_runs() {
 }
 
 #[tokio::test]
-async fn the_page_asks_for_the_token_shows_nothing_without_it_and_all_with_it() {
-    let Some(browser) = Browser::open().await else { return };
-    let service = Service::setup().set("admin.token", TOKEN).start().await;
-    browser.go(&at(&service, "/console")).await;
-    browser.text("form.token", "admin.token").await;
-    assert_eq!(browser.texts(".tree").await, Vec::<String>::new());
-    browser.picture("token").await;
-    browser.type_into("input[name=token]", "a guess").await;
-    browser.click("form.token button").await;
-    eventually("the guess is refused", SOON, || async {
-        let field = browser.run("return document.querySelector('input[name=token]')?.value ?? null").await;
-        (field == "").then_some(())
-    })
-    .await;
-    browser.type_into("input[name=token]", TOKEN).await;
-    browser.click("form.token button").await;
-    browser.text("[data-path=scheduler][data-status=up]", "life 1").await;
-    browser.click("[aria-label='restart broadcaster']").await;
-    browser.text("[data-path=broadcaster][data-status=up]", "life 2").await;
-    browser.go(&at(&service, "/console/incidents")).await;
-    browser.text(".empty", "Nothing has gone wrong").await;
-    assert_eq!(browser.complaints(&["401"]).await, Vec::<String>::new());
-    browser.close().await;
-}
-
-#[tokio::test]
 async fn on_a_phone_no_view_is_wider_than_the_screen() {
     let Some(browser) = Browser::open().await else { return };
     let service = Service::start().await;
@@ -199,6 +176,11 @@ async fn on_a_phone_no_view_is_wider_than_the_screen() {
     let (id, trace) = (incident["id"].as_str().unwrap(), incident["trace_id"].as_str().unwrap());
     let (_job, _stream) = (service.enqueue("sleep", json!({ "ms": 60_000 })).await, listening(&service).await);
     browser.use_screen(PHONE).await;
+    browser.go(&at(&service, "/console")).await;
+    browser.text("[data-path='scheduler.runners']", "").await;
+    let widen = "const wide = document.createElement('p'); wide.style.width = '600px'; wide.textContent = 'wide'; document.querySelector('main').append(wide)";
+    browser.run(widen).await;
+    assert!(browser.overflow().await >= 240, "what is wider than the screen is seen to be");
     let views = [
         ("tree", "/console".to_owned(), "[data-path='scheduler.runners']"),
         ("incidents", "/console/incidents".to_owned(), ".cards"),
@@ -219,102 +201,6 @@ async fn on_a_phone_no_view_is_wider_than_the_screen() {
         browser.picture(&format!("{name}-phone")).await;
     }
     browser.close().await;
-}
-
-/// Presses Tab until what has the focus bears this label; it must be seen to have it.
-async fn tab_to(browser: &Browser, label: &str) {
-    for _ in 0..200 {
-        browser.press(Key::Tab).await;
-        let script = "const at = document.activeElement; return [at.ariaLabel || at.textContent, getComputedStyle(at).outlineStyle]";
-        let focus = browser.run(script).await;
-        if focus[0] == label {
-            assert_eq!(focus[1], "solid", "whoever uses the keyboard sees where they are");
-            return;
-        }
-    }
-    panic!("Tab does not lead to {label}");
-}
-
-#[tokio::test]
-async fn with_the_keyboard_alone_a_child_is_stopped_after_a_question_and_started_again() {
-    let Some(browser) = Browser::open().await else { return };
-    let service = Service::start().await;
-    browser.go(&at(&service, "/console")).await;
-    browser.text("[data-path=broadcaster][data-status=up]", "life 1").await;
-    tab_to(&browser, "stop broadcaster").await;
-    browser.press(Key::Enter).await;
-    browser.text("dialog", "Stop broadcaster?").await;
-    browser.picture("confirm").await;
-    browser.press(Key::Escape).await;
-    eventually("the question is gone", SOON, || async { browser.texts("dialog").await.is_empty().then_some(()) }).await;
-    assert_eq!(service.node("broadcaster").await["status"], "up", "nothing was done");
-    tab_to(&browser, "stop broadcaster").await;
-    browser.press(Key::Enter).await;
-    browser.text("dialog", "Stop broadcaster?").await;
-    tab_to(&browser, "Stop it").await;
-    browser.press(Key::Enter).await;
-    browser.text("[data-path=broadcaster][data-status=stopped_by_hand]", "stopped").await;
-    tab_to(&browser, "start broadcaster").await;
-    browser.press(Key::Enter).await;
-    browser.text("[data-path=broadcaster][data-status=up]", "life 2").await;
-    browser.close().await;
-}
-
-#[tokio::test]
-async fn the_page_says_when_it_is_not_live_and_is_live_again_by_itself() {
-    let Some(browser) = Browser::open().await else { return };
-    let service = Service::start().await;
-    browser.go(&at(&service, "/console")).await;
-    browser.text(".health", "live").await;
-    let life = |n: u32| format!("life {n}");
-    browser.text("[data-path=admin]", &life(1)).await;
-    // Its own listener: the stream is cut, and the next one is of another incarnation.
-    service.make_panic("admin").await;
-    browser.text(".health", "not live").await;
-    browser.text("[data-path=admin]", &life(2)).await;
-    eventually("live again", SOON, || async {
-        (!browser.texts(".health").await[0].contains("not live")).then_some(())
-    })
-    .await;
-    browser.close().await;
-}
-
-/// A browser has six connections for a host. A page kept for the way back must not keep one.
-#[tokio::test]
-async fn a_page_that_was_left_keeps_no_connection_and_is_live_again_when_one_comes_back() {
-    let Some(browser) = Browser::open().await else { return };
-    let service = Service::start().await;
-    let views = ["", "/incidents", "/traces", "/logs"].map(|view| at(&service, &format!("/console{view}")));
-    for view in views.iter().cycle().take(13) {
-        tokio::time::timeout(SOON, browser.go(view)).await.expect("a connection is free");
-        browser.text(".health", "live").await;
-    }
-    browser.go("about:blank").await;
-    browser.back().await;
-    browser.text("[data-path=broadcaster]", "life 1").await;
-    service.make_panic("broadcaster").await;
-    browser.text("[data-path=broadcaster][data-status=up]", "life 2").await;
-    browser.close().await;
-}
-
-#[tokio::test]
-async fn a_stop_is_watched_to_its_end_and_not_held_up_by_who_watches() {
-    let service = Service::start().await;
-    let mut stream = reqwest::get(at(&service, "/admin/live")).await.unwrap().bytes_stream();
-    assert!(stream.next().await.unwrap().is_ok());
-    let watched = async {
-        let mut all = String::new();
-        while let Some(event) = stream.next().await {
-            all += std::str::from_utf8(&event.expect("an end, and no cut")).unwrap();
-        }
-        all
-    };
-    let (ended, seen) = tokio::join!(service.stop(), watched);
-    assert_eq!(ended.code, 0, "{}", ended.log());
-    assert!(!ended.log().contains("not finished in time"), "{}", ended.log());
-    let last: Value = serde_json::from_str(seen.trim_end().rsplit_once("data: ").unwrap().1).unwrap();
-    let api = last["tree"]["children"].as_array().unwrap().iter().find(|child| child["id"] == "api").unwrap();
-    assert_eq!((&last["draining"], &api["status"]), (&json!(true), &json!("down")), "{last:#}");
 }
 
 #[tokio::test]

@@ -3,12 +3,12 @@
 const KEPT = "admin.token";
 let ask_for_token = () => {};
 
-/** Calls `listener` with whether a token is wanted. */
+/** Calls `listener` with why a token is wanted, or with null once there is one. */
 export const on_token = (listener) => { ask_for_token = listener; };
 
 export function use_token(token) {
   sessionStorage.setItem(KEPT, token);
-  ask_for_token(false);
+  ask_for_token(null);
 }
 
 /** An answer that is a refusal, in the service's own words. */
@@ -30,9 +30,10 @@ export async function send(path, { method = "GET", body, signal } = {}) {
   const token = sessionStorage.getItem(KEPT);
   const headers = { ...(token && { authorization: `Bearer ${token}` }), ...(body && { "content-type": "application/json" }) };
   const answer = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body), cache: "no-store" });
-  if (answer.status === 401) {
+  // A refusal that comes late is of a token that is no longer used.
+  if (answer.status === 401 && token === sessionStorage.getItem(KEPT)) {
     sessionStorage.removeItem(KEPT);
-    ask_for_token(true);
+    ask_for_token(token ? "refused" : "missing");
   }
   if (!answer.ok) throw await refusal(answer);
   return answer;

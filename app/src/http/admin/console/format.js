@@ -13,6 +13,9 @@ export function duration(ns) {
 
 export const ms = (value) => duration(value * 1e6);
 
+/** When something comes that is so far away. */
+export const soon = (left_ms) => (left_ms > 0 ? `in ${ms(left_ms)}` : "now");
+
 function long(seconds) {
   const units = [[86400, "d"], [3600, "h"], [60, "min"]];
   const [size, unit] = units.find(([size]) => seconds >= size);
@@ -21,16 +24,23 @@ function long(seconds) {
 
 const two = (number, places = 2) => String(number).padStart(places, "0");
 
+let ahead = 0;
+
+/** Learns the time from the service: ages are by its clock, whatever this computer's says. */
+export const learn = (at_ms) => { ahead = at_ms - Date.now(); };
+
+export const now = () => Date.now() + ahead;
+
 /** The time of day here; with the date if it is another day. */
 export function clock(at_ms) {
   const at = new Date(at_ms);
   const time = `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}.${two(at.getMilliseconds(), 3)}`;
   const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
-  return at.toDateString() === new Date().toDateString() ? time : `${day} ${time}`;
+  return at.toDateString() === new Date(now()).toDateString() ? time : `${day} ${time}`;
 }
 
 export const ago = (at_ms) => {
-  const since = Math.max(0, Date.now() - at_ms);
+  const since = Math.max(0, now() - at_ms);
   const [size, unit] = [[86_400_000, "d"], [3_600_000, "h"], [60_000, "min"], [1000, "s"]].find(([size]) => since >= size) || [];
   return unit ? `${Math.floor(since / size)} ${unit} ago` : "just now";
 };

@@ -13,10 +13,9 @@ const POLICY = {
 
 const outcome = (incident) => incident.outcome || POLICY[incident.policy] || incident.policy;
 
-/** Asked again whenever the latest incident, or what became of it, is another. */
+/** Asked again whenever there is another incident, or something else became of one. */
 export function Incidents({ seen }) {
-  const latest = seen?.incidents[0];
-  const answer = useAnswer("/admin/incidents", latest && `${latest.id} ${latest.outcome}`);
+  const answer = useAnswer("/admin/incidents", seen?.incidents.map(({ id, outcome }) => `${id} ${outcome}`).join());
   return html`<h2>Incidents</h2>
     <${Answered} of=${answer}>${({ items }) => items.length === 0
       ? html`<${Empty}>Nothing has gone wrong in this process, as far as it remembers.<//>`
@@ -34,7 +33,7 @@ export function Incidents({ seen }) {
 
 export function Incident({ id, seen }) {
   const brief = seen?.incidents.find((incident) => incident.id === id);
-  const answer = useAnswer(`/admin/incidents/${encodeURIComponent(id)}`, brief?.outcome);
+  const answer = useAnswer(`/admin/incidents/${encodeURIComponent(id)}`, brief && `${brief.outcome} ${brief.has_backtrace}`);
   return html`<p class="path"><${Link} to="/console/incidents">Incidents<//> / <span class="mono">${id}</span></p>
     <${Answered} of=${answer}>${(incident) => html`<${Whole} incident=${incident} />`}<//>`;
 }
@@ -60,7 +59,8 @@ function Whole({ incident }) {
       ...incident.detail.map(([name, value]) => [name, plain(value)]),
     ]} />
     <h3>Backtrace</h3>
-    <${Backtrace} text=${incident.backtrace} location=${incident.location} />
+    ${incident.backtrace ? html`<${Backtrace} text=${incident.backtrace} location=${incident.location} />`
+      : html`<${Empty}>${incident.kind.startsWith("panic") ? "Its names are looked up: that takes some seconds at most." : "None: it was no panic."}<//>`}
   </article>`;
 }
 
@@ -77,7 +77,11 @@ function frames(text) {
 }
 
 /** Libraries lie below the folder of Cargo, or came with the compiler; what has a place elsewhere is of this project. */
-const is_ours = ({ place }) => Boolean(place) && !/(^\/rustc\/|[/\\]registry[/\\]src[/\\]|[/\\]git[/\\]checkouts[/\\])/.test(place);
+const LIBRARY = /(^\/rustc\/|[/\\]registry[/\\]src[/\\]|[/\\]git[/\\]checkouts[/\\])/;
+const is_ours = ({ place }) => Boolean(place) && !LIBRARY.test(place);
+
+/** Of the place of a library all but the folder that it shares with others: `tokio-1.48.0/src/task.rs:1:2`. */
+const below_others = (place) => place.replace(new RegExp(`^.*?${LIBRARY.source}[^/\\\\]+[/\\\\]`), "");
 
 /** Where the project lay when it was compiled: the place of the panic itself is known from there. */
 function root(places, location) {
@@ -86,7 +90,6 @@ function root(places, location) {
 }
 
 function Backtrace({ text, location }) {
-  if (!text) return html`<${Empty}>None: it is not resolved yet, or the hook did not see the panic.<//>`;
   const all = frames(text);
   const above = root(all.filter(is_ours).map((frame) => frame.place), location);
   const shown = (place) => (place.startsWith(above) ? place.slice(above.length) : place);
@@ -94,7 +97,7 @@ function Backtrace({ text, location }) {
     const ours = is_ours(frame);
     return html`<li key=${at} class=${ours ? "ours" : "theirs"}>
       <span class="mono function">${ours && html`<span class="visually-hidden">ours: </span>`}${frame.name}</span>
-      ${frame.place && html`<span class="mono quiet" title=${frame.place}>${ours ? shown(frame.place) : frame.place}</span>`}
+      ${frame.place && html`<span class="mono quiet" title=${frame.place}>${ours ? shown(frame.place) : below_others(frame.place)}</span>`}
     </li>`;
   })}</ol>
   <p class="actions"><${Copy} text=${() => text}>Copy the backtrace<//></p>`;

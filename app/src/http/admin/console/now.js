@@ -1,6 +1,6 @@
 // What goes on at this moment, and so what hangs: spans that have not ended, tasks by name, the runtime.
 
-import { html, useEffect, useRef, Answered, Empty, Facts, Link, trace_path, useAnswer } from "./parts.js";
+import { html, useRef, Answered, Empty, Facts, Link, trace_path, useAnswer } from "./parts.js";
 import { count, ms, plain } from "./format.js";
 import { useFresh } from "./traces.js";
 
@@ -25,18 +25,21 @@ function OpenSpans({ spans, total }) {
     ${total > spans.length && html`<p class="quiet">and ${total - spans.length} more</p>`}`;
 }
 
-/** What part of its time each worker was busy since the look before. */
+/** What part of its time each worker was busy between the last two answers; one answer is drawn more than once. */
 function Runtime({ of }) {
-  const before = useRef(null);
-  const at = performance.now();
-  const busy = of.workers.map((worker, number) => {
-    const last = before.current?.of.workers[number];
-    return last && Math.min(100, Math.round((100 * (worker.busy_ms - last.busy_ms)) / (at - before.current.at)));
-  });
-  // The same answer is drawn more than once.
-  useEffect(() => { if (before.current?.of !== of) before.current = { of, at }; }, [of]);
+  const last = useRef(null);
+  if (last.current?.of !== of) {
+    const [before, at] = [last.current, performance.now()];
+    const busy = of.workers.map(({ busy_ms }, number) => {
+      const since = busy_ms - before?.of.workers[number]?.busy_ms;
+      // Of another process there is nothing to compare.
+      return since >= 0 ? `, ${Math.min(100, Math.round((100 * since) / (at - before.at)))} % now` : "";
+    });
+    last.current = { of, at, busy };
+  }
+  const { busy } = last.current;
   return html`<${Facts} facts=${[["Tasks alive", of.alive_tasks], ["Tasks that wait for any worker", of.global_queue_depth],
-    ...of.workers.map((worker, number) => [`Worker ${number}`, `${ms(worker.busy_ms)} busy in all${busy[number] === undefined ? "" : `, ${busy[number]} % now`}`])]} />`;
+    ...of.workers.map((worker, number) => [`Worker ${number}`, `${ms(worker.busy_ms)} busy in all${busy[number]}`])]} />`;
 }
 
 const Tasks = ({ tasks, left_off }) => (tasks.length === 0 ? html`<${Empty}>None.<//>` : html`<ul class="plain">${tasks.map((task) => html`

@@ -31,7 +31,7 @@ export function Sockets({ search, seen }) {
     </form>
     <${Answered} of=${connections}>${({ furthest_behind, closed }) => html`
       <h3>Open, the furthest behind first</h3>
-      ${furthest_behind.length === 0 ? html`<${Empty}>None is open here.<//>`
+      ${furthest_behind.length === 0 ? html`<${Empty}>Nobody ${tenant && `of ${tenant} `}is connected to this process.<//>`
         : html`<ul class="cards">${furthest_behind.map((each, at) => html`<li key=${at} class="card"><${Open} of=${each} /></li>`)}</ul>`}
       <h3>Closed by this process, newest first</h3>
       ${closed.length === 0 ? html`<${Empty}>None, as far as it remembers. What a client has closed itself is not kept.<//>`
@@ -45,14 +45,14 @@ const Totals = ({ of }) => html`
 function Open({ of }) {
   const behind = of.behind_ms !== null;
   return html`<${State} tone=${behind ? "warn" : "good"}>${behind ? "behind" : "in time"}<//>
-    <b class="clip">${of.tenant} <span class="quiet mono">${of.topics.join(" ")}${of.topics_left_off > 0 && ` and ${of.topics_left_off} more`}</span></b>
+    <b>${of.tenant} <span class="quiet mono">${of.topics.join(" ")}${of.topics_left_off > 0 && ` and ${of.topics_left_off} more`}</span></b>
     <span class="notes"><span class="note">open for ${ms(of.open_ms)}</span>
       ${behind && html`<span class="note warn">by ${ms(of.behind_ms)}: ${count(of.waiting_frames, "frame")}, ${count(of.waiting_bytes, "byte")}</span>`}
       <span class="note">heard ${ms(of.silent_ms)} ago</span></span>`;
 }
 
 const Closed = ({ of }) => html`<${State} tone="bad">${of.reason}<//>
-  <b class="clip">${of.tenant}</b>
+  <b>${of.tenant}</b>
   <span class="notes"><span class="note">${REASONS[of.reason]}</span><span class="note"><${When} ms=${Date.parse(of.at)} /></span>
     <span class="note">was open for ${ms(of.open_ms)}</span>
     ${of.dropped > 0 && html`<span class="note warn">${count(of.dropped, "frame")} lost</span>`}</span>`;

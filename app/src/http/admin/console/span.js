@@ -12,7 +12,16 @@ function valued([name, value]) {
   return [name, plain(value)];
 }
 
-const Attributes = ({ of }) => html`<${Facts} facts=${Object.entries(of).map(valued)} />`;
+const is_stack = ([name]) => name === "exception.stacktrace";
+
+const Folded = ({ of: [name, value] }) => html`<details><summary class="quiet mono">${name}</summary><pre>${plain(value)}</pre></details>`;
+
+/** A stack is unfolded by whoever wants it: its incident shows it better. */
+function Attributes({ of }) {
+  const all = Object.entries(of);
+  return html`<${Facts} facts=${all.filter((each) => !is_stack(each)).map(valued)} />
+    ${all.filter(is_stack).map((each) => html`<${Folded} key=${each[0]} of=${each} />`)}`;
+}
 
 const is_long = ([, value]) => plain(value).length > 120 || plain(value).includes("\n");
 
@@ -49,5 +58,5 @@ function Fields({ log }) {
   const all = Object.entries(log.attributes);
   const short = all.filter((each) => !is_long(each)).map(([name, value]) => `${name}=${plain(value)}`).join(" ");
   return html`<span class="quiet mono">${log.target} ${short}</span>
-    ${all.filter(is_long).map(([name, value]) => html`<details key=${name}><summary class="quiet mono">${name}</summary><pre>${plain(value)}</pre></details>`)}`;
+    ${all.filter(is_long).map((each) => html`<${Folded} key=${each[0]} of=${each} />`)}`;
 }

@@ -24,8 +24,12 @@ async fn every_path_below_the_console_is_the_same_page_under_a_strict_policy() {
     assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
     assert!(policy.contains("require-trusted-types-for 'script'") && !policy.contains("unsafe"), "{policy}");
     assert_eq!(first.headers[CONTENT_TYPE], "text/html; charset=utf-8");
-    for path in ["/console/incidents/018f0000-0000-7000-8000-000000000000", "/console/traces/x?span=y", "/console/jobs"]
-    {
+    for path in [
+        "/console/",
+        "/console/incidents/018f0000-0000-7000-8000-000000000000",
+        "/console/traces/x?span=y",
+        "/console/jobs",
+    ] {
         let (parts, body) = get(path, None).await;
         assert_eq!((parts.status, &body), (StatusCode::OK, &page), "{path}");
     }

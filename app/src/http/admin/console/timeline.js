@@ -1,9 +1,9 @@
 // Where an instant of a trace stands on the screen: long stretches in which nothing is at work are squeezed, and a window
 // of the rest is shown.
 
-/** A stretch of waiting, of this part of the whole, is squeezed ... */
+/** A stretch of waiting, of this part of what longer ones have left, is squeezed ... */
 const GAP = 0.12;
-/** ... to this part of what is left. */
+/** ... to this part of what is left in the end. */
 const SQUEEZED = 0.03;
 
 /**
@@ -13,9 +13,15 @@ const SQUEEZED = 0.03;
 export function timeline(instants, work, squeeze) {
   const points = [...new Set([0, ...instants])].sort((a, b) => a - b);
   const total = Math.max(points[points.length - 1], 1);
-  const is_waiting = (from, to) => to - from > GAP * total && !work.some(([start, end]) => start < to && end > from);
-  const stretches = points.slice(1).map((to, at) => ({ from: points[at], to, gap: squeeze && is_waiting(points[at], to) }));
-  const busy = stretches.filter((each) => !each.gap).reduce((sum, each) => sum + each.to - each.from, 0) || total;
+  const is_waiting = ({ from, to }) => !work.some(([start, end]) => start < to && end > from);
+  const stretches = points.slice(1).map((to, at) => ({ from: points[at], to, gap: false }));
+  let busy = total;
+  const longest = squeeze ? stretches.filter(is_waiting).sort((a, b) => b.to - b.from - (a.to - a.from)) : [];
+  for (const each of longest) {
+    each.gap = each.to - each.from > GAP * busy && each.to - each.from < busy;
+    if (!each.gap) break;
+    busy -= each.to - each.from;
+  }
   let at = 0;
   for (const each of stretches) {
     each.at = at;

@@ -2,10 +2,10 @@
 
 import { html, useEffect, useMemo, useRef, useState, Answered, Copy, Empty, Exactly, Link, State, TraceLink, go, trace_path, useAnswer } from "./parts.js";
 import { send } from "./api.js";
-import { count, duration } from "./format.js";
+import { count, duration, now } from "./format.js";
 import { ALL, between, moved, timeline, zoomed } from "./timeline.js";
 import { LogLines, Span } from "./span.js";
-import { List, useFresh } from "./traces.js";
+import { List, Spans, useFresh } from "./traces.js";
 
 /** Parents before their children, by time; each with how deep it is. What is open stands among those that have ended. */
 function ordered(trace) {
@@ -48,14 +48,17 @@ function work(rows) {
 const TELLING = ["path", "actor", "job.kind", "channel.kind", "url.path", "topic"];
 const telling = ({ attributes }) => TELLING.map((name) => attributes[name]).find((value) => value !== undefined);
 
-/** What has ended long ago is not asked for again and again: spans and logs of it may come late, but not that late. */
+/** What has ended long ago, or is gone, is not asked for again and again: spans and logs may come late, but not that late. */
 const LATE_MS = 30_000;
-const is_growing = (trace) => trace.open > 0 || Date.now() - (trace.start_unix_nano + trace.duration_ns) / 1e6 < LATE_MS;
+const is_growing = (trace) => trace.open > 0 || now() - (trace.start_unix_nano + trace.duration_ns) / 1e6 < LATE_MS;
 
 export function Trace({ id, search, seen }) {
   const [growing, grow] = useState(true);
-  const answer = useAnswer(`/admin/traces/${encodeURIComponent(id)}`, useFresh(seen?.recorded?.spans, growing));
-  useEffect(() => { if (answer.data) grow(is_growing(answer.data)); }, [answer.data]);
+  const answer = useAnswer(`/admin/traces/${encodeURIComponent(id)}`, useFresh(seen?.at_ms, growing));
+  useEffect(() => {
+    if (answer.error?.status === 404) grow(false);
+    else if (answer.data) grow(is_growing(answer.data));
+  }, [answer.data, answer.error]);
   return html`<p class="path"><${Link} to="/console/traces">Traces<//> / <span class="mono">${id}</span></p>
     <${Answered} of=${answer}>${(trace) => html`<${Whole} trace=${trace} wanted=${new URLSearchParams(search).get("span")} />`}<//>`;
 }
@@ -65,8 +68,8 @@ function Whole({ trace, wanted }) {
   return html`<article>
     <h2>${trace.error && html`<${State} tone="bad">${count(trace.errors, "failure")}<//>`} <span class="message">${trace.name}</span></h2>
     <p class="notes">
-      <span class="note"><b>${duration(trace.duration_ns)}</b></span><span class="note">${count(trace.spans, "span")}</span>
-      ${trace.open > 0 && html`<span class="note warn">${trace.open} open</span>`}
+      <span class="note"><b>${duration(trace.duration_ns)}${trace.open > 0 && " so far"}</b></span>
+      <span class=${`note ${trace.open > 0 ? "warn" : ""}`}><${Spans} of=${trace} /></span>
       ${trace.tenant && html`<span class="note">tenant ${trace.tenant}</span>`}
       <span class="note"><${Exactly} ms=${trace.start_unix_nano / 1e6} /></span>
       ${trace.origin_trace_id && html`<span class="note">began in <${TraceLink} trace=${trace.origin_trace_id} /></span>`}
@@ -74,11 +77,15 @@ function Whole({ trace, wanted }) {
     <p class="actions"><${Copy} text=${otlp}>Copy as OTLP JSON<//>
       <${Copy} text=${() => location.origin + trace_path(trace.trace_id)}>Copy the link<//></p>
     <${Waterfall} trace=${trace} wanted=${wanted} />
-    ${trace.left_off.spans > 0 && html`<p class="quiet">${count(trace.left_off.spans, "span")} more are not shown.</p>`}
+    <${More} number=${trace.left_off.spans} of="span" />
     ${trace.logs.length > 0 && html`<h3>Logs of no span shown</h3><${LogLines} logs=${[...trace.logs].reverse()} />`}
+    <${More} number=${trace.left_off.logs} of="earlier log record" />
     ${trace.followers.length > 0 && html`<h3>What followed from it</h3><${List} items=${trace.followers} />`}
+    <${More} number=${trace.left_off.followers} of="earlier trace" />
   </article>`;
 }
+
+const More = ({ number, of }) => number > 0 && html`<p class="quiet">and ${count(number, of)} not shown</p>`;
 
 function Waterfall({ trace, wanted }) {
   const [squeeze, set_squeeze] = useState(true);
@@ -137,8 +144,8 @@ function Ruler({ line, window, set_window }) {
   const band = (a, b) => ({ left: percent(Math.max(a, from)), width: `${(100 * (Math.min(b, to) - Math.max(a, from))) / (to - from)}%` });
   const gaps = line.gaps.filter((gap) => gap.at < to && gap.at + gap.length > from);
   return html`<div class="ruler" title="Drag to zoom" onPointerDown=${down} onPointerMove=${move} onPointerUp=${up} onPointerCancel=${() => set_drag(null)}>
-    ${[0, 0.25, 0.5, 0.75].map((part) => html`<span class="tick" key=${part} style=${{ left: `${100 * part}%` }}>${duration(line.instant(from + part * (to - from)))}</span>`)}
     ${gaps.map((gap) => html`<span class="gap" key=${gap.at} style=${band(gap.at, gap.at + gap.length)} title=${`${duration(gap.ns)} of waiting`}></span>`)}
+    ${[0, 0.25, 0.5, 0.75].map((part) => html`<span class=${`tick ${part % 0.5 ? "fine" : ""}`} key=${part} style=${{ left: `${100 * part}%` }}><span>${duration(line.instant(from + part * (to - from)))}</span></span>`)}
     ${drag && html`<span class="drag" style=${band(Math.min(...drag), Math.max(...drag))}></span>`}
   </div>`;
 }
@@ -155,19 +162,20 @@ function Row({ span, line, window: [from, to], began, chosen, wanted, pick }) {
     ...span.logs.map((log) => [log.level.toLowerCase(), log.message, Math.max(0, log.time_unix_nano - began)])]
     .map(([kind, title, ns]) => ({ kind, title, at: place(ns) })).filter(({ at }) => at >= 0 && at <= 100);
   const failed = is_failed(span);
-  // Beside the bar if there is room.
+  // Beside the bar if there is room; what is not in the window lies that way.
   const inside = right >= 75 && left <= 25;
+  const took = `${end < 0 ? "← " : ""}${duration(span.duration_ns)}${start > 100 ? " →" : ""}`;
   return html`<li ref=${row} class=${`span ${span.kind} ${failed ? "failed" : ""} ${span.open ? "open" : ""} ${chosen ? "chosen" : ""}`} data-span=${span.span_id}>
     <button type="button" class="line" aria-expanded=${chosen} onClick=${() => pick(span.span_id)}>
       <span class="label" style=${{ paddingLeft: `${Math.min(span.depth, 12) * 0.8}rem` }}>
-        ${failed && html`<b class="sign">✕ failed</b>`}${span.open && html`<b class="sign">open</b>`}
-        <span class="clip">${span.name} <span class="telling">${telling(span)}</span></span>
+        ${failed && html`<b class="sign">✕ <span class="word">failed</span></b>`}${span.open && html`<b class="sign">◐ <span class="word">open</span></b>`}
+        <span class="clip"><span class="name">${span.name}</span> <span class="telling">${telling(span)}</span></span>
         ${span.logs.length > 0 && html`<span class="quiet logged"> ${count(span.logs.length, "log")}</span>`}
       </span>
       <span class="track">
         ${!away && html`<span class="bar" style=${{ left: `${left}%`, width: `${right - left}%` }}></span>`}
         ${marks.map((mark, at) => html`<span class=${`mark ${mark.kind}`} key=${at} title=${mark.title} style=${{ left: `${mark.at}%` }}></span>`)}
-        <span class=${`took ${inside ? "inside" : ""}`} style=${right < 75 ? { left: `${right}%` } : { right: `${100 - (inside ? right : left)}%` }}>${duration(span.duration_ns)}</span>
+        <span class=${`took ${inside ? "inside" : ""}`} style=${right < 75 ? { left: `${right}%` } : { right: `${100 - (inside ? right : left)}%` }}>${took}</span>
       </span>
     </button>
     ${chosen && html`<${Span} span=${span} began=${began} />`}

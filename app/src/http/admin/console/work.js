@@ -1,8 +1,8 @@
 // The work itself: who has the most, the jobs, schedules and channels of one tenant, and what the service stands on.
 
-import { html, useEffect, useState, Answered, Empty, Facts, Link, State, TraceLink, When, Wrong, go, useAnswer } from "./parts.js";
+import { html, useEffect, useState, Answered, Empty, Exactly, Facts, Link, Reason, State, TraceLink, When, Wrong, go, useAnswer, useRenewed } from "./parts.js";
 import { ask, query, send } from "./api.js";
-import { count, ms } from "./format.js";
+import { count, ms, now, soon } from "./format.js";
 import { useFresh } from "./traces.js";
 
 const JOB = {
@@ -10,6 +10,9 @@ const JOB = {
   done: ["good", "done"], dead: ["bad", "dead"], cancelled: ["off", "cancelled"],
 };
 const SHOWN = [["jobs", "Jobs"], ["schedules", "Schedules"], ["channels", "Channels"]];
+const ROWS_MS = 2_000;
+/** It is a question about all tenants. */
+const BACKLOG_MS = 10_000;
 const ITEMS = { jobs: Job, schedules: Schedule, channels: Channel };
 
 export function Jobs({ search, seen }) {
@@ -32,15 +35,17 @@ export function Jobs({ search, seen }) {
     </form>
     ${tenant ? html`<nav aria-label="What of the tenant" class="tabs">${SHOWN.map(([path, name]) => html`<${Link} key=${path}
         to=${to({ show: path === "jobs" ? "" : path })} aria-current=${path === show ? "page" : undefined}>${name}<//>`)}</nav>
-      <${Rows} key=${tenant + show + state} path=${query(`/admin/tenants/${encodeURIComponent(tenant)}/${show}`, { state: show === "jobs" && state })}
-        item=${ITEMS[show] || Job} version=${refreshed} />`
+      <${Rows} key=${`${tenant} ${show} ${state} ${refreshed}`} path=${query(`/admin/tenants/${encodeURIComponent(tenant)}/${show}`, { state: show === "jobs" && state })}
+        item=${ITEMS[show] || Job} />`
     : html`<${Backlog} version=${refreshed} />`}`;
 }
 
 /** Who has the most to do: jobs are kept by tenant, and this says whose to look at. */
 function Backlog({ version }) {
   const of = (tenant, rest) => query("/console/jobs", { tenant, ...rest });
-  return html`<${Answered} of=${useAnswer("/admin/backlog", version)}>${({ tenants, channels }) => html`
+  const answer = useRenewed("/admin/backlog", BACKLOG_MS, version);
+  return html`<${Answered} of=${answer}>${({ tenants, channels }) => html`
+    <p class="quiet as-of">As of <${When} ms=${answer.heard_ms} />.</p>
     <h3>Tenants with the most jobs that have not ended or are dead</h3>
     ${tenants.length === 0 ? html`<${Empty}>None has any.<//>` : html`<ul class="plain">${tenants.map((each) => html`<li key=${each.tenant} data-tenant=${each.tenant}>
       <${Link} to=${of(each.tenant)}>${each.tenant}<//>: ${each.queued} queued, ${each.running} running, ${each.dead > 0
@@ -48,18 +53,23 @@ function Backlog({ version }) {
     <h3>Channels with the most deliveries that have not ended</h3>
     ${channels.length === 0 ? html`<${Empty}>Nothing waits to be delivered.<//>` : html`<ul class="plain">${channels.map((each) => html`<li key=${each.channel}>
       <b>${each.pending}</b> ${each.kind} of <${Link} to=${of(each.tenant, { show: "channels" })}>${each.tenant}<//>
-      <span class="quiet"> <span class="mono">${each.channel}</span>, the first ${each.due_at_ms > Date.now() ? `is due in ${ms(each.due_at_ms - Date.now())}` : html`was due <${When} ms=${each.due_at_ms} />`}</span></li>`)}</ul>`}`}<//>`;
+      <span class="quiet"> <span class="mono">${each.channel}</span>, the first ${each.due_at_ms > now() ? `is due in ${ms(each.due_at_ms - now())}` : html`was due <${When} ms=${each.due_at_ms} />`}</span></li>`)}</ul>`}`}<//>`;
 }
 
 /** How many are kept, of all tenants, as the scheduler has last counted them. */
 function Counts({ seen }) {
   const version = useFresh(seen?.at_ms, true);
-  const [kept, set] = useState(null);
+  const [counted, set] = useState(null);
   useEffect(() => {
-    const read = async () => (await (await send("/metrics")).text()).matchAll(/^job_kept\{[^}]*state="(\w+)"[^}]*\} (\S+)$/gm);
-    read().then((found) => set([...found].map(([, state, value]) => [state, Number(value)])), () => set(null));
+    const read = async () => {
+      const text = await (await send("/metrics")).text();
+      const kept = [...text.matchAll(/^job_kept\{[^}]*state="(\w+)"[^}]*\} (\S+)$/gm)];
+      return { kept: kept.map(([, state, value]) => [state, Number(value)]), at: 1000 * text.match(/^job_counted_timestamp_seconds\S* (\S+)$/m)?.[1] };
+    };
+    read().then(set, () => set(null));
   }, [version]);
-  return kept && html`<p class="notes counts">${kept.map(([state, value]) => html`<span key=${state} class="note"><b>${value.toLocaleString("en")}</b> ${state}</span>`)}</p>`;
+  return counted?.at > 0 && html`<p class="notes counts">${counted.kept.map(([state, value]) => html`<span key=${state} class="note"><b>${value.toLocaleString("en")}</b> ${state}</span>`)}
+    <span class="note">counted <${When} ms=${counted.at} /></span></p>`;
 }
 
 /** The names of the first tenants are offered; any other can be typed. */
@@ -69,17 +79,23 @@ function Tenants({ tenant }) {
     <datalist id="tenants">${data?.items.map(({ id }) => html`<option key=${id} value=${id}></option>`)}</datalist></label>`;
 }
 
-function Rows({ path, item: Item, version }) {
-  const answer = useAnswer(path, version);
-  const [more, add] = useState([]);
+/** Page by page. What is shown of more than the first one stands still: new rows would push others over its edge, and out of sight. */
+function Rows({ path, item: Item }) {
+  const [held, hold] = useState(null);
   const [wrong, set_wrong] = useState(null);
+  const answer = useRenewed(path, held ? null : ROWS_MS);
   return html`<${Answered} of=${answer}>${(first) => {
-    const items = [...first.items, ...more.flatMap((page) => page.items)];
-    const cursor = (more[more.length - 1] || first).next_cursor;
-    const next = () => ask(`${path}${path.includes("?") ? "&" : "?"}cursor=${encodeURIComponent(cursor)}`).then((page) => add([...more, page]), set_wrong);
-    return html`${items.length === 0 ? html`<${Empty}>There is none.<//>` : html`<ul class="cards">${items.map((each) => html`<li key=${each.id} class="card" data-id=${each.id}><${Item} item=${each} /></li>`)}</ul>`}
+    const { pages, as_of } = held || { pages: [first], as_of: answer.heard_ms };
+    const items = pages.flatMap((page) => page.items);
+    const cursor = pages[pages.length - 1].next_cursor;
+    const more = async () => {
+      set_wrong(null);
+      await ask(`${path}${path.includes("?") ? "&" : "?"}cursor=${encodeURIComponent(cursor)}`).then((page) => hold({ pages: [...pages, page], as_of }), set_wrong);
+    };
+    return html`${held && html`<p class="quiet as-of">As of <${When} ms=${as_of} />; "Show" asks anew.</p>`}
+      ${items.length === 0 ? html`<${Empty}>There is none.<//>` : html`<ul class="cards">${items.map((each) => html`<li key=${each.id} class="card" data-id=${each.id}><${Item} item=${each} /></li>`)}</ul>`}
       ${wrong && html`<${Wrong} error=${wrong} />`}
-      ${cursor && html`<p class="actions"><button type="button" onClick=${next}>Show more</button></p>`}`;
+      ${cursor && html`<p class="actions"><button type="button" onClick=${more}>Show more</button></p>`}`;
   }}<//>`;
 }
 
@@ -87,32 +103,34 @@ const At = ({ what, at }) => at && html`<span class="note">${what} <${When} ms=$
 
 function Job({ item: job }) {
   const [tone, word] = JOB[job.state] || ["warn", job.state];
-  return html`<${State} tone=${tone}>${word}<//> <b class="clip">${job.kind} <span class="quiet mono">${job.id}</span></b>
+  return html`<${State} tone=${tone}>${word}<//> <b>${job.kind} <span class="quiet mono">${job.id}</span></b>
     <span class="notes"><span class="note">queue ${job.queue}</span><span class="note">attempt ${job.attempt} of ${job.max_attempts}</span>
       <${At} what="made" at=${job.created_at} /><${At} what="ended" at=${job.finished_at} />
       ${job.origin_trace_id && html`<span class="note">trace <${TraceLink} trace=${job.origin_trace_id} /></span>`}</span>
-    ${job.last_error && html`<span class="notes reason">${job.last_error}</span>`}`;
+    ${job.last_error && html`<${Reason}>${job.last_error}<//>`}`;
 }
 
 function Schedule({ item: schedule }) {
   const state = schedule.last_error ? ["bad", "broken"] : schedule.paused_at ? ["off", "paused"] : schedule.next_fire_at ? ["good", "fires"] : ["off", "over"];
-  const next = schedule.next_fire_at && Date.parse(schedule.next_fire_at) - Date.now();
-  return html`<${State} tone=${state[0]}>${state[1]}<//> <b class="clip">${schedule.kind} <span class="mono">${schedule.cron ? `${schedule.cron} ${schedule.time_zone}` : `every ${ms(schedule.every_ms)}`}</span></b>
-    <span class="notes">${next && html`<span class="note">next ${next > 0 ? `in ${ms(next)}` : "now"}</span>`}
+  const next = schedule.next_fire_at && Date.parse(schedule.next_fire_at) - now();
+  return html`<${State} tone=${state[0]}>${state[1]}<//> <b>${schedule.kind} <span class="mono">${schedule.cron ? `${schedule.cron} ${schedule.time_zone}` : `every ${ms(schedule.every_ms)}`}</span> <span class="quiet mono">${schedule.id}</span></b>
+    <span class="notes">${next && html`<span class="note">next ${soon(next)}</span>`}
       <${At} what="last" at=${schedule.last_fire_at} /><span class="note">${count(schedule.fires, "fire")}</span>
       ${schedule.missed > 0 && html`<span class="note warn">${schedule.missed} missed</span>`}
       ${schedule.overlapped > 0 && html`<span class="note">${schedule.overlapped} overlapped</span>`}</span>
-    ${schedule.last_error && html`<span class="notes reason">${schedule.last_error}</span>`}`;
+    ${schedule.last_error && html`<${Reason}>${schedule.last_error}<//>`}`;
 }
 
 function Channel({ item: channel }) {
   const open = channel.receiver?.open;
   const state = channel.disabled ? ["off", "disabled"] : open ? ["bad", "breaker open"] : channel.failing_since ? ["warn", "failing"] : ["good", channel.receiver ? "in use" : "at rest"];
-  return html`<${State} tone=${state[0]}>${state[1]}<//> <b class="clip">${channel.kind} <span class="mono">${channel.url || channel.chat_id}</span></b>
+  return html`<${State} tone=${state[0]}>${state[1]}<//> <b>${channel.kind} <span class="mono">${channel.url || channel.chat_id}</span> <span class="quiet mono">${channel.id}</span></b>
     <span class="notes">${channel.receiver && html`<span class="note">${channel.receiver.in_flight} under way</span>`}
       <${At} what="made" at=${channel.created_at} /><${At} what="failing since" at=${channel.failing_since} /></span>
-    ${channel.disabled && html`<span class="notes reason">${channel.disabled}</span>`}`;
+    ${channel.disabled && html`<${Reason}>${channel.disabled}<//>`}`;
 }
+
+const took = (sample) => (sample.took_ms < 1 ? "under 1 ms" : ms(sample.took_ms));
 
 const HEALTH = { healthy: "good", unhealthy: "bad", unknown: "wait" };
 
@@ -121,7 +139,10 @@ export function Health({ seen }) {
   return html`<h2>Health</h2><${Answered} of=${answer}>${({ health, channels }) => html`
     <ul class="cards">${health.map((each) => html`<li key=${each.name} class="card"><${Dependency} of=${each} /></li>`)}</ul>
     <h3>Channels in use by this process</h3>
-    <${Facts} facts=${[["In use", channels.in_use], ["Breaker open", channels.open]]} />`}<//>`;
+    <${Facts} facts=${[["In use", channels.in_use], ["Breaker open", channels.open]]} />
+    ${channels.open > 0 && html`<h3>Breaker open the longest</h3><ul class="plain">${channels.longest_open.map((each) => html`<li key=${each.channel} data-channel=${each.channel}>
+      <b>${ms(each.open_ms)}</b> a channel of <${Link} to=${query("/console/jobs", { tenant: each.tenant, show: "channels" })}>${each.tenant}<//> <span class="quiet mono">${each.channel}</span></li>`)}</ul>
+      ${channels.open > channels.longest_open.length && html`<p class="quiet">and ${channels.open - channels.longest_open.length} more</p>`}`}`}<//>`;
 }
 
 /** A verdict with the checks that led to it: the longer a check took, the higher it stands; one that failed says so. */
@@ -132,11 +153,13 @@ function Dependency({ of }) {
   return html`<${State} tone=${HEALTH[of.state]}>${of.state}<//> <b>${of.name}</b>
     <span class="notes"><span class="note">${of.required ? "required" : "not required"}</span>
       ${of.since_ms && html`<span class="note">since <${When} ms=${of.since_ms} /></span>`}
-      ${last && html`<span class="note">last check ${last.took_ms < 1 ? "under 1 ms" : ms(last.took_ms)}</span>`}
+      ${last && html`<span class="note">last check ${took(last)}</span>`}
       ${failed > 0 && html`<span class="note warn">${failed} of the last ${of.history.length} failed</span>`}</span>
     <svg class="checks" viewBox="0 0 192 24" preserveAspectRatio="xMinYMid" role="img" aria-label=${`The last ${of.history.length} checks, ${failed} failed`}>${of.history.map((sample, at) => {
       const height = sample.fault ? 24 : 3 + (17 * sample.took_ms) / longest;
-      return html`<rect key=${at} class=${sample.fault ? "fault" : ""} x=${at * 6} y=${24 - height} width="4" height=${height}><title>${sample.fault || ms(sample.took_ms)}</title></rect>`;
+      return html`<rect key=${at} class=${sample.fault ? "fault" : ""} x=${at * 6} y=${24 - height} width="4" height=${height}><title>${sample.fault || took(sample)}</title></rect>`;
     })}</svg>
-    ${last?.fault && html`<span class="notes reason">${last.fault}</span>`}`;
+    ${last?.fault && html`<${Reason}>${last.fault}<//>`}
+    ${last && html`<details><summary>${count(of.history.length, "check")}, newest first</summary><ul class="plain">${of.history.toReversed().map((sample) => html`<li key=${sample.at_ms}>
+      <span class="quiet mono"><${Exactly} ms=${sample.at_ms} /></span> ${took(sample)}${sample.fault && html`, <b>failed</b>: ${sample.fault}`}</li>`)}</ul></details>`}`;
 }
