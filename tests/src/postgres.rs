@@ -1,7 +1,6 @@
 //! A PostgreSQL of a test's own, which can be killed, stopped, started again on the same port, and held; and databases of
 //! the server that all tests share.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +15,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use tempfile::TempDir;
 
 use crate::process::Process;
-use crate::{eventually, tools};
+use crate::{Port, eventually, tools};
 
 /// Where the full test command has started a server for all tests.
 const SERVER: &str = "TEST_POSTGRES";
@@ -43,7 +42,7 @@ pub struct Database {
 /// A server with one cluster in a folder of its own, on a free port of loopback. Dropping it kills it.
 pub struct Postgres {
     programs: PathBuf,
-    port: u16,
+    port: Port,
     folder: TempDir,
     /// What it is told beside [`QUICK`].
     settings: Vec<&'static str>,
@@ -115,7 +114,7 @@ impl Postgres {
             println!("skipped: no PostgreSQL on this machine (`cargo xtask test` installs it)");
             return None;
         };
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let port = Port::take();
         let folder = tempfile::tempdir().unwrap();
         // Its owner is another user, if this one is root.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
@@ -128,7 +127,7 @@ impl Postgres {
 
     /// `host:port`.
     pub fn authority(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.port.address().to_string()
     }
 
     /// Its database, as the service takes it.
@@ -139,7 +138,7 @@ impl Postgres {
     /// Starts it, on the same port each time, and waits until it answers.
     pub async fn restart(&self) {
         let mut command = as_its_user(&self.programs.join("postgres"));
-        command.args(["-D", "data", "-p", &self.port.to_string()]).current_dir(self.folder.path());
+        command.args(["-D", "data", "-p", &self.port.number().to_string()]).current_dir(self.folder.path());
         for setting in QUICK.iter().chain(&self.settings) {
             command.args(["-c", setting]);
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
-use crate::eventually;
+use crate::{Port, eventually};
 
 /// How many lines of the log a failed test shows.
 const TAIL_LINES: usize = 80;
@@ -23,6 +23,7 @@ pub struct Process {
     stdout: Lines,
     stderr: Lines,
     readers: Mutex<Vec<JoinHandle<()>>>,
+    _port: Option<Port>,
 }
 
 /// How a process ended and all it wrote.
@@ -49,7 +50,12 @@ type Lines = Arc<Mutex<Vec<String>>>;
 
 impl Process {
     /// Starts `command` with both outputs captured and nothing on its input.
-    pub fn spawn(mut command: Command) -> Process {
+    pub fn spawn(command: Command) -> Process {
+        Process::spawn_on(command, None)
+    }
+
+    /// The same, and holds the port on which it is to listen.
+    pub fn spawn_on(mut command: Command, port: Option<Port>) -> Process {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
         let (stdout, stderr) = (Lines::default(), Lines::default());
@@ -58,7 +64,7 @@ impl Process {
             keep_lines(child.stderr.take().unwrap(), stderr.clone()),
         ];
         let group = Pid::from_raw(child.id().try_into().unwrap());
-        Process { child: Mutex::new(child), group, stdout, stderr, readers: Mutex::new(readers) }
+        Process { child: Mutex::new(child), group, stdout, stderr, readers: Mutex::new(readers), _port: port }
     }
 
     /// The operating system's number of the process.

@@ -1,26 +1,21 @@
 //! A real Prometheus that scrapes a service.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::process::Process;
-use crate::{Client, Service, eventually, tools};
+use crate::{Client, Port, Service, eventually, tools};
 
 /// It is started by a machine that is busy with other tests.
 const SOON: Duration = Duration::from_secs(60);
-
-/// A port that nobody listens on now.
-pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
 
 /// The server; it ends when it is dropped.
 pub struct Prometheus {
     client: Client,
     _process: Process,
+    _port: Port,
 }
 
 impl Prometheus {
@@ -28,7 +23,7 @@ impl Prometheus {
     /// no such program on this machine.
     pub async fn start(service: &Service) -> Option<Prometheus> {
         let program = tools::find("prometheus")?;
-        let (folder, port) = (service.home().path().join("prometheus"), free_port());
+        let (folder, port) = (service.home().path().join("prometheus"), Port::take());
         std::fs::create_dir(&folder).unwrap();
         let target = service.admin().authority();
         let config = json!({"scrape_configs": [{
@@ -39,14 +34,14 @@ impl Prometheus {
         std::fs::write(folder.join("prometheus.yml"), config.to_string()).unwrap();
         let mut command = Command::new(program);
         command.current_dir(&folder).arg("--config.file=prometheus.yml").arg("--storage.tsdb.path=data");
-        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        command.arg(format!("--web.listen-address={}", port.address()));
         let process = Process::spawn(command);
-        let client = Client::new(&format!("http://127.0.0.1:{port}"));
+        let client = Client::new(&format!("http://{}", port.address()));
         eventually("prometheus is ready", SOON, || async {
             client.try_get("/-/ready").await.filter(|answer| answer.status == 200).map(drop)
         })
         .await;
-        let prometheus = Prometheus { client, _process: process };
+        let prometheus = Prometheus { client, _process: process, _port: port };
         eventually("the target is up", SOON, || async {
             let targets = prometheus.get("targets").await;
             let active = targets["activeTargets"].as_array().unwrap().clone();

@@ -1,6 +1,5 @@
 //! A Redis of a test's own, which can be killed, started again on the same port, and held.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::process::Process;
-use crate::{eventually, tools};
+use crate::{Port, eventually, tools};
 
 /// For what it does at once.
 const SOON: Duration = Duration::from_secs(20);
@@ -20,7 +19,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// A `redis-server` on a free port of loopback that keeps nothing on disk. Dropping it kills it.
 pub struct Redis {
     program: PathBuf,
-    port: u16,
+    port: Port,
     lock: Lock,
     folder: TempDir,
     process: Mutex<Option<Process>>,
@@ -71,14 +70,14 @@ impl Redis {
     /// One whose port is chosen and that does not run yet: [`Redis::restart`] starts it.
     pub fn absent() -> Option<Redis> {
         let program = tools::find("redis-server")?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let port = Port::take();
         let folder = tempfile::tempdir().unwrap();
         Some(Redis { program, port, lock: Lock::Open, folder, process: Mutex::new(None) })
     }
 
     /// `host:port`.
     pub fn authority(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.port.address().to_string()
     }
 
     /// As the service takes it, with the password if there is one.
@@ -93,7 +92,7 @@ impl Redis {
     /// Starts it, on the same port each time, and waits until it answers.
     pub async fn restart(&self) {
         let mut command = Command::new(&self.program);
-        let port = self.port.to_string();
+        let port = self.port.number().to_string();
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]).current_dir(self.folder.path());
         match &self.lock {
             Lock::Open => command.args(["--port", &port]),

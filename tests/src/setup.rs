@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::process::{Ended, Process};
-use crate::{Collector, Protocol, Service, binary, service::SUBSYSTEMS};
+use crate::{Collector, Port, Protocol, Service, binary, service::SUBSYSTEMS};
 
 /// To be ready, on a machine that is busy with other tests.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -35,12 +35,13 @@ pub struct Setup {
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
     home: Home,
+    port: Option<Port>,
 }
 
 impl Setup {
     /// The binary in an empty directory with an empty environment: all defaults.
     pub fn bare() -> Setup {
-        Setup { executable: None, environment: Vec::new(), arguments: Vec::new(), home: Home::empty() }
+        Setup { executable: None, environment: Vec::new(), arguments: Vec::new(), home: Home::empty(), port: None }
     }
 
     /// The setting `key` (`scheduler.lease_ms`), by its environment variable (`APP__SCHEDULER__LEASE_MS`).
@@ -53,6 +54,12 @@ impl Setup {
     pub fn env(mut self, name: &str, value: impl ToString) -> Setup {
         self.environment.push((name.to_owned(), value.to_string()));
         self
+    }
+
+    /// Tenants are answered there, and by nobody else as long as the process is owned, also when it is dead.
+    pub fn on(self, port: Port) -> Setup {
+        let setup = self.set("api.listen", port.address());
+        Setup { port: Some(port), ..setup }
     }
 
     /// An argument of the command line.
@@ -102,7 +109,7 @@ impl Setup {
         let mut command = Command::new(self.executable.as_deref().unwrap_or_else(|| binary::app()));
         command.args(&self.arguments).current_dir(self.home.path()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(self.environment);
-        Process::spawn(command)
+        Process::spawn_on(command, self.port)
     }
 }
 

@@ -2,14 +2,13 @@
 //! watched, schedules, traffic, and at the end the verdict.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::process::Process;
-use crate::{Books, Client, DEMO_KEY, Database, Ledger, Receiver, Service, Setup, Traffic, eventually};
+use crate::{Books, Client, DEMO_KEY, Database, Ledger, Port, Receiver, Service, Setup, Traffic, eventually};
 
 /// What is left when the work is over.
 const ALL_ENDED: Duration = Duration::from_secs(120);
@@ -79,9 +78,9 @@ impl Trial {
 
     /// One more, which is asked from its first moment on, and nobody else: it need not live until it is ready.
     pub fn spawn_and_ask(&self, setup: Setup) -> Process {
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        self.traffic.turn_to(vec![Client::new(&format!("http://{address}")).with_key(DEMO_KEY)]);
-        setup.set("api.listen", address).spawn()
+        let port = Port::take();
+        self.traffic.turn_to(vec![Client::new(&format!("http://{}", port.address())).with_key(DEMO_KEY)]);
+        setup.on(port).spawn()
     }
 
     /// Where the rows are.
@@ -139,7 +138,9 @@ impl Trial {
 /// A lost process is noticed within a second; nothing is quarantined only because it was near, and no call to a store
 /// that is away takes long.
 fn impatient(books: &Books) -> Setup {
-    let setup = books.setup(Service::setup()).set("scheduler.crashes_max", 100).set("store.deadline_ms", 1_000);
+    // Who is asked when it is dead must not answer as another trial's.
+    let setup = books.setup(Service::setup()).on(Port::take());
+    let setup = setup.set("scheduler.crashes_max", 100).set("store.deadline_ms", 1_000);
     let setup = setup.set("scheduler.lease_ms", 1_000).set("scheduler.heartbeat_ms", 300);
     let setup = setup.set("scheduler.sweep_interval_ms", 500).set("scheduler.retry_base_ms", 100);
     let setup = setup.set("limits.request_ms", 2_000).set("idempotency.lease_ms", 2_100);

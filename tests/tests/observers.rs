@@ -1,44 +1,42 @@
 //! What the service tells, read by programs that know nothing of us: another decoder of OTLP, and Prometheus.
 
-use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::process::Process;
-use tests::prometheus::free_port;
-use tests::{Prometheus, Service, Setup, eventually, tools};
+use tests::{Port, Prometheus, Service, Setup, eventually, tools};
 use tokio::net::TcpStream;
 
 /// The programs are started by a machine that is busy with other tests.
 const SOON: Duration = Duration::from_secs(60);
 
-async fn listens(port: u16) {
-    eventually(&format!("somebody listens on {port}"), SOON, || async {
-        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok().map(drop)
+async fn listens(port: &Port) {
+    eventually("somebody listens on the port", SOON, || async {
+        TcpStream::connect(port.address()).await.ok().map(drop)
     })
     .await;
 }
 
 /// A decoder that prints all it hears, and ends with 0 when it has seen what `awaited` asks for.
-async fn oteltap(port: u16, awaited: &[&str]) -> Option<Process> {
+async fn oteltap(port: &Port, awaited: &[&str]) -> Option<Process> {
     let mut command = Command::new(tools::find("oteltap")?);
-    command.args(["--port", &port.to_string()]).args(awaited).env("PYTHONUNBUFFERED", "1");
+    command.args(["--port", &port.number().to_string()]).args(awaited).env("PYTHONUNBUFFERED", "1");
     let process = Process::spawn(command);
     listens(port).await;
     Some(process)
 }
 
-fn sending_to(port: u16) -> Setup {
-    let setup = Service::setup().env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{port}"));
+fn sending_to(port: &Port) -> Setup {
+    let setup = Service::setup().env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", port.address()));
     setup.env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf").env("OTEL_BSP_SCHEDULE_DELAY", 100)
 }
 
 #[tokio::test]
 async fn another_decoder_sees_the_span_of_a_job() {
-    let port = free_port();
-    let Some(tap) = oteltap(port, &["--await-span", "^job\\.run$"]).await else { return };
-    let service = sending_to(port).start().await;
+    let port = Port::take();
+    let Some(tap) = oteltap(&port, &["--await-span", "^job\\.run$"]).await else { return };
+    let service = sending_to(&port).start().await;
     let id = service.enqueue("publish", json!({"topic": "t", "data": 1})).await;
     service.job_in(&id, "done").await;
     let ended = tap.wait(SOON).await;
@@ -48,9 +46,9 @@ async fn another_decoder_sees_the_span_of_a_job() {
 
 #[tokio::test]
 async fn another_decoder_sees_a_panic_that_was_recovered() {
-    let port = free_port();
-    let Some(tap) = oteltap(port, &[]).await else { return };
-    let service = sending_to(port).env("OTEL_BLRP_SCHEDULE_DELAY", 100).start().await;
+    let port = Port::take();
+    let Some(tap) = oteltap(&port, &[]).await else { return };
+    let service = sending_to(&port).env("OTEL_BLRP_SCHEDULE_DELAY", 100).start().await;
     service.make_panic("health_sweep").await;
     eventually("the event on its span, and the log record of its name", SOON, || async {
         let heard = tap.stdout();

@@ -3,7 +3,7 @@
 
 mod story;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 pub use otlp::{Link, Log, Point, Protocol, Span, SpanEvent};
 pub use story::Story;
 
-use crate::eventually;
+use crate::{Port, eventually};
 
 /// How the collector answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +28,8 @@ pub enum Behaviour {
 
 /// The collector; it ends when it is dropped.
 pub struct Collector {
-    http: SocketAddr,
-    grpc: SocketAddr,
+    http: Port,
+    grpc: Port,
     heap: Arc<Heap>,
     /// While it runs: a runtime of its own, as it would be a process of its own.
     serving: Mutex<Option<Runtime>>,
@@ -84,11 +84,8 @@ impl Collector {
             points: Mutex::default(),
             protocols: Mutex::default(),
         });
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let listeners = [bound(any), bound(any)].map(Result::unwrap);
-        let [http, grpc] = [&listeners[0], &listeners[1]].map(|listener| listener.local_addr().unwrap());
-        let collector = Collector { http, grpc, heap, serving: Mutex::default() };
-        collector.serve(listeners);
+        let collector = Collector { http: Port::take(), grpc: Port::take(), heap, serving: Mutex::default() };
+        collector.restart().await;
         collector
     }
 
@@ -111,20 +108,23 @@ impl Collector {
 
     /// Starts it again, on the same ports, as soon as those of its life before are closed.
     pub async fn restart(&self) {
-        let free = |address| eventually("the port is free", SOON, move || async move { bound(address).ok() });
-        let listeners = tokio::join!(free(self.http), free(self.grpc));
+        let free = |port: &Port| {
+            let address = port.address();
+            eventually("the port is free", SOON, move || async move { bound(address).ok() })
+        };
+        let listeners = tokio::join!(free(&self.http), free(&self.grpc));
         self.serve(listeners.into());
     }
 
     /// The variables that make a service send here, often enough for a test to wait for it.
     pub fn environment(&self, protocol: Protocol) -> Vec<(String, String)> {
-        let (address, name) = match protocol {
-            Protocol::HttpProtobuf => (self.http, "http/protobuf"),
-            Protocol::HttpJson => (self.http, "http/json"),
-            Protocol::Grpc => (self.grpc, "grpc"),
+        let (port, name) = match protocol {
+            Protocol::HttpProtobuf => (&self.http, "http/protobuf"),
+            Protocol::HttpJson => (&self.http, "http/json"),
+            Protocol::Grpc => (&self.grpc, "grpc"),
         };
         [
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}")),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", port.address())),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", name.to_owned()),
             ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),
             ("OTEL_BLRP_SCHEDULE_DELAY", "100".to_owned()),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     async fn post(collector: &Collector, name: &str) -> u16 {
-        let client = Client::new(&format!("http://{}", collector.http));
+        let client = Client::new(&format!("http://{}", collector.http.address()));
         let body = request(name).encode_to_vec();
         try_send(client.request(reqwest::Method::POST, "/v1/traces").body(body)).await.unwrap().status
     }
@@ -247,7 +247,7 @@ mod tests {
     async fn spans_come_in_over_both_protocols() {
         let collector = Collector::start().await;
         assert_eq!(post(&collector, "by http").await, 200);
-        let mut client = TraceServiceClient::connect(format!("http://{}", collector.grpc)).await.unwrap();
+        let mut client = TraceServiceClient::connect(format!("http://{}", collector.grpc.address())).await.unwrap();
         client.export(request("by grpc")).await.unwrap();
         collector.span("over http", SOON, |span| span.name == "by http").await;
         collector.span("over grpc", SOON, |span| span.name == "by grpc").await;
@@ -257,7 +257,7 @@ mod tests {
     #[tokio::test]
     async fn a_collector_that_is_killed_cuts_its_connections_and_comes_back_where_it_was() {
         let collector = Collector::start().await;
-        let client = Client::new(&format!("http://{}", collector.http));
+        let client = Client::new(&format!("http://{}", collector.http.address()));
         let send = async |name: &str| {
             let body = request(name).encode_to_vec();
             try_send(client.request(reqwest::Method::POST, "/v1/traces").body(body)).await.map(|answer| answer.status)

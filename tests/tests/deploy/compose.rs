@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tests::Home;
 use tests::binary::app;
 use tests::process::Process;
-use tests::prometheus::free_port;
+use tests::{Home, Port};
 
 use super::{Environment, checked_by, descriptors, environment_file, image, number, path, run, settings, yaml};
 
@@ -149,10 +148,11 @@ async fn in_the_environment_of_the_container_the_service_boots_is_healthy_and_st
     let settings = settings(&alone());
     // The ports belong to the machine that runs the test; everything else is as it is in the container.
     let mut environment = alone();
-    for key in ["api", "admin"] {
+    let ports = [("api", Port::take()), ("admin", Port::take())];
+    for (key, port) in &ports {
         let (host, _) = settings[&format!("{key}.listen")].0.rsplit_once(':').unwrap();
         let name = format!("APP__{}__LISTEN", key.to_uppercase());
-        environment.insert(name, format!("{host}:{}", free_port()));
+        environment.insert(name, format!("{host}:{}", port.number()));
     }
     let asked = |words: &[&str]| {
         let mut command = Command::new(app());

@@ -1,7 +1,6 @@
 //! Against a real server; what only whole processes can show is in the tests outside.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -12,6 +11,7 @@ use crate::{
     bus::{BusItem, contract},
 };
 use supervision::TaskGroup;
+use tokio::net::TcpSocket;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -19,6 +19,8 @@ const SOON: Duration = Duration::from_secs(10);
 struct Server {
     program: PathBuf,
     port: u16,
+    /// Nobody else's also while the server is away.
+    _held: TcpSocket,
     folder: tempfile::TempDir,
     process: Child,
 }
@@ -33,10 +35,13 @@ impl Server {
             println!("skipped: no redis-server on this machine (`cargo xtask test` installs it)");
             return None;
         };
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let held = TcpSocket::new_v4().unwrap();
+        held.set_reuseaddr(true).unwrap();
+        held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = held.local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap();
         let process = run(&program, port, folder.path());
-        Some(Self { program, port, folder, process })
+        Some(Self { program, port, _held: held, folder, process })
     }
 
     fn kill(&mut self) {
@@ -165,7 +170,9 @@ async fn a_carrier_that_is_stopped_leaves_no_one_believing_and_the_next_one_goes
 #[tokio::test(start_paused = true)]
 async fn a_redis_that_is_away_at_the_start_is_waited_for_three_times_and_not_for_ever() {
     let tasks = TaskGroup::new("bus");
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let held = TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let nobody = held.local_addr().unwrap();
     let bus = RedisBus::new(RedisBusSettings::new(format!("redis://{nobody}").into())).unwrap();
     let began = tokio::time::Instant::now();
     assert!(matches!(bus.opened().await, Err(BusError::Unavailable(_))), "nobody carries it");
