@@ -1,7 +1,7 @@
 //! The flight recorder: what this process did lately, kept in its memory, for whoever asks why.
 //!
-//! Finished spans and log records are kept as they are, by trace, in rings that are bounded in bytes, and become JSON only
-//! when somebody looks. A trace with a failure, or with a span slower than a threshold, is kept apart, so that healthy
+//! Finished spans and log records are kept by trace, in rings that are bounded in bytes, and become JSON only when somebody
+//! looks. A trace with a failure, or with a span slower than a threshold, is kept apart, so that healthy
 //! traffic does not push it out. Spans that are still open are listed too: what hangs now.
 //!
 //! It sees every trace. If the sampler drops one, it is recorded and not exported.
@@ -15,6 +15,7 @@ mod keys;
 mod logs;
 mod open;
 mod otlp;
+mod packed;
 pub(crate) mod sampler;
 mod shard;
 pub(crate) mod size;
@@ -100,8 +101,8 @@ impl Default for RecorderSettings {
     fn default() -> Self {
         Self {
             enabled: true,
-            recent_max_bytes: 8 << 20,
-            kept_max_bytes: 8 << 20,
+            recent_max_bytes: 4 << 20,
+            kept_max_bytes: 4 << 20,
             log_max_bytes: 4 << 20,
             open_max: 4096,
             slow: Duration::from_secs(1),
@@ -178,7 +179,7 @@ impl Recorder {
     }
 
     /// A span has ended.
-    pub(crate) fn end(&self, span: SpanData) {
+    pub(crate) fn end(&self, span: &SpanData) {
         let gone = self.0.shards.end(span);
         self.0.counters.count_spans(&gone.spans);
         self.0.counters.count_logs(&gone.logs);
@@ -244,7 +245,7 @@ impl Counters {
         }
     }
 
-    fn count_spans(&self, gone: &groups::Gone<SpanData>) {
+    fn count_spans(&self, gone: &groups::Gone<packed::Packed>) {
         let [healthy, slow, failed] = gone.evicted;
         for (counter, evicted) in self.evicted.iter().zip([healthy, slow + failed]) {
             add(counter, evicted);
@@ -252,7 +253,7 @@ impl Counters {
         add(&self.refused_span, u64::from(gone.refused));
     }
 
-    fn count_logs(&self, gone: &groups::Gone<SdkLogRecord>) {
+    fn count_logs(&self, gone: &groups::Gone<Arc<SdkLogRecord>>) {
         add(&self.evicted_logs, gone.evicted.iter().sum());
         add(&self.refused_log, u64::from(gone.refused));
     }

@@ -13,6 +13,10 @@ use std::process::{Command, Stdio};
 
 use tests::bench::{self, median};
 
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Turns of each kind of process.
 const TURNS: usize = 7;
 

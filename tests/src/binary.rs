@@ -26,7 +26,7 @@ pub fn app() -> &'static Path {
 /// Names a build of the service with all its features.
 const WITH_FEATURES: &str = "APP_WITH_FEATURES";
 
-/// The development build of the service with its features `sentry` and `profiling`. Without the full test command there is
+/// The development build of the service with its feature `sentry`. Without the full test command there is
 /// none: then the test says that it was skipped, and returns.
 pub fn app_with_features() -> Option<PathBuf> {
     let built = std::env::var_os(WITH_FEATURES).map(PathBuf::from);

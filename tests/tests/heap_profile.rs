@@ -1,21 +1,20 @@
-//! The heap profile: it leads to the lines that hold the memory, and a build that has none says so.
+//! The heap profile: it leads to the lines that hold the memory, and an allocator that remembers nothing says so.
 
 use futures_util::StreamExt;
 use reqwest::Method;
 use tests::pprof::{Frame, Profile};
-use tests::{Answer, Service, Setup, binary};
+use tests::{Answer, Service, Setup};
 
 const DOOR: &str = "/debug/pprof/heap";
 
-/// The service that remembers who allocates, as `told`; none if it was not built.
-fn remembering(told: &str) -> Option<Setup> {
-    Some(Service::setup().executable(&binary::app_with_features()?).env("MALLOC_CONF", told))
+/// The service that remembers who allocates, as `told`.
+fn remembering(told: &str) -> Setup {
+    Service::setup().env("MALLOC_CONF", told)
 }
 
 #[tokio::test]
 async fn the_profile_names_the_lines_that_hold_the_memory_also_those_of_sqlite() {
-    let Some(setup) = remembering("prof:true,lg_prof_sample:12") else { return };
-    let service = setup.start().await;
+    let service = remembering("prof:true,lg_prof_sample:12").start().await;
     // Each of them is a trace, and the recorder keeps it.
     let before = taken(&service).await.held(is_of_the_recorder);
     let many = futures_util::stream::iter(0..500).map(|_| service.api().get("/v1/jobs"));
@@ -48,8 +47,7 @@ fn refuses(answer: &Answer, status: u16, reason: &str) {
 
 #[tokio::test]
 async fn who_takes_a_profile_while_another_is_taken_is_told_to_come_again() {
-    let Some(setup) = remembering("prof:true,lg_prof_sample:12") else { return };
-    let service = setup.start().await;
+    let service = remembering("prof:true,lg_prof_sample:12").start().await;
     let admin = service.admin();
     let answers = futures_util::future::join_all((0..8).map(|_| admin.get(DOOR))).await;
     let (taken, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
@@ -62,16 +60,12 @@ async fn who_takes_a_profile_while_another_is_taken_is_told_to_come_again() {
 }
 
 #[tokio::test]
-async fn a_build_or_an_allocator_that_remembers_nothing_says_how_it_would() {
-    let service = Service::start().await;
-    refuses(&service.admin().get(DOOR).await, 501, "cargo build --features app/profiling");
+async fn an_allocator_that_remembers_nothing_says_how_it_would() {
     for told in ["prof:false", "prof:true,prof_active:false"] {
-        let Some(setup) = remembering(told) else { return };
-        let service = setup.start().await;
+        let service = remembering(told).start().await;
         refuses(&service.admin().get(DOOR).await, 501, "MALLOC_CONF");
     }
-    let Some(setup) = remembering("") else { return };
-    let service = setup.start().await;
+    let service = Service::start().await;
     refuses(&service.admin().get("/debug/pprof/heap?seconds=3").await, 422, "seconds");
     taken(&service).await;
 }

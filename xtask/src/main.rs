@@ -1,4 +1,5 @@
-//! The project's own commands: `cargo xtask test`, `bench`, `soak`, `otlp`, `guards`. Each needs nothing but Rust and a C compiler.
+//! The project's own commands: `cargo xtask test`, `bench`, `soak`, `otlp`, `guards`. Each needs nothing but Rust, a C compiler
+//! and make.
 
 mod bench;
 mod guards;

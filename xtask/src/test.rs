@@ -19,10 +19,10 @@ const BUILT: &str = "APP_UNDER_TEST";
 const WITH_FEATURES: &str = "APP_WITH_FEATURES";
 
 /// What the service has only for those who ask for it.
-const FEATURES: &str = "app/sentry,app/profiling";
+const FEATURES: &str = "app/sentry";
 
 /// The tests that need it.
-const OF_FEATURES: [&str; 2] = ["sentry", "heap_profile"];
+const OF_FEATURES: [&str; 1] = ["sentry"];
 
 /// Runs all tests, or those that `filter` chooses.
 pub fn run(filter: &[String]) -> Outcome {

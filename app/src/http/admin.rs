@@ -34,6 +34,7 @@ use telemetry::incidents::{self, Incident, IncidentId};
 use super::allowance::Bounds;
 use super::auth::Gatekeeper;
 use super::json::{BodyLimit, Json};
+use super::page::NoQuery;
 use super::probes::{Detail, Probes, TreeSlot};
 use super::problem::Problem;
 use super::tenants::Tenants;
@@ -138,11 +139,11 @@ async fn metrics(State(state): State<AdminState>) -> Response {
     ([(CONTENT_TYPE, PROMETHEUS_TEXT)], (state.reporting.metrics)()).into_response()
 }
 
-async fn liveness(State(state): State<AdminState>) -> Json<Liveness> {
+async fn liveness(State(state): State<AdminState>, _: NoQuery) -> Json<Liveness> {
     Json(state.liveness.snapshot())
 }
 
-async fn whole_tree(State(state): State<AdminState>) -> Result<Json<NodeSnapshot>, Problem> {
+async fn whole_tree(State(state): State<AdminState>, _: NoQuery) -> Result<Json<NodeSnapshot>, Problem> {
     Ok(Json(standing(&state)?.snapshot()))
 }
 
@@ -152,7 +153,7 @@ struct Incidents {
 }
 
 /// Newest first, all that are kept.
-async fn incident_list() -> Json<Incidents> {
+async fn incident_list(_: NoQuery) -> Json<Incidents> {
     Json(Incidents { items: incidents::recent(incidents::KEPT_MAX) })
 }
 

@@ -100,6 +100,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     }
 }
 
+/// No parameters: whoever gives one expects something of it, and is refused with 422.
+#[derive(Debug, Clone, Copy)]
+pub struct NoQuery;
+
+impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Query::parse(parts.uri.query().unwrap_or_default()).finish().map(|()| Self)
+    }
+}
+
 /// The page that was asked for, of a list sorted by `K`.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<K = Place> {

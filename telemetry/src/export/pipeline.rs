@@ -29,16 +29,12 @@ impl<P: SpanProcessor> SpanProcessor for Pipeline<P> {
     }
 
     fn on_end(&self, span: SpanData) {
+        if let Some(recorder) = &self.recorder {
+            recorder.end(&span);
+        }
         // What is recorded only must not leave the process: the SDK's batches would send that, too.
-        let exports = self.exports.as_ref().filter(|_| span.span_context.is_sampled());
-        match (exports, &self.recorder) {
-            (Some(exports), Some(recorder)) => {
-                exports.on_end(span.clone());
-                recorder.end(span);
-            }
-            (Some(exports), None) => exports.on_end(span),
-            (None, Some(recorder)) => recorder.end(span),
-            (None, None) => {}
+        if let Some(exports) = self.exports.as_ref().filter(|_| span.span_context.is_sampled()) {
+            exports.on_end(span);
         }
     }
 

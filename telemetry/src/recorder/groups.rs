@@ -8,9 +8,9 @@ use super::keys::{Map, Trace};
 use super::size::Size;
 use opentelemetry::trace::TraceId;
 use serde::Serialize;
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::ops::AddAssign;
-use std::sync::Arc;
 
 /// How a trace went, as far as is known. The later is the graver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,10 +21,10 @@ pub(super) enum Class {
 }
 
 /// What is kept of one trace, with its class.
-pub(super) type Kept<T> = (TraceId, Class, Vec<Arc<T>>);
+pub(super) type Kept<T> = (TraceId, Class, Vec<T>);
 
-/// What one more trace takes beside what is kept of it: its entry, its place in the queue, the first places for its items.
-const GROUP: usize = 256;
+/// What one more trace takes beside what is kept of it: its entry, its place in the queue.
+const GROUP: usize = 192;
 
 /// Where a trace is full, so many of its oldest are looked through for one that is no failure.
 const SPARED_MAX: usize = 64;
@@ -35,7 +35,8 @@ const STALE_MAX: usize = 64;
 #[derive(Debug)]
 struct Group<T> {
     class: Class,
-    items: VecDeque<(Arc<T>, usize)>,
+    /// Oldest first. Most traces are one span.
+    items: SmallVec<[(T, usize); 1]>,
     bytes: usize,
 }
 
@@ -73,7 +74,7 @@ impl AddAssign for Held {
 #[derive(Debug)]
 pub(super) struct Gone<T> {
     groups: Vec<Group<T>>,
-    items: Vec<Arc<T>>,
+    items: Vec<T>,
     /// How many of which class had to make room.
     pub(super) evicted: [u64; 3],
     /// Whether the item itself was too large to be kept.
@@ -86,7 +87,7 @@ impl<T> Default for Gone<T> {
     }
 }
 
-impl<T: Size> Groups<T> {
+impl<T: Size + Clone> Groups<T> {
     pub(super) fn new(healthy_max: usize, kept_max: usize) -> Self {
         let (by_trace, queues) = (Map::default(), Default::default());
         Self { by_trace, queues, bytes: [0; 3], items: [0; 3], healthy_max, kept_max, taken: 0 }
@@ -98,7 +99,7 @@ impl<T: Size> Groups<T> {
     }
 
     /// Keeps `item` of `trace`, which is of this class from now on, or of a graver one if it was before.
-    pub(super) fn push(&mut self, trace: Trace, class: Class, (item, size): (Arc<T>, usize)) -> Gone<T> {
+    pub(super) fn push(&mut self, trace: Trace, class: Class, (item, size): (T, usize)) -> Gone<T> {
         let mut gone = Gone::default();
         self.taken += 1;
         let before = self.by_trace.get(&trace).map(|group| group.class);
@@ -115,17 +116,20 @@ impl<T: Size> Groups<T> {
             self.queues[class as usize].push_back(trace);
             self.bytes[class as usize] += GROUP;
         }
-        let group = self.by_trace.entry(trace).or_insert_with(|| Group { class, items: VecDeque::new(), bytes: GROUP });
+        let group = self.by_trace.entry(trace).or_insert_with(|| Group { class, items: SmallVec::new(), bytes: GROUP });
         while group.bytes + size > full {
             let healthy = group.items.iter().take(SPARED_MAX).position(|(kept, _)| !kept.is_failure());
-            let Some((oldest, bytes)) = group.items.remove(healthy.unwrap_or(0)) else { break };
+            if group.items.is_empty() {
+                break;
+            }
+            let (oldest, bytes) = group.items.remove(healthy.unwrap_or(0));
             group.bytes -= bytes;
             self.bytes[class as usize] -= bytes;
             self.items[class as usize] -= 1;
             gone.evicted[class as usize] += 1;
             gone.items.push(oldest);
         }
-        group.items.push_back((item, size));
+        group.items.push((item, size));
         group.bytes += size;
         self.bytes[class as usize] += size;
         self.items[class as usize] += 1;
@@ -201,7 +205,7 @@ impl<T: Size> Groups<T> {
     }
 
     /// What is kept of one trace.
-    pub(super) fn get(&self, trace: Trace) -> Option<(Class, Vec<Arc<T>>)> {
+    pub(super) fn get(&self, trace: Trace) -> Option<(Class, Vec<T>)> {
         self.by_trace.get(&trace).map(|group| (group.class, group.all()))
     }
 
@@ -211,8 +215,8 @@ impl<T: Size> Groups<T> {
     }
 }
 
-impl<T> Group<T> {
-    fn all(&self) -> Vec<Arc<T>> {
-        self.items.iter().map(|(item, _)| Arc::clone(item)).collect()
+impl<T: Clone> Group<T> {
+    fn all(&self) -> Vec<T> {
+        self.items.iter().map(|(item, _)| item.clone()).collect()
     }
 }

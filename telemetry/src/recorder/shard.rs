@@ -3,6 +3,7 @@
 use super::groups::{Class, Gone, Groups, Held, Kept};
 use super::keys::{Map, Trace};
 use super::open::Open;
+use super::packed::Packed;
 use super::size::Size as _;
 use super::{RecorderSettings, Stats};
 use crate::lock;
@@ -25,7 +26,7 @@ const SHARDS: usize = 8;
 pub(super) struct Shards {
     shards: [Mutex<Shard>; SHARDS],
     /// Log records of no trace.
-    loose: Mutex<Groups<SdkLogRecord>>,
+    loose: Mutex<Groups<Arc<SdkLogRecord>>>,
     /// Trace ids come from clients too: which shard they lead to must not be theirs to choose.
     hasher: RandomState,
     open: AtomicUsize,
@@ -40,15 +41,15 @@ struct Shard {
     open: Map<u64, Arc<Open>>,
     /// Spans that have started so far.
     started: u64,
-    spans: Groups<SpanData>,
-    logs: Groups<SdkLogRecord>,
+    spans: Groups<Packed>,
+    logs: Groups<Arc<SdkLogRecord>>,
 }
 
 /// What had to make room for a span.
 #[derive(Default)]
 pub(super) struct GoneForSpan {
-    pub(super) spans: Gone<SpanData>,
-    pub(super) logs: Gone<SdkLogRecord>,
+    pub(super) spans: Gone<Packed>,
+    pub(super) logs: Gone<Arc<SdkLogRecord>>,
 }
 
 impl Shards {
@@ -100,7 +101,7 @@ impl Shards {
         true
     }
 
-    pub(super) fn end(&self, span: SpanData) -> GoneForSpan {
+    pub(super) fn end(&self, span: &SpanData) -> GoneForSpan {
         let id = number(span.span_context.span_id());
         let (trace, shard) = self.of(span.span_context.trace_id());
         let took = span.end_time.duration_since(span.start_time).unwrap_or_default();
@@ -109,12 +110,12 @@ impl Shards {
             (false, true) => Class::Slow,
             (false, false) => Class::Healthy,
         };
+        let span = Packed::new(span);
         let size = span.size();
-        let span = (Arc::new(span), size);
         let mut gone = GoneForSpan::default();
         let mut shard = lock(shard);
         let open = shard.open.remove(&id);
-        gone.spans = shard.spans.push(trace, class, span);
+        gone.spans = shard.spans.push(trace, class, (span, size));
         if class > Class::Healthy {
             gone.logs = shard.logs.promote(trace, class);
         }
@@ -130,7 +131,7 @@ impl Shards {
         }
     }
 
-    pub(super) fn log(&self, record: SdkLogRecord) -> Gone<SdkLogRecord> {
+    pub(super) fn log(&self, record: SdkLogRecord) -> Gone<Arc<SdkLogRecord>> {
         let (trace, shard) = self.of(trace_of(&record));
         let size = record.size();
         let record = (Arc::new(record), size);
@@ -174,7 +175,7 @@ impl Shards {
     }
 
     /// The spans of one trace.
-    pub(super) fn trace(&self, trace: TraceId) -> Option<(Class, Vec<Arc<SpanData>>)> {
+    pub(super) fn trace(&self, trace: TraceId) -> Option<(Class, Vec<Packed>)> {
         let (trace, shard) = self.of(trace);
         lock(shard).spans.get(trace)
     }
@@ -186,7 +187,7 @@ impl Shards {
     }
 
     /// One shard after the other: nobody waits for whoever looks at all of them.
-    pub(super) fn traces(&self) -> impl Iterator<Item = Kept<SpanData>> {
+    pub(super) fn traces(&self) -> impl Iterator<Item = Kept<Packed>> {
         self.shards.iter().flat_map(|shard| lock(shard).spans.all())
     }
 

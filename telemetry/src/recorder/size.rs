@@ -45,6 +45,16 @@ impl Size for SpanData {
     }
 }
 
+impl<T: Size> Size for std::sync::Arc<T> {
+    fn size(&self) -> usize {
+        T::size(self)
+    }
+
+    fn is_failure(&self) -> bool {
+        T::is_failure(self)
+    }
+}
+
 impl Size for SdkLogRecord {
     fn size(&self) -> usize {
         let attributes = self.attributes_iter().map(|(key, value)| text(key.as_str()) + any(value)).sum::<usize>();

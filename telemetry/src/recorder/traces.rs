@@ -1,14 +1,13 @@
 //! Traces as they are shown: summaries of many, and one with all that is known of it.
 
-use super::groups::{Class, Kept};
+use super::groups::Class;
 use super::open::{Open, OpenView};
-use super::size::Size as _;
+use super::packed::{Packed, Record};
 use super::spans::{SpanView, place};
 use super::values::{nanos, text_of};
 use super::{LogLevel, LogQuery, LogView, Recorder};
 use crate::context::ORIGIN_TRACE_ID;
-use opentelemetry::trace::{SpanId, TraceId};
-use opentelemetry_sdk::trace::SpanData;
+use opentelemetry::trace::TraceId;
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -134,27 +133,28 @@ impl Recorder {
         };
         let mut begun: HashSet<TraceId> = open.keys().copied().collect();
         let mut found = Vec::new();
-        for trace in self.shards().traces() {
-            begun.remove(&trace.0);
-            found.extend(Some(summarized(&trace, &open)).filter(is_asked));
+        for (id, class, packed) in self.shards().traces() {
+            begun.remove(&id);
+            found.extend(Some(summarized(id, class, &read(&packed), &open)).filter(is_asked));
         }
-        let begun = begun.into_iter().map(|id| summarized(&(id, Class::Healthy, Vec::new()), &open));
+        let begun = begun.into_iter().map(|id| summarized(id, Class::Healthy, &[], &open));
         found.extend(begun.filter(is_asked));
         newest(found, query.limit).0
     }
 
     /// One trace; none if nothing of it is kept or open.
     pub fn trace(&self, id: TraceId) -> Option<TraceView> {
-        let (class, mut kept) = self.shards().trace(id).unwrap_or((Class::Healthy, Vec::new()));
+        let (class, packed) = self.shards().trace(id).unwrap_or((Class::Healthy, Vec::new()));
+        let mut kept = read(&packed);
         let open = self.open_of(id, SHOWN_MAX);
         let query = LogQuery { trace: Some(id), level: LogLevel::Trace, limit: usize::MAX };
         let mut logs = self.logs(&query);
         if kept.is_empty() && open.is_empty() && logs.is_empty() {
             return None;
         }
-        kept.sort_by_key(|span| span.start_time);
+        kept.sort_by_key(|span| span.start);
         let all_open = HashMap::from([(id, self.shards().open_of(id))]);
-        let mut summary = summarized(&(id, class, kept.clone()), &all_open);
+        let mut summary = summarized(id, class, &kept, &all_open);
         if let Some(first) = logs.last().filter(|_| summary.start_unix_nano == 0) {
             // Its spans are gone, its log is not.
             summary.start_unix_nano = first.time_unix_nano;
@@ -164,20 +164,21 @@ impl Recorder {
         let left_off = LeftOff { spans: beyond(kept.len()), logs: beyond(logs.len()), followers: followers.1 };
         logs.truncate(SHOWN_MAX);
         let began = summary.start_unix_nano;
-        let mut spans: Vec<_> = kept.iter().take(SHOWN_MAX).map(|span| SpanView::new(span, began)).collect();
+        let mut spans: Vec<_> =
+            kept.into_iter().take(SHOWN_MAX).map(|span| SpanView::new(&span.into(), began)).collect();
         place(&mut logs, &mut spans);
         Some(TraceView { summary, spans, open, logs, followers: followers.0, left_off })
     }
 
     fn followers(&self, of: TraceId) -> (Vec<Summary>, usize) {
         let text = of.to_string();
-        let follows = |span: &Arc<SpanData>| {
-            span.links.iter().any(|link| link.span_context.trace_id() == of)
-                || text_of(&span.attributes, ORIGIN_TRACE_ID) == Some(&text)
-        };
-        let others = self.shards().traces().filter(|(id, _, spans)| *id != of && spans.iter().any(follows));
+        let follows = |span: &Record<'_>| span.links_to(of) || span.text(ORIGIN_TRACE_ID) == Some(&text);
         let open = self.open_by_trace();
-        newest(others.map(|trace| summarized(&trace, &open)).collect(), FOLLOWERS_MAX)
+        let followers = self.shards().traces().filter(|(id, ..)| *id != of).filter_map(|(id, class, packed)| {
+            let spans = read(&packed);
+            spans.iter().any(follows).then(|| summarized(id, class, &spans, &open))
+        });
+        newest(followers.collect(), FOLLOWERS_MAX)
     }
 
     fn open_by_trace(&self) -> HashMap<TraceId, Vec<Arc<Open>>> {
@@ -197,16 +198,19 @@ fn newest(mut found: Vec<Summary>, limit: usize) -> (Vec<Summary>, usize) {
     (found, left_off)
 }
 
-fn summarized((id, class, spans): &Kept<SpanData>, open: &HashMap<TraceId, Vec<Arc<Open>>>) -> Summary {
-    let open = open.get(id).map(Vec::as_slice).unwrap_or_default();
+fn read(packed: &[Packed]) -> Vec<Record<'_>> {
+    packed.iter().filter_map(Packed::read).collect()
+}
+
+fn summarized(id: TraceId, class: Class, spans: &[Record<'_>], open: &HashMap<TraceId, Vec<Arc<Open>>>) -> Summary {
+    let open = open.get(&id).map(Vec::as_slice).unwrap_or_default();
     let of_open = |name: &str| open.iter().find_map(|span| text_of(&span.attributes, name));
-    let text = |name: &str| spans.iter().find_map(|span| text_of(&span.attributes, name)).or_else(|| of_open(name));
+    let text = |name: &str| spans.iter().find_map(|span| span.text(name)).or_else(|| of_open(name));
     let text = |name: &str| text(name).map(str::to_owned);
     let now = SystemTime::now();
-    let ended = spans.iter().map(|span| (span.start_time, span.end_time));
-    let known = ended.chain(open.iter().map(|span| (span.start, now.max(span.start))));
-    let (start, end) = known.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unzip();
-    let (start, end) = (start.map_or(0, nanos), end.map_or(0, nanos));
+    let ended = spans.iter().map(|span| (span.start, span.end));
+    let known = ended.chain(open.iter().map(|span| (nanos(span.start), nanos(now.max(span.start)))));
+    let (start, end) = known.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
     let errors = spans.iter().filter(|span| span.is_failure()).count();
     Summary {
         trace_id: id.to_string(),
@@ -219,30 +223,29 @@ fn summarized((id, class, spans): &Kept<SpanData>, open: &HashMap<TraceId, Vec<A
         components: components(spans),
         tenant: text("tenant"),
         origin_trace_id: text(ORIGIN_TRACE_ID).filter(|origin| *origin != id.to_string()),
-        ring: if *class == Class::Healthy { TraceRing::Recent } else { TraceRing::Kept },
+        ring: if class == Class::Healthy { TraceRing::Recent } else { TraceRing::Kept },
         open: open.len(),
     }
 }
 
 /// The root may be gone already, or not have ended: then the oldest span speaks for it.
-fn root_name(spans: &[Arc<SpanData>], open: &[Arc<Open>]) -> String {
-    let is_root = |span: &&Arc<SpanData>| span.parent_span_id == SpanId::INVALID || span.parent_span_is_remote;
-    let ended = || spans.iter().min_by_key(|span| span.start_time).map(|span| (span.start_time, &span.name));
-    let still_open = || open.iter().min_by_key(|span| span.start).map(|span| (span.start, &span.name));
-    let root = spans.iter().filter(is_root).min_by_key(|span| span.start_time).map(|span| &span.name);
-    let root = root.or_else(|| open.iter().find(|span| span.parent.is_none()).map(|span| &span.name));
+fn root_name(spans: &[Record<'_>], open: &[Arc<Open>]) -> String {
+    let ended = || spans.iter().min_by_key(|span| span.start).map(|span| (span.start, span.name));
+    let still_open = || open.iter().min_by_key(|span| span.start).map(|span| (nanos(span.start), span.name.as_ref()));
+    let root = spans.iter().filter(|span| span.is_root()).min_by_key(|span| span.start).map(|span| span.name);
+    let root = root.or_else(|| open.iter().find(|span| span.parent.is_none()).map(|span| span.name.as_ref()));
     let oldest = || ended().into_iter().chain(still_open()).min_by_key(|(start, _)| *start).map(|(_, name)| name);
     root.or_else(oldest).map(ToString::to_string).unwrap_or_default()
 }
 
 /// By the attribute `component` of spans and of what happened in them, or by the path of the actor.
-fn components(spans: &[Arc<SpanData>]) -> Vec<String> {
+fn components(spans: &[Record<'_>]) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for span in spans {
-        let of_events = span.events.iter().filter_map(|event| text_of(&event.attributes, "component"));
-        let of_paths = ["actor", "path"].into_iter().filter_map(|name| text_of(&span.attributes, name));
+        let of_events = span.texts_of_events("component");
+        let of_paths = ["actor", "path"].into_iter().filter_map(|name| span.text(name));
         let first = of_paths.filter_map(|path| path.split('.').next());
-        for name in text_of(&span.attributes, "component").into_iter().chain(of_events).chain(first) {
+        for name in span.text("component").into_iter().chain(of_events).chain(first) {
             if found.len() < COMPONENTS_MAX && !name.is_empty() && !found.iter().any(|known| known == name) {
                 found.push(name.to_owned());
             }

@@ -1,16 +1,15 @@
-//! `/debug/pprof/heap`: which lines of code hold how much memory, as far as a build with the feature `profiling` knows. Its
-//! allocator, jemalloc, remembers who asked for about one in each 512 KiB (`lg_prof_sample`), also in SQLite.
+//! `/debug/pprof/heap`: which lines of code hold how much memory, also in SQLite. On Linux the allocator is
+//! jemalloc, which remembers who asked for about one in each 512 KiB (`lg_prof_sample`).
 
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 
-use crate::http::page::Query;
+use crate::http::page::NoQuery;
 use crate::http::problem::Problem;
 
 /// What is held now: a profile as [pprof](https://github.com/google/pprof/tree/main/proto) reads it, gzipped. The path is
 /// Go's, for the tools that know it.
-pub async fn heap(query: Query) -> Result<Response, Problem> {
-    query.finish()?;
+pub async fn heap(_: NoQuery) -> Result<Response, Problem> {
     let profile = profile().await?;
     let headers =
         [(CONTENT_TYPE, "application/octet-stream"), (CONTENT_DISPOSITION, "attachment; filename=\"heap.pb.gz\"")];
@@ -18,7 +17,7 @@ pub async fn heap(query: Query) -> Result<Response, Problem> {
 }
 
 /// Takes one, and puts names to its addresses; meanwhile the other threads go on.
-#[cfg(feature = "profiling")]
+#[cfg(target_os = "linux")]
 async fn profile() -> Result<Vec<u8>, Problem> {
     use std::sync::Arc;
     use std::time::Duration;
@@ -39,9 +38,7 @@ async fn profile() -> Result<Vec<u8>, Problem> {
 }
 
 /// Nobody knows.
-#[cfg(not(feature = "profiling"))]
+#[cfg(not(target_os = "linux"))]
 async fn profile() -> Result<Vec<u8>, Problem> {
-    let reason =
-        "this build does not know who holds memory: make one with the feature, cargo build --features app/profiling";
-    Err(Problem::new(http::StatusCode::NOT_IMPLEMENTED, reason))
+    Err(Problem::new(http::StatusCode::NOT_IMPLEMENTED, "only on Linux the allocator knows who holds memory"))
 }

@@ -20,7 +20,7 @@ use super::traces::limit;
 use crate::http::channels::ChannelResource;
 use crate::http::jobs::{ExplanationResource, JobResource, listed};
 use crate::http::json::Json;
-use crate::http::page::{Page, Query};
+use crate::http::page::{NoQuery, Page, Query};
 use crate::http::problem::Problem;
 use crate::http::schedules::ScheduleResource;
 
@@ -95,7 +95,7 @@ impl From<OpenBreaker> for Opened {
     }
 }
 
-async fn work(State(state): State<AdminState>) -> Json<Work> {
+async fn work(State(state): State<AdminState>, _: NoQuery) -> Json<Work> {
     let (stats, tally) = (state.hub.stats(), state.board.tally());
     let top = state.hub.busiest(TENANTS).into_iter();
     let longest_open = state.board.longest_open(BREAKERS).into_iter().map(Opened::from).collect();
@@ -133,8 +133,7 @@ async fn sockets(State(state): State<AdminState>, mut query: Query) -> Result<Js
 }
 
 /// Who has the most jobs, and which channels the most deliveries, that have not ended.
-async fn backlog(State(state): State<AdminState>, query: Query) -> Result<Json<Overview>, Problem> {
-    query.finish()?;
+async fn backlog(State(state): State<AdminState>, _: NoQuery) -> Result<Json<Overview>, Problem> {
     Ok(Json(state.store.overview(MOST).await?))
 }
 

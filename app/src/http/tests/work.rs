@@ -33,6 +33,18 @@ async fn the_tenants_with_the_most_sockets_come_first_and_health_has_its_history
 }
 
 #[tokio::test]
+async fn a_view_without_parameters_refuses_any() {
+    let world = World::new().await;
+    let doors =
+        ["/admin/work", "/admin/backlog", "/admin/tree", "/admin/liveness", "/admin/incidents", "/debug/pprof/heap"];
+    for door in doors {
+        let answer = get(router(state(&world, Dev::Absent)), &format!("{door}?tenant=demo")).await;
+        assert_eq!(answer.status, 422, "{door}");
+        assert_eq!(answer.json()["errors"][0]["field"], "tenant", "{door}");
+    }
+}
+
+#[tokio::test]
 async fn channels_whose_breaker_is_open_are_named_with_their_tenants_and_the_time_and_no_more_than_twenty() {
     let world = World::new().await;
     let board = world.state.channels.board();
