@@ -25,17 +25,22 @@ pub(super) struct Open {
     kind: SpanKind,
     pub(super) start: SystemTime,
     pub(super) attributes: Vec<KeyValue>,
+    /// What it takes, in bytes, as [`super::size`] counts.
+    pub(super) size: usize,
 }
 
 impl From<SpanData> for Open {
     fn from(span: SpanData) -> Self {
         let mut kept = span.attributes;
         kept.truncate(ATTRIBUTES_MAX);
+        let mut size = attributes(&kept);
         // Cheaper than a look at each, and enough for nearly all.
-        if attributes(&kept) > TEXT_MAX * ATTRIBUTES_MAX {
+        if size > TEXT_MAX * ATTRIBUTES_MAX {
             kept.iter_mut().for_each(shorten);
+            size = attributes(&kept);
         }
         Self {
+            size: HELD + size_of::<Self>() + owned(&span.name) + size,
             trace: span.span_context.trace_id(),
             span: span.span_context.span_id(),
             parent: Some(span.parent_span_id).filter(|id| *id != SpanId::INVALID),
@@ -44,13 +49,6 @@ impl From<SpanData> for Open {
             start: span.start_time,
             attributes: kept,
         }
-    }
-}
-
-impl Open {
-    /// What it takes, in bytes, as [`super::size`] counts.
-    pub(super) fn size(&self) -> usize {
-        HELD + size_of::<Self>() + owned(&self.name) + attributes(&self.attributes)
     }
 }
 

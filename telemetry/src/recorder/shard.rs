@@ -90,7 +90,7 @@ impl Shards {
         let context = span.span_context();
         let ((_, shard), id) = (self.of(context.trace_id()), number(context.span_id()));
         let open = Arc::new(Open::from(data));
-        let size = open.size();
+        let size = open.size;
         let mut shard = lock(shard);
         shard.started += 1;
         let before = shard.open.insert(id, open);
@@ -127,7 +127,7 @@ impl Shards {
     fn closed(&self, open: Option<Arc<Open>>) {
         if let Some(open) = open {
             self.open.fetch_sub(1, Relaxed);
-            self.open_bytes.fetch_sub(open.size(), Relaxed);
+            self.open_bytes.fetch_sub(open.size, Relaxed);
         }
     }
 
