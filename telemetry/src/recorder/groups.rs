@@ -24,7 +24,7 @@ pub(super) enum Class {
 pub(super) type Kept<T> = (TraceId, Class, Vec<T>);
 
 /// What one more trace takes beside what is kept of it: its entry, its place in the queue.
-const GROUP: usize = 192;
+const GROUP: usize = 256;
 
 /// Where a trace is full, so many of its oldest are looked through for one that is no failure.
 const SPARED_MAX: usize = 64;
